@@ -1,0 +1,188 @@
+"""What a producer sends and what a subscriber reads: CloudEvents 1.0 as pydantic models."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+RECORD_TYPES = (
+    "identity.v1",
+    "hospital-stay.v1",
+    "hospital-act.v1",
+    "claim.v1",
+    "dispensation.v1",
+    "diagnosis.v1",
+    "observation.v1",
+    "procedure.v1",
+    "immunization.v1",
+    "encounter.v1",
+    "medication.v1",
+    "report.v1",
+    "device-measure.v1",
+    "death.v1",
+)
+"""Every type a producer may send; each may also end in `.deleted`, which retracts the record."""
+
+DELETED = ".deleted"
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Code = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+InseeCode = Annotated[str, StringConstraints(pattern=r"^(\d{2}|2[AB])\d{3}$")]
+PartialDate = Annotated[str, StringConstraints(pattern=r"^\d{4}(-\d{2}(-\d{2})?)?$")]
+IdentitySystem = Literal["ins-nir", "ins-nia", "ben-nir-psa", "nir-ano-17", "ben-nir-ano", "nir-opener", "ipp"]
+IdentityStatus = Literal["qualified", "validated", "retrieved", "provisional", "fictitious"]
+Sex = Literal["female", "male", "other", "unknown"]
+
+
+class _Edge(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class Identifier(_Edge):
+    """One number a source knows a person by."""
+
+    system: IdentitySystem
+    value: Code
+    assigner: Code | None = Field(None, description="Who gives the number out; required for `ipp`.")
+    rank: Annotated[int, Field(ge=0, le=99)] | None = Field(None, description="Birth rank, for twins.")
+    scheme: Code | None = Field(None, description="The numbering scheme that `rank` counts within.")
+
+    @model_validator(mode="after")
+    def _local_numbers_name_their_assigner(self) -> Identifier:
+        if self.system == "ipp" and self.assigner is None:
+            raise ValueError("an ipp needs its assigner, e.g. the hospital's FINESS number")
+        return self
+
+
+class Residence(_Edge):
+    """Where a person lives: a weak trait, used for linkage only."""
+
+    address: Text | None = None
+    city: Text | None = None
+    postcode: Code | None = None
+    commune: InseeCode | None = None
+
+
+class Identity(_Edge):
+    """Whatever a source knows about who a record is about; every field may be absent."""
+
+    identifiers: Annotated[tuple[Identifier, ...], Field(max_length=20)] = ()
+    identity_status: IdentityStatus = "provisional"
+    birth_family_name: Text | None = None
+    used_family_name: Text | None = None
+    given_names: Annotated[tuple[Text, ...], Field(max_length=20)] = ()
+    sex: Sex | None = None
+    birth_date: PartialDate | None = None
+    birth_place: InseeCode | None = None
+    residence: Residence | None = None
+
+    @model_validator(mode="after")
+    def _birth_date_is_a_date(self) -> Identity:
+        if self.birth_date is not None:
+            year, month, day = (*(int(part) for part in self.birth_date.split("-")), 1, 1)[:3]
+            try:
+                dt.date(year, month, day)
+            except ValueError:
+                raise ValueError("birth_date is not a date of the calendar (YYYY, YYYY-MM, YYYY-MM-DD)") from None
+        return self
+
+
+class EventData(_Edge):
+    """Who the record is about, and the record itself (absent in a retraction and in `identity.v1`)."""
+
+    identity: Identity = Identity()
+    record: dict[str, Any] | None = None
+
+
+class Event(_Edge):
+    """A producer's CloudEvent. `source` and `id` together name the record for ever."""
+
+    specversion: Literal["1.0"]
+    id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    source: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    type: Annotated[str, StringConstraints(max_length=64)]
+    time: AwareDatetime
+    datacontenttype: Literal["application/json"] = "application/json"
+    dataschema: Annotated[str, StringConstraints(max_length=256)] | None = None
+    subject: Annotated[str, StringConstraints(max_length=256)] | None = Field(
+        None, description="Accepted and dropped: it may identify a person."
+    )
+    traceparent: Annotated[str, StringConstraints(pattern=r"^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$")] | None = None
+    tracestate: Annotated[str, StringConstraints(max_length=512)] | None = None
+    correction: bool = Field(False, description="Replaces the record of the same source and id.")
+    version: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = Field(
+        None, description="Orders the states of one record; without it, arrival does."
+    )
+    data: EventData = EventData()
+
+    @model_validator(mode="after")
+    def _type_is_known(self) -> Event:
+        kind = self.type.removesuffix(DELETED)
+        if kind not in RECORD_TYPES:
+            raise ValueError(f"type is not one of {', '.join(RECORD_TYPES)} (or one of them with {DELETED})")
+        if self.deleted or kind == "identity.v1":
+            return self
+        if not self.data.record:
+            raise ValueError(f"data.record is missing: a {kind} needs its fields there")
+        return self
+
+    @property
+    def deleted(self) -> bool:
+        """Whether this event retracts its record."""
+        return self.type.endswith(DELETED)
+
+    @property
+    def record_type(self) -> str:
+        """The type of the record, without the retraction's suffix."""
+        return self.type.removesuffix(DELETED)
+
+
+class Accepted(BaseModel):
+    """One event the hub has kept."""
+
+    source: str
+    id: str
+    event_id: str = Field(description="The hub's own id: a keyed hash of source and id.")
+
+
+class Rejected(BaseModel):
+    """One event the hub has refused, by its position in the request."""
+
+    index: int
+    reason: str
+    detail: str
+
+
+class Receipt(BaseModel):
+    """The answer to a batch: what is kept and what is refused, and why."""
+
+    accepted: list[Accepted]
+    rejected: list[Rejected]
+    not_taken: dict[str, int] = Field(default_factory=dict, description="FHIR resource types passed over, with counts.")
+    removed: int = Field(0, description="Values that no allow-list names, removed before anything was kept.")
+
+
+ControlType = Literal["patient.merged", "patient.split", "record.withdrawn", "view.reset"]
+
+
+class ViewEvent(BaseModel):
+    """A message of `view-<permit>`: a record under the project's own ids, or a control event.
+
+    `id` is HMAC(K_permit, event id), `subject` HMAC(K_permit, patient); `sequence` increases strictly for a
+    subject. Control events carry in `data` what they name: `record` (the id withdrawn), `survivor`, `retired`.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    specversion: Literal["1.0"] = "1.0"
+    id: str
+    source: str
+    type: str
+    subject: str | None = None
+    time: str | None = Field(None, description="At the permit's precision.")
+    datacontenttype: Literal["application/json"] = "application/json"
+    sequence: int
+    traceparent: str | None = None
+    data: dict[str, Any]

@@ -1,0 +1,251 @@
+"""What travels between the services: small MessagePack maps beside Kafka headers.
+
+A message's value is one of the structs below, encoded with `encode`; its headers are `Headers`.
+Tokens are 16 bytes. Sealed fields are opaque to everybody but their recipient (see `runtime.sealing`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+
+class Headers:
+    """Kafka header names. Values are UTF-8 text; routing needs no more."""
+
+    EVENT_ID: Final = "ce_id"
+    SOURCE: Final = "ce_source"
+    TYPE: Final = "ce_type"
+    DIGEST: Final = "digest"
+    REVISION: Final = "revision"
+    TRACEPARENT: Final = "traceparent"
+    KEY_VERSION: Final = "key_version"
+    PATIENT_ID: Final = "patient_id"
+
+
+class IdentifierToken(msgspec.Struct, frozen=True, array_like=True):
+    """A keyed token of one identifier: its system, and the rank that tells twins apart."""
+
+    system: str
+    token: bytes
+    rank: int | None = None
+    scheme: str | None = None
+
+
+class TokenBlock(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that linkage may know of an identity: tokens and encodings, never a value.
+
+    `subject` names the identity as its source gives it; `traits` are exact tokens by trait name; `blocks` are
+    blocking tokens; `encodings` are similarity encodings by trait name. `flags` are words such as
+    `nir-contradicts-sex`.
+    """
+
+    subject: bytes
+    source: str
+    status: str
+    identifiers: tuple[IdentifierToken, ...] = ()
+    traits: dict[str, bytes] = {}
+    blocks: tuple[bytes, ...] = ()
+    encodings: dict[str, bytes] = {}
+    flags: tuple[str, ...] = ()
+    correction: bool = False
+
+    def tokens(self) -> Iterator[bytes]:
+        """Every 16-byte token of the block, in an order that `with_tokens` takes back."""
+        yield self.subject
+        for identifier in self.identifiers:
+            yield identifier.token
+        yield from self.traits.values()
+        yield from self.blocks
+
+    def with_tokens(self, tokens: Iterator[bytes]) -> TokenBlock:
+        """The same block with each token replaced by the next of `tokens`."""
+        return msgspec.structs.replace(
+            self,
+            subject=next(tokens),
+            identifiers=tuple(
+                IdentifierToken(one.system, next(tokens), one.rank, one.scheme) for one in self.identifiers
+            ),
+            traits={name: next(tokens) for name in self.traits},
+            blocks=tuple(next(tokens) for _ in self.blocks),
+        )
+
+
+class Demographics(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a permit may release about a person, and populations are drawn by."""
+
+    sex: str | None = None
+    birth_year: int | None = None
+    birth_month: int | None = None
+    commune: str | None = None
+    deceased: str | None = None
+
+
+class Content(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The stripped record, as only access reads it. `time` is RFC 3339 in UTC."""
+
+    type: str
+    time: str
+    schema_version: int = 1
+    record: dict[str, Any] = {}
+    demographics: Demographics = Demographics()
+
+
+class RecordReceived(msgspec.Struct, frozen=True):
+    """records-received: `tokens` (a TokenBlock) sealed to pseudonym, `content` (a Content) sealed to access."""
+
+    tokens: bytes
+    content: bytes
+
+
+class RecordPseudonymised(msgspec.Struct, frozen=True):
+    """records-pseudonymised: `tokens` at level 2, sealed to linkage; `content` passed on unopened."""
+
+    tokens: bytes
+    content: bytes
+
+
+class RecordLinked(msgspec.Struct, frozen=True):
+    """records-linked: the subject the record belongs to for ever, and its content still unopened."""
+
+    subject: bytes
+    content: bytes
+
+
+class SubjectsLinked(msgspec.Struct, frozen=True, tag="linked"):
+    """patient-links: these subjects now belong to this patient, as of this link version."""
+
+    link_version: int
+    patient: str
+    subjects: tuple[bytes, ...]
+
+
+class PatientsMerged(msgspec.Struct, frozen=True, tag="merged"):
+    """patient-links: `retired` was found to be `survivor`; `subjects` have moved."""
+
+    link_version: int
+    survivor: str
+    retired: str
+    subjects: tuple[bytes, ...]
+
+
+class PatientSplit(msgspec.Struct, frozen=True, tag="split"):
+    """patient-links: `subjects` have left `patient` and are `new_patient` from this link version on."""
+
+    link_version: int
+    patient: str
+    new_patient: str
+    subjects: tuple[bytes, ...]
+
+
+PatientLink = SubjectsLinked | PatientsMerged | PatientSplit
+
+
+class LinkReview(msgspec.Struct, frozen=True):
+    """link-reviews: a pair that a steward has to decide on, with the evidence as words and weights."""
+
+    left: bytes
+    right: bytes
+    reason: str
+    evidence: dict[str, float]
+    rule_version: str
+
+
+class PermitGranted(msgspec.Struct, frozen=True, tag="granted"):
+    """permits: a permit to open; `definition` is the JSON of `contracts.permits.Permit`."""
+
+    permit: str
+    definition: bytes
+    granted: str
+
+
+class PermitKeyWrapped(msgspec.Struct, frozen=True, tag="key-wrapped"):
+    """permits: the permit's own key, derived by pseudonym and sealed to access."""
+
+    permit: str
+    key: bytes
+
+
+class ViewScan(msgspec.Struct, frozen=True, tag="scan"):
+    """permits: go on filling a view from the history, after the record `after` of this shard."""
+
+    permit: str
+    shard: int
+    after: bytes = b""
+
+
+class PermitClosed(msgspec.Struct, frozen=True, tag="closed"):
+    """permits: nothing more leaves under this permit; its key is destroyed."""
+
+    permit: str
+    reason: str
+
+
+PermitMessage = PermitGranted | PermitKeyWrapped | ViewScan | PermitClosed
+
+
+class Opposition(msgspec.Struct, frozen=True):
+    """oppositions: a person objects (or no longer does); `tokens` is a sealed TokenBlock."""
+
+    tokens: bytes
+    scope: str
+    made: bool
+
+
+class AuditLeaf(msgspec.Struct, frozen=True):
+    """audit: what was decided for one batch under one permit: how many, and the Merkle root of their ids."""
+
+    at: str
+    actor: str
+    action: str
+    permit: str | None
+    count: int
+    root: bytes
+
+
+def associated(event_id: str, record_type: str, source: str, digest: str) -> bytes:
+    """What a record's sealed bodies are bound to, so that nobody in between can swap them."""
+    return "\n".join((event_id, record_type, source, digest)).encode()
+
+
+def permit_associated(permit: str) -> bytes:
+    """What a permit's wrapped key is bound to."""
+    return b"permit\n" + permit.encode()
+
+
+def revision(stated: str, accepted: int, offset: int) -> str:
+    """The revision of a record's state, as text that sorts: the producer's version, then arrival.
+
+    `stated` is the header as ingest wrote it (the producer's version, or 0), or a whole revision, which a replayed
+    message keeps. Arrival is the broker's append time (ms) and the offset in records-received: the two lanes have
+    offsets of their own, and only the time compares across them.
+    """
+    return stated if "-" in stated else f"{int(stated):010d}-{accepted:013d}-{offset:012d}"
+
+
+def accepted_at(revision: str) -> int:
+    """When the hub accepted this state (ms since the epoch); 0 where the revision is not whole."""
+    parts = revision.split("-")
+    return int(parts[1]) if len(parts) == 3 else 0
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """The message as MessagePack."""
+    return _encoder.encode(message)
+
+
+_encoder = msgspec.msgpack.Encoder()
+
+VALUES: Final[dict[str, Any]] = {
+    "records-received": RecordReceived,
+    "records-pseudonymised": RecordPseudonymised,
+    "records-linked": RecordLinked,
+    "patient-links": PatientLink,
+    "link-reviews": LinkReview,
+    "permits": PermitMessage,
+    "oppositions": Opposition,
+    "audit": AuditLeaf,
+}
+"""The type of a topic's values. (`flow-summaries` is the runtime's, `view-<permit>` is `events.ViewEvent`.)"""

@@ -1,0 +1,85 @@
+"""Clients of the broker: their settings in one place, and the making of topics."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from runtime.settings import RuntimeSettings
+
+
+class Wanted(Protocol):
+    """A topic to create."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def partitions(self) -> int: ...
+    @property
+    def settings(self) -> dict[str, str]: ...
+
+
+def common(settings: RuntimeSettings) -> dict[str, Any]:
+    """What every client needs."""
+    return {"bootstrap.servers": settings.bootstrap_servers, "log_level": 3, **settings.kafka_config}
+
+
+def producer_config(settings: RuntimeSettings, transactional_id: str | None = None) -> dict[str, Any]:
+    """An idempotent producer with a bounded queue; transactional when given an id."""
+    config = common(settings) | {
+        "enable.idempotence": True,
+        "acks": "all",
+        "compression.type": "lz4",
+        "linger.ms": 5,
+        "batch.num.messages": 10_000,
+        "queue.buffering.max.kbytes": 65_536,
+        "partitioner": "murmur2_random",
+        "delivery.timeout.ms": 14_000,
+    }
+    if transactional_id:
+        config |= {"transactional.id": transactional_id, "transaction.timeout.ms": 15_000}
+    return config
+
+
+def consumer_config(settings: RuntimeSettings, group: str, instance: str | None = None) -> dict[str, Any]:
+    """A read-committed consumer that commits nothing by itself; a static member when given an instance."""
+    config = common(settings) | {
+        "group.id": group,
+        "isolation.level": "read_committed",
+        "enable.auto.commit": False,
+        "auto.offset.reset": "earliest",
+        "session.timeout.ms": 10_000,
+        "partition.assignment.strategy": "range",
+        "queued.max.messages.kbytes": 32_768,
+        "fetch.wait.max.ms": 100,
+        "topic.metadata.refresh.interval.ms": 30_000,
+    }
+    if instance:
+        config["group.instance.id"] = instance
+    return config
+
+
+def create_topics(settings: RuntimeSettings, wanted: Iterable[Wanted], replication: int = -1) -> list[str]:
+    """Create those topics that do not exist, in one call; returns the names of the new ones."""
+    admin = AdminClient(common(settings))
+    existing = admin.list_topics(timeout=10).topics
+    fresh = [
+        NewTopic(one.name, num_partitions=one.partitions, replication_factor=replication, config=one.settings)
+        for one in wanted
+        if one.name not in existing
+    ]
+    if not fresh:
+        return []
+    created = []
+    for name, future in admin.create_topics(fresh, operation_timeout=20).items():
+        try:
+            future.result()
+            created.append(name)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
+    return created

@@ -1,0 +1,28 @@
+"""Settings every service has, from the environment. Secrets have no defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import AliasChoices, Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class RuntimeSettings(BaseSettings):
+    """What the loop and its surroundings need; services add their own under their own prefix."""
+
+    model_config = SettingsConfigDict(env_prefix="ESTUAIRE_", extra="ignore", populate_by_name=True)
+
+    bootstrap_servers: str = Field(validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS", "bootstrap_servers"))
+    kafka_config: dict[str, Any] = Field(default_factory=dict, description="More client settings, e.g. SASL.")
+    topic_prefix: str = ""
+    hot_partitions: int = 2
+    slot: int = Field(0, ge=0, description="This process among those of its service; stable over restarts.")
+    host: str = "127.0.0.1"
+    port: int = 0
+    batch_size: int = Field(1000, ge=1, le=10_000)
+    linger_seconds: float = Field(0.01, gt=0, le=1, description="How long an open batch waits for more.")
+    rewind: bool = Field(False, description="On start, go back to where the database is, should it be older.")
+    trace_file: str | None = Field(None, description="Write spans here, where there is no OTLP endpoint.")
+    trace_ratio: float = Field(0.01, ge=0, le=1, description="Share of records with a full trace of their own.")
+    log_level: str = "INFO"
