@@ -33,6 +33,9 @@ class Topic(BaseModel):
     retention_days: int | None = Field(None, description="Days; -1 is for ever.")
     append_time: bool = Field(False, description="The broker stamps messages on arrival.")
     per_permit: bool = False
+    headers: tuple[str, ...] = Field((), description="Headers every message has; `traceparent` may always be there.")
+    markers: bool = Field(False, description="Markers pass through this topic (docs/adr/0009).")
+    encoding: Literal["msgpack", "json"] = "msgpack"
     schema_versions: tuple[int, ...]
 
     def settings(self) -> dict[str, str]:

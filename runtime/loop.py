@@ -119,6 +119,14 @@ class Loop:
         """Ask the loop to end after the batch at hand."""
         self._stop.set()
 
+    def readiness(self) -> str | None:
+        """None when the loop is reading all of its partitions, otherwise why not."""
+        if self.stopped:
+            return "; ".join(
+                f"{place.topic}/{place.partition} is stopped: {why}" for place, why in self.stopped.items()
+            )
+        return None if self.ready else "waiting for partitions"
+
     def run(self) -> None:
         """Read, transform, write, until asked to stop. Raises Stopped."""
         settings = self._settings

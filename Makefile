@@ -1,0 +1,42 @@
+.DEFAULT_GOAL := help
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+RUN := $(UV) run --all-extras --locked
+
+.PHONY: help demo up test check fault container bench documents clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(UV) ## Start the platform, stream the sample through it, print what comes out (ARGS="--once --json" stops by itself)
+	@$(RUN) estuaire demo $(ARGS)
+
+up: $(UV) ## Start the platform and leave it running until Ctrl-C
+	@$(RUN) estuaire up $(ARGS)
+
+test: $(UV) ## The whole suite, with a sample of each long run
+	@$(RUN) pytest $(ARGS)
+
+check: $(UV) ## Lint, types, import rules, unit and contract tests; starts nothing
+	@$(RUN) ruff check
+	@$(RUN) ruff format --check
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+	@$(RUN) pytest -q -m "unit or contract" $(ARGS)
+
+fault: $(UV) ## The long fault run: 20,000 events, every service killed five times
+	@ESTUAIRE_FAULT_EVENTS=20000 ESTUAIRE_FAULT_KILLS=5 $(RUN) pytest -m fault $(ARGS)
+
+container: $(UV) ## The end-to-end suite through containers; needs a Docker engine
+	@$(RUN) pytest -m container $(ARGS)
+
+bench: $(UV) ## The benchmarks
+	@$(RUN) estuaire bench $(ARGS)
+
+documents: $(UV) ## Write schemas, the AsyncAPI document and the README's table anew
+	@$(RUN) python -m estuaire.documents
+
+clean: ## Remove the state of the platform here
+	rm -rf .estuaire
+
+.uv/bin/uv:
+	@python3 -m venv .uv && .uv/bin/pip install --quiet 'uv>=0.9'

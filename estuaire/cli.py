@@ -1,0 +1,307 @@
+"""`estuaire`: the hub on one machine, and the clients of any hub."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from estuaire import demo as demonstration
+from estuaire import link as linking
+from estuaire import topics
+from estuaire.broker import StartError
+from estuaire.files import FileSender, Sent, files_of
+from estuaire.keyring import OFFICER, OPERATOR, Keyring
+from estuaire.platform import Platform, home_folder
+from estuaire.producer import Producer, SendError
+from estuaire.subscriber import Subscriber
+from runtime.settings import RuntimeSettings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+permits = typer.Typer(no_args_is_help=True, help="Grant, close and list data permits.")
+app.add_typer(permits, name="permit")
+err = Console(stderr=True, highlight=False)
+out = Console(highlight=False)
+
+Port = Annotated[int, typer.Option(help="Base port: ingest here, access one up, pseudonym and linkage after.")]
+Broker = Annotated[str, typer.Option("--broker", envvar="KAFKA_BOOTSTRAP_SERVERS", help="The broker's address.")]
+IngestUrl = Annotated[str, typer.Option("--url", envvar="ESTUAIRE_INGEST_URL", help="Where ingest listens.")]
+AccessUrl = Annotated[str, typer.Option("--access", envvar="ESTUAIRE_ACCESS_URL", help="Where access listens.")]
+LinkageUrl = Annotated[str, typer.Option("--linkage", envvar="ESTUAIRE_LINKAGE_URL", help="Where linkage listens.")]
+Token = Annotated[
+    str | None, typer.Option(envvar="ESTUAIRE_TOKEN", help="Bearer token; the local platform's if absent.")
+]
+
+INGEST, ACCESS, LINKAGE = "http://127.0.0.1:8000", "http://127.0.0.1:8001", "http://127.0.0.1:8003"
+LOCAL_BROKER = "127.0.0.1:9092"
+
+
+def main() -> None:
+    """Run a command; what goes wrong is one line on standard error and exit code 1."""
+    try:
+        app()
+    except (StartError, SendError, topics.TopicError, linking.LinkError) as error:
+        err.print(f"[red]error[/red]: {error}", soft_wrap=True)
+        sys.exit(1)
+    except httpx.TransportError as error:
+        err.print(f"[red]error[/red]: no answer from {error.request.url} ({type(error).__name__})", soft_wrap=True)
+        sys.exit(1)
+
+
+@app.command()
+def up(port: Port = 8000) -> None:
+    """Start broker, database and all services here; stop with Ctrl-C."""
+    with Platform(home_folder(), port, report=err.print) as platform:
+        _addresses(platform)
+        _until_interrupted()
+        err.print("stopping")
+
+
+@app.command()
+def demo(
+    port: Port = 8000,
+    once: Annotated[bool, typer.Option("--once", help="Stop by itself at the end.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")] = False,
+    records: Annotated[Path | None, typer.Option(help="A file or folder to send in place of the sample.")] = None,
+) -> None:
+    """Start the platform, stream the sample (or FILE) through it, and print what came out of each step."""
+    with Platform(home_folder(), port, report=err.print) as platform:
+        err.print("streaming the sample" if records is None else f"streaming {records}")
+        result = demonstration.run(platform, records)
+        if not as_json or not once:
+            _show(platform, result)
+        if as_json:
+            print(result.json(), flush=True)  # noqa: T201 - the result itself
+        if not once:
+            _addresses(platform)
+            _until_interrupted()
+
+
+@app.command()
+def send(
+    files: Annotated[
+        list[Path], typer.Argument(help="FHIR bundles (.json), CloudEvents (.ndjson, .json), gzipped or not.")
+    ],
+    source: Annotated[str, typer.Option(help="The producer's source, e.g. urn:estuaire:producer:chu-rennes.")],
+    url: IngestUrl = INGEST,
+    token: Token = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until everything sent is in the views.")] = False,
+    backfill: Annotated[bool, typer.Option("--backfill", help="Send on the lane of lower priority.")] = False,
+) -> None:
+    """Send files of records; a repeated call goes on where the last one stopped."""
+    home = home_folder()
+    total = Sent()
+    with Producer(url, token or Keyring(home).token("producers", source), backfill=backfill) as producer, _bar() as bar:
+        sender = FileSender(producer, source, home / "send")
+        for path in (one for given in files for one in files_of(given)):
+            task = bar.add_task(path.name, total=None)
+
+            def advance(accepted: int, refused: int, task: Any = task) -> None:
+                bar.advance(task, accepted + refused)
+
+            mine = sender.send(path, advance)
+            bar.update(task, total=mine.sent)
+            total.accepted += mine.accepted
+            total.rejected += mine.rejected
+            for kind, count in mine.not_taken.items():
+                total.not_taken[kind] = total.not_taken.get(kind, 0) + count
+            if mine.rejected:
+                err.print(f"{path.name}: {mine.rejected} refused, see {path.name}.rejected.ndjson")
+        if wait and not producer.wait_for_views(source):
+            raise SendError("sent, but not everything is in the views yet")
+    passed_over = ", ".join(f"{count} {kind}" for kind, count in sorted(total.not_taken.items()))
+    out.print(f"sent {total.sent}: {total.accepted} accepted, {total.rejected} refused")
+    if passed_over:
+        out.print(f"not taken: {passed_over}")
+    if total.rejected:
+        raise typer.Exit(1)
+
+
+@app.command()
+def link(
+    file: Annotated[Path, typer.Argument(help="CloudEvents as NDJSON; `data.record` may be absent.")],
+    output: Annotated[
+        Path | None, typer.Option("--out", help="CSV `source,id,patient_id`; standard output if absent.")
+    ] = None,
+) -> None:
+    """Link a file without a broker, through the same code as the hub."""
+    with output.open("w") if output else _standard_output() as csv:
+        report = linking.link_file(file, csv)
+    err.print(f"{report.records} records, {report.patients} patients, {report.refused} refused, {report.seconds:.1f} s")
+    if report.refused:
+        raise typer.Exit(1)
+
+
+@app.command()
+def tap(
+    topic: str,
+    most: Annotated[int | None, typer.Option("--max", help="Stop after so many.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on at the end.")] = False,
+    broker: Broker = LOCAL_BROKER,
+) -> None:
+    """Print a topic as NDJSON: coordinates, headers, decoded envelope."""
+    with _quiet_interrupt():
+        topics.print_topic(_settings(broker), topic, most, follow, print)
+
+
+@app.command()
+def trace(
+    source: str,
+    record_id: Annotated[str, typer.Argument(metavar="ID")],
+    url: IngestUrl = INGEST,
+    access: AccessUrl = ACCESS,
+    linkage: LinkageUrl = LINKAGE,
+    token: Token = None,
+) -> None:
+    """Where a record is: every step it passed, when, how it was linked, which views it reached."""
+    keyring = Keyring(home_folder())
+    with Producer(url, token or keyring.token("producers", source)) as producer:
+        event_id = producer.event_id(source, record_id)
+    operator = {"Authorization": f"Bearer {keyring.token('operators', OPERATOR)}"}
+    table = Table("step", "what", title=f"{source} {record_id}")
+    table.add_row("ingest", f"event id {event_id}")
+    for step, base in (("linkage", linkage), ("access", access)):
+        response = httpx.get(f"{base}/v1/records/{event_id}", headers=operator, timeout=10)
+        if response.status_code == httpx.codes.NOT_FOUND:
+            table.add_row(step, "has not seen it (see the dead letters if it stays away)")
+        else:
+            response.raise_for_status()
+            for name, value in response.json().items():
+                table.add_row(step, f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    out.print(table)
+
+
+@app.command()
+def replay(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC-dlq")],
+    most: Annotated[int, typer.Option("--max", help="At the most so many.")],
+    broker: Broker = LOCAL_BROKER,
+) -> None:
+    """Send dead letters round again; each goes once, and keeps its revision."""
+    if not topic.endswith("-dlq"):
+        raise topics.TopicError(f"{topic} is no dead-letter topic: its name ends in -dlq")
+    out.print(f"{topics.replay(_settings(broker), topic, most)} sent round again")
+
+
+@app.command()
+def subscribe(
+    permit: str,
+    form: Annotated[str, typer.Option("--format", help="ndjson, or parquet (with --out).")] = "ndjson",
+    output: Annotated[Path | None, typer.Option("--out", help="A file, in place of standard output.")] = None,
+    broker: Broker = LOCAL_BROKER,
+) -> None:
+    """A subscriber's client: read the view to its end, apply merges and withdrawals, print what holds."""
+    view = Subscriber(_settings(broker), permit).read()
+    lines = [event.model_dump(mode="json", exclude_none=True) for event in view.entries()]
+    if form == "parquet":
+        if output is None:
+            raise SendError("a Parquet file needs --out FILE")
+        _write_parquet(lines, output)
+    elif form == "ndjson":
+        with output.open("w") if output else _standard_output() as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    else:
+        raise SendError(f"--format {form} is not known: ndjson or parquet")
+
+
+@permits.command("grant")
+def permit_grant(file: Path, access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """Grant the permit that FILE (YAML or JSON) describes."""
+    keyring = Keyring(home_folder())
+    permit = demonstration.read_permit(file.read_text())
+    keyring.ensure("subscribers", permit.subscribers)
+    body = permit.model_dump(mode="json", by_alias=True)
+    _officer("POST", f"{access}/v1/permits/{permit.id}/grant", keyring, token, body)
+    out.print(f"granted {permit.id}")
+
+
+@permits.command("close")
+def permit_close(permit: str, access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """Close a permit: nothing more leaves under it, and its key is destroyed."""
+    _officer("POST", f"{access}/v1/permits/{permit}/close", Keyring(home_folder()), token)
+    out.print(f"closed {permit}")
+
+
+@permits.command("list")
+def permit_list(access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """All permits, their state and the size of their views."""
+    listed = _officer("GET", f"{access}/v1/permits", Keyring(home_folder()), token)
+    table = Table("permit", "state", "records", "expires", "title")
+    for one in listed["permits"]:
+        table.add_row(one["id"], one["state"], str(one["records"]), one["expires"], one["title"])
+    out.print(table)
+
+
+def _officer(method: str, url: str, keyring: Keyring, token: str | None, body: Any = None) -> Any:
+    headers = {"Authorization": f"Bearer {token or keyring.token('officers', OFFICER)}"}
+    response = httpx.request(method, url, headers=headers, json=body, timeout=30)
+    if response.is_error:
+        problem = response.json()
+        raise SendError(f"{problem.get('title')}: {problem.get('detail')}")
+    return response.json()
+
+
+def _settings(broker: str) -> RuntimeSettings:
+    return RuntimeSettings(bootstrap_servers=broker)
+
+
+def _show(platform: Platform, result: demonstration.Result) -> None:
+    table = Table("step", "what came out", title=f"{result.sent} events in {result.seconds} s")
+    table.add_row("ingest", f"{result.accepted} accepted, {result.rejected} refused with a reason")
+    linked = f"{result.linked} linked, {result.duplicates} duplicates, {result.dead_lettered} dead letters"
+    table.add_row("linkage", f"{linked}; {result.patients} patients")
+    for permit, count in result.views.items():
+        table.add_row("access", f"view-{permit}: {count} records")
+    out.print(table)
+    out.print(f"state and logs: {platform.home}")
+
+
+def _addresses(platform: Platform) -> None:
+    err.print(f"ingest    {platform.ingest_url}/docs")
+    err.print(f"access    {platform.access_url}/docs")
+    err.print(f"broker    {platform.bootstrap_servers}")
+    err.print("Ctrl-C stops everything")
+
+
+def _until_interrupted() -> None:
+    done = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: done.set())
+    done.wait()
+
+
+def _write_parquet(lines: list[dict[str, Any]], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    rows = [{**line, "data": json.dumps(line["data"], ensure_ascii=False)} for line in lines]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=err)
+
+
+@contextmanager
+def _standard_output() -> Iterator[Any]:
+    yield sys.stdout
+
+
+@contextmanager
+def _quiet_interrupt() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, BrokenPipeError):
+        return

@@ -1,0 +1,148 @@
+"""The main job, once through: stream a sample from several producers and say what came out of each step."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from contracts.permits import Permit, read_permit
+from estuaire.files import FileSender, Sent, files_of
+from estuaire.keyring import OFFICER, OPERATOR
+from estuaire.platform import Platform
+from estuaire.producer import Producer, SendError
+from estuaire.sample import sample
+from estuaire.subscriber import Subscriber
+from estuaire.topics import read
+from runtime.messages import SUMMARIES, FlowSummary
+
+FILE_SOURCE = "urn:estuaire:producer:files"
+Step = Mapping[str, Mapping[str, int]]
+
+
+@dataclass(slots=True)
+class Result:
+    """What the demo prints: sent = accepted + rejected, accepted = linked + duplicates + dead_lettered."""
+
+    sent: int = 0
+    accepted: int = 0
+    rejected: int = 0
+    linked: int = 0
+    duplicates: int = 0
+    dead_lettered: int = 0
+    patients: int = 0
+    views: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def json(self) -> str:
+        """One line of JSON."""
+        return msgspec.json.encode(asdict(self)).decode()
+
+
+def run(platform: Platform, records: Path | None) -> Result:
+    """Grant the bundled permits, send the sample (or the files at `records`), wait for the views, and count."""
+    begun = time.monotonic()
+    permits = bundled_permits()
+    grant(platform, permits)
+    before = verdicts(platform)
+    sent = _send_files(platform, records) if records else _send_sample(platform)
+    after = verdicts(platform)
+    linked, duplicates = (after[word] - before[word] for word in ("linked", "duplicates"))
+    dead = sum(count - before[word] for word, count in after.items() if word.startswith("dead_lettered"))
+    return Result(
+        sent=sent.sent,
+        accepted=sent.accepted,
+        rejected=sent.rejected,
+        linked=linked,
+        duplicates=duplicates,
+        dead_lettered=dead,
+        patients=_counts(platform)["patients"],
+        views={permit.id: len(Subscriber(platform.settings(), permit.id).read().entries()) for permit in permits},
+        seconds=round(time.monotonic() - begun, 2),
+    )
+
+
+def bundled_permits() -> list[Permit]:
+    """The permits of the demo."""
+    folder = files("estuaire") / "data" / "permits"
+    return [read_permit(file.read_text()) for file in sorted(folder.iterdir(), key=lambda one: one.name)]
+
+
+def grant(platform: Platform, permits: Iterable[Permit]) -> None:
+    """Grant permits, with a token for each subscriber. Raises SendError."""
+    headers = {"Authorization": f"Bearer {platform.keyring.token('officers', OFFICER)}"}
+    for permit in permits:
+        platform.keyring.ensure("subscribers", permit.subscribers)
+        url = f"{platform.access_url}/v1/permits/{permit.id}/grant"
+        response = httpx.post(url, headers=headers, json=permit.model_dump(mode="json", by_alias=True), timeout=30)
+        if response.status_code != httpx.codes.ACCEPTED:
+            raise SendError(f"permit {permit.id} is not granted: {response.text}")
+
+
+def verdicts(platform: Platform) -> Counter[str]:
+    """What linkage has decided so far, by verdict; dead letters of any step count."""
+    counts: Counter[str] = Counter()
+    for message in read(platform.settings(), SUMMARIES):
+        summary = msgspec.msgpack.decode(message.value() or b"", type=FlowSummary)
+        for of_source in summary.counts.values():
+            for verdict, count in of_source.items():
+                if summary.step == "linkage" or verdict.startswith("dead_lettered"):
+                    counts[verdict] += count
+    return counts
+
+
+def _send_sample(platform: Platform) -> Sent:
+    """Each producer sends its own events in order, side by side with the others."""
+    by_source: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in sample():
+        by_source[one.source].append(one.event)
+    platform.keyring.ensure("producers", by_source)
+    total = Sent()
+
+    def stream(source: str) -> Sent:
+        mine = Sent()
+        with Producer(platform.ingest_url, platform.keyring.token("producers", source)) as producer:
+            for answer in producer.send(by_source[source]):
+                mine.add(answer)
+            _wait(producer, source)
+        return mine
+
+    with ThreadPoolExecutor(len(by_source)) as pool:
+        for mine in pool.map(stream, by_source):
+            total.accepted += mine.accepted
+            total.rejected += mine.rejected
+    return total
+
+
+def _send_files(platform: Platform, records: Path) -> Sent:
+    token = platform.keyring.token("producers", FILE_SOURCE)
+    total = Sent()
+    with Producer(platform.ingest_url, token) as producer:
+        sender = FileSender(producer, FILE_SOURCE, platform.home / "send")
+        for path in files_of(records):
+            mine = sender.send(path)
+            total.accepted += mine.accepted
+            total.rejected += mine.rejected
+            for kind, count in mine.not_taken.items():
+                total.not_taken[kind] = total.not_taken.get(kind, 0) + count
+        _wait(producer, FILE_SOURCE)
+    return total
+
+
+def _wait(producer: Producer, source: str) -> None:
+    if not producer.wait_for_views(source):
+        raise SendError("what was sent is not in the views after two minutes; see the services' logs")
+
+
+def _counts(platform: Platform) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {platform.keyring.token('operators', OPERATOR)}"}
+    counts: dict[str, Any] = httpx.get(f"{platform.access_url}/v1/counts", headers=headers, timeout=30).json()
+    return counts

@@ -1,0 +1,194 @@
+"""The whole hub on one machine: broker, database, topics, keys, and one process for each service."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+
+from contracts.registry import topics_to_create
+from estuaire.broker import StartError, start_broker
+from estuaire.database import start_database
+from estuaire.keyring import Keyring
+from runtime.kafka import create_topics
+from runtime.settings import RuntimeSettings
+
+SERVICES = ("ingest", "access", "pseudonym", "linkage")
+"""In the order of their ports, from the base port on."""
+
+Report = Callable[[str], None]
+
+
+def home_folder() -> Path:
+    """Where the state lives: `$ESTUAIRE_HOME`, or `.estuaire` here."""
+    return Path(os.environ.get("ESTUAIRE_HOME", ".estuaire")).absolute()
+
+
+@dataclass(slots=True)
+class Service:
+    """One service's process, which can be killed and started again."""
+
+    name: str
+    url: str
+    log: Path
+    environment: Mapping[str, str]
+    process: subprocess.Popen[bytes] | None = field(default=None)
+
+    def start(self) -> None:
+        """Start the process; `wait` for it afterwards."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", f"services.{self.name}"],
+                env=dict(self.environment),
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+
+    def wait(self, deadline: float) -> None:
+        """Wait until the service says that it is ready. Raises StartError."""
+        while time.monotonic() < deadline:
+            if self.process is None or self.process.poll() is not None:
+                raise StartError(f"{self.name} ended while starting; see {self.log}: {_last_line(self.log)}")
+            try:
+                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.05)
+        raise StartError(f"{self.name} is not ready in time; see {self.log}: {_last_line(self.log)}")
+
+    def kill(self) -> None:
+        """End it at once, as a crash would."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Let it finish the batch at hand."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process is None or self.process.poll() is not None:
+            return
+        self.process.send_signal(number)
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+
+
+class Platform:
+    """Started with `with`; everything it has started is stopped at the end, services first."""
+
+    def __init__(self, home: Path, port: int = 8000, report: Report = print, *, trace_ratio: float = 0.01) -> None:
+        self.home = home
+        self.keyring = Keyring(home)
+        self.bootstrap_servers = ""
+        self.services: dict[str, Service] = {}
+        self._port = port
+        self._report = report
+        self._trace_ratio = trace_ratio
+        self._stack = ExitStack()
+
+    @property
+    def ingest_url(self) -> str:
+        """Where producers send."""
+        return self.services["ingest"].url
+
+    @property
+    def access_url(self) -> str:
+        """Where subscribers and officers ask."""
+        return self.services["access"].url
+
+    def settings(self) -> RuntimeSettings:
+        """Settings for a client of this platform."""
+        return RuntimeSettings(bootstrap_servers=self.bootstrap_servers)
+
+    def __enter__(self) -> Platform:
+        try:
+            self._start()
+        except BaseException:
+            self._stack.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def start_services(self, *names: str) -> None:
+        """Start these services (all, when none is named) and wait until they are ready."""
+        chosen = [self.services[name] for name in names or SERVICES]
+        for service in chosen:
+            service.start()
+        deadline = time.monotonic() + 60
+        for service in chosen:
+            service.wait(deadline)
+
+    def _start(self) -> None:
+        (self.home / "logs").mkdir(parents=True, exist_ok=True)
+        for offset, name in enumerate(SERVICES):
+            _require_free(self._port + offset, name)
+        self.keyring.prepare()
+        with ThreadPoolExecutor(2) as pool:
+            starting_broker = pool.submit(start_broker, self.home, report=self._report)
+            starting_database = pool.submit(start_database, self.home, report=self._report)
+            database = self._stack.enter_context(starting_database.result())
+            broker = self._stack.enter_context(starting_broker.result())
+        self.bootstrap_servers = broker.bootstrap_servers
+        create_topics(self.settings(), topics_to_create(self.settings().hot_partitions))
+        for offset, name in enumerate(SERVICES):
+            environment = self._environment(name, self._port + offset)
+            if name in ("linkage", "access"):
+                environment[f"ESTUAIRE_{name.upper()}_DATABASE_URL"] = database.url(name)
+            url = f"http://127.0.0.1:{self._port + offset}"
+            self.services[name] = Service(name, url, self.home / "logs" / f"{name}.log", environment)
+            self._stack.callback(self.services[name].stop)
+        self.start_services()
+
+    def _environment(self, name: str, port: int) -> dict[str, str]:
+        own = f"ESTUAIRE_{name.upper()}_"
+        files = {role.upper(): str(self.keyring.holders(role)) for role in _ROLES[name]}
+        inherited = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
+        return {
+            **inherited,
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "ESTUAIRE_PORT": str(port),
+            "ESTUAIRE_TRACE_FILE": str(self.home / "logs" / f"{name}.spans.ndjson"),
+            "ESTUAIRE_TRACE_RATIO": str(self._trace_ratio),
+            f"{own}KEYS": str(self.keyring.folder(name)),
+            **{own + role: path for role, path in files.items()},
+        }
+
+
+_ROLES = {
+    "ingest": ("producers",),
+    "pseudonym": (),
+    "linkage": ("operators",),
+    "access": ("subscribers", "officers", "operators"),
+}
+
+
+def _require_free(port: int, name: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise StartError(
+                f"port {port} is in use, and {name} needs it: choose another base port with --port"
+            ) from None
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
+    return lines[-1][-300:] if lines else "nothing was logged"

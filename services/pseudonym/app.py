@@ -1,0 +1,32 @@
+"""The composition root of pseudonym: the only file that knows everything."""
+
+from __future__ import annotations
+
+import logging
+
+from runtime.keys import FolderKeyStore, KeyUnavailable
+from runtime.loop import Loop, Route
+from runtime.service import serve
+from runtime.telemetry import start_logging, start_tracing
+from services.pseudonym.adapters import step_from
+from services.pseudonym.handlers import PERMITS, PSEUDONYMISED, RECEIVED
+from services.pseudonym.routes import application
+from services.pseudonym.settings import PseudonymSettings
+
+ROUTE = Route(
+    lanes=(PERMITS, RECEIVED, f"{RECEIVED}-backfill"),
+    forward={RECEIVED: (PSEUDONYMISED,), f"{RECEIVED}-backfill": (f"{PSEUDONYMISED}-backfill",)},
+)
+
+
+def main() -> int:
+    """Run until asked to stop; returns the exit code."""
+    settings = PseudonymSettings()
+    start_logging(settings.log_level)
+    try:
+        step = step_from(FolderKeyStore(settings.keys), settings.topic_prefix)
+    except KeyUnavailable as missing:
+        logging.getLogger("estuaire.pseudonym").critical("%s", missing)
+        return 2
+    loop = Loop("pseudonym", settings, step, ROUTE, start_tracing("pseudonym", settings.trace_file))
+    return serve(application(loop.readiness), settings, [loop])

@@ -1,0 +1,12 @@
+"""HTTP of pseudonym: health and metrics alone, for nobody needs to ask it anything."""
+
+from __future__ import annotations
+
+from fastapi import FastAPI
+
+from runtime.http import Readiness, create_app
+
+
+def application(ready: Readiness) -> FastAPI:
+    """The application of this service."""
+    return create_app("Estuaire pseudonym", "Second-level tokens; the keys of projects.", ready)
