@@ -38,9 +38,12 @@ def schema_breaks(old: Schema, new: Schema, promise: Promise = "both") -> list[s
 def topic_breaks(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     """Every way in which a topic's declaration breaks what its producers and consumers rely on."""
     found = [
-        f"{name} changed from {old.get(name)} to {new.get(name)}"
-        for name in ("key", "partitions", "encoding", "per_permit", "append_time")
-        if old.get(name) != new.get(name)
+        f"{name} changed from {old[name]} to {new.get(name)}"
+        for name in ("key", "partitions", "encoding")
+        if name in old and old[name] != new.get(name)
+    ]
+    found += [
+        f"{name} changed" for name in ("per_permit", "append_time") if old.get(name, False) != new.get(name, False)
     ]
     for name in ("lanes", "headers", "schema_versions"):
         gone = [str(one) for one in old.get(name, ()) if one not in new.get(name, ())]

@@ -174,7 +174,7 @@ class ViewEvent(BaseModel):
     subject. Control events carry in `data` what they name: `record` (the id withdrawn), `survivor`, `retired`.
     """
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="ignore")
 
     specversion: Literal["1.0"] = "1.0"
     id: str

@@ -35,7 +35,7 @@ class Topic(BaseModel):
     per_permit: bool = False
     headers: tuple[str, ...] = Field((), description="Headers every message has; `traceparent` may always be there.")
     markers: bool = Field(False, description="Markers pass through this topic (docs/adr/0009).")
-    encoding: Literal["msgpack", "json"] = "msgpack"
+    encoding: Literal["msgpack", "json"]
     schema_versions: tuple[int, ...]
 
     def settings(self) -> dict[str, str]:

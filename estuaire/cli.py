@@ -305,3 +305,27 @@ def _quiet_interrupt() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, BrokenPipeError):
         return
+
+
+@app.command()
+def bench(
+    name: Annotated[
+        str, typer.Argument(help="flow: all four services beside a pass-through; loop: beside Faust.")
+    ] = "flow",
+    as_json: Annotated[bool, typer.Option("--json", help="Only the JSON object.")] = False,
+    port: Port = 8000,
+) -> None:
+    """The benchmarks; figures of one run compare with each other, not with another machine's."""
+    from bench import flow
+    from bench import loop as loops
+
+    if name == "flow":
+        result = flow.main(home_folder(), port)
+    elif name == "loop":
+        result = loops.main()
+    else:
+        raise SendError(f"there is no benchmark {name}: flow or loop")
+    if not as_json:
+        for key, value in result.items():
+            err.print(f"{key}: {value}")
+    print(json.dumps(result), flush=True)  # noqa: T201 - the result itself

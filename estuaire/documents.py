@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from contracts import messages
 from contracts.events import Event, Receipt, ViewEvent
 from contracts.messages import Headers
+from contracts.permits import Permit
 from contracts.registry import DAY_MS, DEAD_LETTERS, Topic, topics
 from runtime.messages import MARKER, ORIGIN, TRACEPARENT, FlowSummary
 
@@ -34,10 +35,11 @@ TOPIC_VALUES: Final[dict[str, Any]] = {**messages.VALUES, "flow-summaries": Flow
 OTHER_VALUES: Final[dict[str, Any]] = {
     "event": Event,
     "receipt": Receipt,
+    "permit": Permit,
     "token-block": messages.TokenBlock,
     "content": messages.Content,
 }
-"""What is no topic's value but promised all the same: the edge, and what travels sealed inside."""
+"""What is no topic's value but promised all the same: the edge, permits, and what travels sealed inside."""
 
 _TRACE = {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}
 _HEADERS: Final[dict[str, dict[str, Any]]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -78,16 +78,24 @@ class Producer:
             time.sleep(wait)
             pause = min(pause * 2, 5.0)
 
+    def status(self, source: str, through: str | None = None) -> dict[str, Any]:
+        """Whether everything acknowledged before `through` (now, if absent) is in the views. Raises SendError."""
+        params = {"source": source, "through": through or datetime.now(UTC).isoformat()}
+        response = self._client.get("/v1/status", params=params)
+        if response.status_code != httpx.codes.OK:
+            raise SendError(_title(response))
+        status: dict[str, Any] = response.json()
+        return status
+
     def wait_for_views(self, source: str, deadline_seconds: float = 120.0) -> bool:
         """Wait until everything acknowledged so far is in the views; False when the deadline passes first."""
         through = datetime.now(UTC).isoformat()
         deadline = time.monotonic() + deadline_seconds
-        while time.monotonic() < deadline:
-            response = self._client.get("/v1/status", params={"source": source, "through": through})
-            if response.status_code == httpx.codes.OK and response.json()["complete"]:
-                return True
+        while not self.status(source, through)["complete"]:
+            if time.monotonic() > deadline:
+                return False
             time.sleep(0.1)
-        return False
+        return True
 
     def event_id(self, source: str, record_id: str) -> str:
         """The hub's own id of a record. Raises SendError."""
@@ -114,8 +122,3 @@ def _title(response: httpx.Response) -> str:
         return f"{response.status_code}: {problem['title']}: {problem['detail']}"
     except (ValueError, KeyError):
         return f"the hub answered {response.status_code}"
-
-
-def ndjson(lines: Sequence[Mapping[str, Any]]) -> bytes:
-    """Objects as NDJSON."""
-    return b"\n".join(msgspec.json.encode(line) for line in lines)

@@ -1,0 +1,184 @@
+"""A data permit: what may leave, about whom, how precisely, to whom and until when. Whatever it does not say is denied.
+
+Dates are calendar days in UTC, and both ends of a range are included.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
+
+from contracts.events import RECORD_TYPES, InseeCode, Sex
+
+PERMIT_ID = r"^[a-z0-9][a-z0-9-]{1,40}$"
+EVERYTHING = "*"
+IDENTITY = "identity.v1"
+
+PermitId = Annotated[str, StringConstraints(pattern=PERMIT_ID)]
+Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+Prose = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000)]
+Name = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=256)]
+FieldPath = Annotated[str, StringConstraints(pattern=r"^(\*|[A-Za-z_][\w-]*(\.[A-Za-z_][\w-]*)*)$", max_length=200)]
+Department = Annotated[str, StringConstraints(pattern=r"^(\d{2}|2[AB]|9[78]\d)$")]
+CodePrefix = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.]{2,18}$")]
+DemographicName = Literal["sex", "birth_year", "birth_month", "department", "commune", "deceased"]
+
+
+class PermitError(ValueError):
+    """The permit cannot be granted as it is written. One sentence for each thing to correct."""
+
+
+class _Clause(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, hide_input_in_errors=True)
+
+
+class Period(_Clause):
+    """Event times that may leave; an absent end is open."""
+
+    start: dt.date | None = Field(None, alias="from")
+    end: dt.date | None = Field(None, alias="to")
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Period:
+        if self.start and self.end and self.end < self.start:
+            raise ValueError("`to` is before `from`: exchange the two dates")
+        return self
+
+
+class Years(_Clause):
+    """A range of birth years; an absent end is open."""
+
+    start: Annotated[int, Field(ge=1850, le=2200)] | None = Field(None, alias="from")
+    end: Annotated[int, Field(ge=1850, le=2200)] | None = Field(None, alias="to")
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> Years:
+        if self.start is None and self.end is None:
+            raise ValueError("give `from`, `to` or both")
+        if self.start is not None and self.end is not None and self.end < self.start:
+            raise ValueError("`to` is before `from`: exchange the two years")
+        return self
+
+
+class Population(_Clause):
+    """Whom the permit is about: a person must meet every criterion that is given, and an unknown value meets none."""
+
+    sex: tuple[Sex, ...] | None = None
+    birth_year: Years | None = None
+    departments: tuple[Department, ...] | None = Field(None, description="Lives in one of these, or of `communes`.")
+    communes: tuple[InseeCode, ...] | None = None
+    diagnoses: tuple[CodePrefix, ...] | None = Field(
+        None, description="Has a diagnosis whose code starts with one of these, dots left aside."
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Population:
+        given = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+        if not given:
+            raise ValueError("it names no criterion: leave `population` out if the permit is about everybody")
+        empty = [name for name, value in given.items() if value == ()]
+        if empty:
+            raise ValueError(f"{', '.join(empty)}: the list is empty, so nobody would meet it; fill it or leave it out")
+        return self
+
+
+class Precision(_Clause):
+    """How precisely times, sources and places leave."""
+
+    time: Literal["exact", "day", "month", "year"] = "day"
+    source: Literal["hub", "exact"] = "hub"
+    place: Literal["department", "commune"] = "department"
+
+
+class Permit(_Clause):
+    """One permit. Default deny: a type that `fields` does not list releases that it happened, and no field."""
+
+    id: PermitId
+    title: Line
+    purpose: Prose
+    sources: Annotated[tuple[Name, ...], Field(min_length=1, description='Producers, or ["*"] for all of them.')]
+    types: Annotated[tuple[str, ...], Field(min_length=1)]
+    fields: dict[str, tuple[FieldPath, ...]] = Field(
+        default_factory=dict, description='For each type its fields, as names or dotted paths, or ["*"].'
+    )
+    demographics: tuple[DemographicName, ...] = ()
+    population: Population | None = Field(None, description="About whom; everybody if absent.")
+    period: Period = Field(default_factory=lambda: Period())
+    precision: Precision = Precision()
+    expires: dt.date = Field(description="The last day on which anything leaves.")
+    subscribers: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+    @field_validator("types")
+    @classmethod
+    def _types_are_known(cls, types: tuple[str, ...]) -> tuple[str, ...]:
+        if IDENTITY in types:
+            raise ValueError(f"{IDENTITY} makes no entry in a timeline: use `demographics` for what is known of a person")
+        unknown = [one for one in types if one not in RECORD_TYPES]
+        if unknown:
+            known = ", ".join(one for one in RECORD_TYPES if one != IDENTITY)
+            raise ValueError(f"{', '.join(unknown)} is not a type of record; the types are {known}")
+        return types
+
+    @model_validator(mode="after")
+    def _clauses_agree(self) -> Permit:
+        idle = [one for one in self.fields if one not in self.types]
+        if idle:
+            raise ValueError(f"`fields` releases fields of {', '.join(idle)}, which `types` does not list")
+        if EVERYTHING in self.sources and len(self.sources) > 1:
+            raise ValueError('`sources` names producers beside "*": keep one or the other')
+        if "commune" in self.demographics and self.precision.place != "commune":
+            raise ValueError(
+                "`demographics` releases the commune, but `precision.place` is department:"
+                " ask for the department instead, or set `precision.place` to commune"
+            )
+        return self
+
+    def definition(self) -> bytes:
+        """The permit as JSON, always in the same form."""
+        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def read_permit(text: str | bytes) -> Permit:
+    """A permit from YAML or JSON. Raises PermitError."""
+    try:
+        data = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f" (line {mark.line + 1})" if mark else ""
+        raise PermitError(f"the permit is neither YAML nor JSON{place}") from None
+    return permit_from(data)
+
+
+def permit_from(data: Any) -> Permit:
+    """A permit from a mapping. Raises PermitError."""
+    if not isinstance(data, dict):
+        raise PermitError("the permit is not a map of clauses such as `id`, `types`, `fields`, `expires`")
+    try:
+        return Permit.model_validate(data)
+    except ValidationError as error:
+        sentences = (_sentence(one["loc"], one["type"], one["msg"]) for one in error.errors(include_input=False))
+        raise PermitError("; ".join(dict.fromkeys(sentences))) from None
+
+
+_SENTENCES = {
+    "missing": "this clause is missing",
+    "extra_forbidden": "no clause has this name; look for a spelling mistake",
+}
+_PATTERNS = {
+    "id": "use 2 to 41 small letters, digits and hyphens",
+    "fields": 'use field names such as `code` or `code.coding`, or "*" for all',
+    "departments": "use department numbers such as 35, 2A or 974",
+    "communes": "use INSEE codes of five characters such as 35238",
+    "diagnoses": "use the first 3 characters of a code or more, such as I50",
+}
+
+
+def _sentence(place: tuple[int | str, ...], kind: str, message: str) -> str:
+    names = [str(one) for one in place]
+    text = _SENTENCES.get(kind, message.removeprefix("Value error, "))
+    if kind == "string_pattern_mismatch":
+        text = next((hint for name, hint in _PATTERNS.items() if name in names), text)
+    return f"{'.'.join(names)}: {text}" if names else text

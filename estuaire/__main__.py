@@ -1,0 +1,5 @@
+"""`python -m estuaire`."""
+
+from estuaire.cli import main
+
+main()

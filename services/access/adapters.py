@@ -1,0 +1,673 @@
+"""The history and the views in PostgreSQL, the keys they are sealed under, and who holds which token."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+import psycopg
+import yaml
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from psycopg.rows import namedtuple_row
+from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
+from psycopg_pool import ConnectionPool
+
+from runtime.database import Database
+from runtime.http import Bearers
+from runtime.messages import RetryLater
+from services.access.domain.policy import Facts
+from services.access.domain.views import Entry, Told
+
+log = logging.getLogger("estuaire.access")
+
+WAITING_FOR_KEY = "waiting-for-key"
+WAITING_FOR_GRANT = "waiting-for-grant"
+FILLING = "filling"
+OPEN = "open"
+CLOSED = "closed"
+
+_NONCE = 12
+_GATE = 4053020
+SHARD_BYTES: Final = 2
+
+
+class KeyBroken(Exception):
+    """A wrapped key or a sealed body cannot be opened. Names nothing of it."""
+
+
+class Vault:
+    """Keys wrapped under the master secret: a version byte, a nonce, and the key under AES-256-GCM."""
+
+    def __init__(self, master: Mapping[int, bytes], remember: int = 50_000) -> None:
+        self._masters = {version: AESGCM(secret[:32]) for version, secret in master.items()}
+        self._newest = max(master)
+        self._ciphers: OrderedDict[bytes, AESGCM] = OrderedDict()
+        self._remember = remember
+        self._lock = threading.Lock()
+
+    def wrap(self, key: bytes, owner: bytes) -> bytes:
+        """The key as the database keeps it; it opens for the same owner only."""
+        nonce = os.urandom(_NONCE)
+        return bytes([self._newest]) + nonce + self._masters[self._newest].encrypt(nonce, key, owner)
+
+    def unwrap(self, wrapped: bytes, owner: bytes) -> bytes:
+        """The key. Raises KeyBroken."""
+        try:
+            master = self._masters[wrapped[0]]
+            return master.decrypt(wrapped[1 : 1 + _NONCE], wrapped[1 + _NONCE :], owner)
+        except (InvalidTag, KeyError, IndexError, ValueError):
+            raise KeyBroken("a wrapped key cannot be opened") from None
+
+    def seal(self, subject: bytes, wrapped: bytes, plaintext: bytes, event_id: bytes) -> bytes:
+        """A record's body under its subject's key, bound to the record."""
+        nonce = os.urandom(_NONCE)
+        return nonce + self._cipher(subject, wrapped).encrypt(nonce, plaintext, event_id)
+
+    def open(self, subject: bytes, wrapped: bytes, body: bytes, event_id: bytes) -> bytes:
+        """A record's body. Raises KeyBroken."""
+        try:
+            return self._cipher(subject, wrapped).decrypt(body[:_NONCE], body[_NONCE:], event_id)
+        except (InvalidTag, ValueError):
+            raise KeyBroken("a body cannot be opened") from None
+
+    def _cipher(self, subject: bytes, wrapped: bytes) -> AESGCM:
+        with self._lock:
+            cipher = self._ciphers.get(wrapped)
+            if cipher is None:
+                cipher = self._ciphers[wrapped] = AESGCM(self.unwrap(wrapped, b"subject\n" + subject))
+                if len(self._ciphers) > self._remember:
+                    self._ciphers.popitem(last=False)
+            return cipher
+
+    def new_subject_key(self, subject: bytes) -> bytes:
+        """A fresh key for a subject, wrapped."""
+        return self.wrap(AESGCM.generate_key(256), b"subject\n" + subject)
+
+
+@dataclass(slots=True)
+class Subject:
+    """A subject as the database has it. `key` is wrapped, None once erased."""
+
+    subject: bytes
+    patient: str
+    link_version: int
+    key: bytes | None
+    told: Told
+
+
+class StoredRecord(NamedTuple):
+    """A row to write into the history."""
+
+    facts: Facts
+    schema_version: int
+    diagnoses: Sequence[str]
+    body: bytes | None
+
+
+class Prior(NamedTuple):
+    """What the history holds of a record."""
+
+    facts: Facts
+    diagnoses: Sequence[str]
+
+
+class Seen(NamedTuple):
+    """How a patient was last seen under a permit."""
+
+    diagnosed: bool
+    digest: bytes
+
+
+class Numbering(NamedTuple):
+    """Take `count` sequence numbers for a patient in a view, and remember how it is seen now."""
+
+    permit: str
+    patient: str
+    subject: str
+    count: int
+    diagnosed: bool
+    digest: bytes
+
+
+class StoredPermit(NamedTuple):
+    """A permit as the database has it. `key` is wrapped."""
+
+    permit: str
+    definition: bytes | None
+    granted: str | None
+    key: bytes | None
+    state: str
+    version: int
+
+
+def shard_range(shard: int, shards: int) -> tuple[bytes, bytes | None]:
+    """The event ids of a shard: from the first (included) to the second (not included; None: to the end)."""
+    space = 256**SHARD_BYTES
+    low, high = shard * space // shards, (shard + 1) * space // shards
+    return low.to_bytes(SHARD_BYTES), None if high == space else high.to_bytes(SHARD_BYTES)
+
+
+class History(Protocol):
+    """The history and the views, as the step sees them. Every method is within the loop's transaction."""
+
+    def enter(self, *, alone: bool) -> None:
+        """Go in beside other batches, or alone: a permit opens only when no batch is under way that ignores it."""
+
+    def open_permits(self) -> dict[str, int]:
+        """Permits whose views are filled, with the version of their row."""
+
+    def permit(self, permit: str) -> StoredPermit | None:
+        """One permit."""
+
+    def save_permit(
+        self, permit: str, state: str, definition: bytes | None, granted: str | None, key: bytes | None
+    ) -> None:
+        """Write a permit's row whole."""
+
+    def start_scans(self, permit: str, shards: int) -> None:
+        """Note that these shards have to be gone through."""
+
+    def is_scanning(self, permit: str, shard: int) -> bool:
+        """Whether this shard still has to be gone through."""
+
+    def end_scan(self, permit: str, shard: int) -> bool:
+        """Note that it is done; True when it was the last."""
+
+    def drop_view(self, permit: str) -> None:
+        """Forget all that the view holds."""
+
+    def page(self, after: bytes, low: bytes, high: bytes | None, limit: int) -> list[Facts]:
+        """Records of a shard in the order of event ids, after `after`."""
+
+    def claim(self, hints: Mapping[bytes, str], patients: Iterable[str]) -> dict[bytes, Subject]:
+        """Lock these patients and those of these subjects; returns all subjects of all of them.
+
+        `hints` names subjects, with the patient to take for one that is not known yet. Raises RetryLater when a
+        subject has moved meanwhile.
+        """
+
+    def relink(self, moves: Mapping[bytes, tuple[str, int]]) -> None:
+        """Give claimed subjects another patient and link version."""
+
+    def tell(self, told: Mapping[bytes, Told]) -> None:
+        """Replace what is known of these claimed subjects."""
+
+    def priors(self, event_ids: Collection[bytes]) -> dict[bytes, Prior]:
+        """What is held of these records."""
+
+    def store(self, records: Sequence[StoredRecord]) -> None:
+        """Write records whose revisions are higher than what is held."""
+
+    def facts_of(self, subjects: Collection[bytes]) -> list[Facts]:
+        """All records of these subjects."""
+
+    def bodies(self, event_ids: Collection[bytes]) -> dict[bytes, bytes]:
+        """The sealed bodies of those records that have one."""
+
+    def diagnosed(self, subjects: Collection[bytes], prefixes: Sequence[str]) -> set[bytes]:
+        """Those subjects that have a diagnosis whose code starts with one of the prefixes."""
+
+    def seen(self, permits: Collection[str], patients: Collection[str]) -> dict[tuple[str, str], Seen]:
+        """How these patients were last seen under these permits."""
+
+    def entries(self, permits: Collection[str], event_ids: Collection[bytes]) -> dict[str, dict[bytes, Entry]]:
+        """What the views hold of these records."""
+
+    def entries_of(self, pairs: Collection[tuple[str, str]]) -> dict[str, dict[bytes, Entry]]:
+        """All that the views hold of these (permit, patient)."""
+
+    def number(self, wanted: Sequence[Numbering]) -> dict[tuple[str, str], int]:
+        """Take sequence numbers; returns the last one of each."""
+
+    def write_entries(self, entries: Sequence[tuple[str, bytes, Entry, int]]) -> None:
+        """Put (permit, event id, entry, sequence) into the views."""
+
+    def delete_entries(self, entries: Sequence[tuple[str, bytes]]) -> None:
+        """Take (permit, event id) out of the views."""
+
+
+_FACTS = "event_id, subject, revision, type, source, time, retracted"
+_SUBJECT = "SELECT subject, patient, link_version, key, demographics FROM subjects WHERE "
+
+
+class PostgresHistory:
+    """The history over the loop's own connection. Many rows a statement, few statements a batch."""
+
+    def __init__(self, database: Database, vault: Vault) -> None:
+        self._database = database
+        self._vault = vault
+        set_json_dumps(msgspec.json.encode)
+        set_json_loads(msgspec.json.decode)
+
+    def _run(self, query: str, *parameters: Any) -> psycopg.Cursor[Any]:
+        cursor = self._database.connection.cursor(binary=True)
+        return cursor.execute(query.encode(), parameters)
+
+    def enter(self, *, alone: bool) -> None:
+        self._run(f"SELECT pg_advisory_xact_lock{'' if alone else '_shared'}({_GATE})")
+
+    # permits
+
+    def open_permits(self) -> dict[str, int]:
+        rows = self._run("SELECT permit, version FROM permits WHERE state IN (%s, %s)", FILLING, OPEN)
+        return dict(rows.fetchall())
+
+    def permit(self, permit: str) -> StoredPermit | None:
+        row = self._run(
+            "SELECT permit, definition, granted, key, state, version FROM permits WHERE permit = %s", permit
+        ).fetchone()
+        return None if row is None else StoredPermit(*row)
+
+    def save_permit(
+        self, permit: str, state: str, definition: bytes | None, granted: str | None, key: bytes | None
+    ) -> None:
+        self._run(
+            "INSERT INTO permits (permit, state, definition, granted, key) VALUES (%s, %s, %s, %s, %s)"
+            " ON CONFLICT (permit) DO UPDATE SET state = EXCLUDED.state, definition = EXCLUDED.definition,"
+            " granted = EXCLUDED.granted, key = EXCLUDED.key, version = permits.version + 1",
+            *(permit, state, definition, granted, key),
+        )
+
+    def start_scans(self, permit: str, shards: int) -> None:
+        self._run("INSERT INTO permit_scans SELECT %s::text, generate_series(0, %s::int)", permit, shards - 1)
+
+    def is_scanning(self, permit: str, shard: int) -> bool:
+        return bool(self._run("SELECT FROM permit_scans WHERE permit = %s AND shard = %s", permit, shard).rowcount)
+
+    def end_scan(self, permit: str, shard: int) -> bool:
+        self._run("DELETE FROM permit_scans WHERE permit = %s AND shard = %s", permit, shard)
+        return not self._run("SELECT FROM permit_scans WHERE permit = %s", permit).rowcount
+
+    def drop_view(self, permit: str) -> None:
+        for table in ("permit_scans", "view_entries", "view_patients"):
+            self._run(f"DELETE FROM {table} WHERE permit = %s", permit)  # noqa: S608 - names from the line above
+
+    def page(self, after: bytes, low: bytes, high: bytes | None, limit: int) -> list[Facts]:
+        rows = self._run(
+            f"SELECT {_FACTS} FROM history WHERE event_id > %b AND event_id >= %b"
+            " AND (%b::bytea IS NULL OR event_id < %b::bytea) ORDER BY event_id LIMIT %s",
+            *(after, low, high, high, limit),
+        )
+        return [Facts(*row) for row in rows]
+
+    # subjects
+
+    def claim(self, hints: Mapping[bytes, str], patients: Iterable[str]) -> dict[bytes, Subject]:
+        known = self._subjects("subject = ANY(%b)", list(hints))
+        wanted = set(patients) | {one.patient for one in known.values()}
+        fresh = {subject: patient for subject, patient in hints.items() if subject not in known}
+        self._lock(sorted(wanted | set(fresh.values())))
+        if fresh:
+            rows = [(subject, fresh[subject], self._vault.new_subject_key(subject)) for subject in sorted(fresh)]
+            self._run(
+                "INSERT INTO subjects (subject, patient, link_version, key)"
+                " SELECT s, p, 0, k FROM unnest(%b::bytea[], %b::text[], %b::bytea[]) AS new (s, p, k)"
+                " ON CONFLICT DO NOTHING",
+                *_columns(rows),
+            )
+        locked = wanted | set(fresh.values())
+        found = self._subjects("patient = ANY(%b)", list(locked))
+        if not hints.keys() <= found.keys():
+            raise RetryLater("a subject has another patient now")
+        return found
+
+    def _subjects(self, condition: str, values: list[Any]) -> dict[bytes, Subject]:
+        return {row[0]: Subject(*row) for row in self._run(_SUBJECT + condition, values)} if values else {}
+
+    def _lock(self, patients: list[str]) -> None:
+        """Lock the patients' rows, always in the same order, making those that are missing."""
+        lock = "SELECT patient FROM patients WHERE patient = ANY(%b) ORDER BY patient FOR NO KEY UPDATE"
+        missing = sorted(set(patients) - {one for (one,) in self._run(lock, patients)})
+        if missing:
+            made = self._run(
+                "INSERT INTO patients SELECT unnest(%b::text[]) ON CONFLICT DO NOTHING RETURNING patient", missing
+            )
+            late = sorted(set(missing) - {one for (one,) in made})
+            if late:
+                self._run(lock, late)
+
+    def relink(self, moves: Mapping[bytes, tuple[str, int]]) -> None:
+        rows = [(subject, patient, version) for subject, (patient, version) in moves.items()]
+        if rows:
+            self._run(
+                "UPDATE subjects SET patient = p, link_version = v"
+                " FROM unnest(%b::bytea[], %b::text[], %b::bigint[]) AS moved (s, p, v) WHERE subject = s",
+                *_columns(rows),
+            )
+
+    def tell(self, told: Mapping[bytes, Told]) -> None:
+        rows = [(subject, Jsonb(demographics)) for subject, demographics in told.items()]
+        if rows:
+            self._run(
+                "UPDATE subjects SET demographics = d"
+                " FROM unnest(%b::bytea[], %b::jsonb[]) AS told (s, d) WHERE subject = s",
+                *_columns(rows),
+            )
+
+    # records
+
+    def priors(self, event_ids: Collection[bytes]) -> dict[bytes, Prior]:
+        rows = self._run(f"SELECT {_FACTS}, diagnoses FROM history WHERE event_id = ANY(%b)", list(event_ids))
+        return {row[0]: Prior(Facts(*row[:7]), row[7]) for row in rows}
+
+    def store(self, records: Sequence[StoredRecord]) -> None:
+        if not records:
+            return
+        rows = [
+            (
+                *(one.facts.event_id, one.facts.subject, one.facts.revision, one.facts.type, one.facts.source),
+                *(one.facts.time, one.schema_version, " ".join(one.diagnoses), one.facts.retracted, one.body),
+            )
+            for one in records
+        ]
+        done = self._run(
+            "INSERT INTO history (event_id, subject, revision, type, source, time, schema_version, diagnoses,"
+            " retracted, body) SELECT e, s, r, t, o, at, v, string_to_array(d, ' '), x, b"
+            " FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::text[], %b::text[], %b::timestamptz[],"
+            " %b::smallint[], %b::text[], %b::boolean[], %b::bytea[]) AS new (e, s, r, t, o, at, v, d, x, b)"
+            " ON CONFLICT (event_id) DO UPDATE SET subject = EXCLUDED.subject, revision = EXCLUDED.revision,"
+            " type = EXCLUDED.type, source = EXCLUDED.source, time = EXCLUDED.time,"
+            " schema_version = EXCLUDED.schema_version, diagnoses = EXCLUDED.diagnoses,"
+            " retracted = EXCLUDED.retracted, stored_at = EXCLUDED.stored_at, body = EXCLUDED.body"
+            " WHERE history.revision < EXCLUDED.revision",
+            *_columns(rows),
+        )
+        if done.rowcount != len(rows):
+            raise RetryLater("a record has a higher revision now")
+
+    def facts_of(self, subjects: Collection[bytes]) -> list[Facts]:
+        rows = self._run(f"SELECT {_FACTS} FROM history WHERE subject = ANY(%b)", list(subjects))
+        return [Facts(*row) for row in rows]
+
+    def bodies(self, event_ids: Collection[bytes]) -> dict[bytes, bytes]:
+        query = "SELECT event_id, body FROM history WHERE event_id = ANY(%b) AND body IS NOT NULL"
+        return dict(self._run(query, list(event_ids)).fetchall())
+
+    def diagnosed(self, subjects: Collection[bytes], prefixes: Sequence[str]) -> set[bytes]:
+        rows = self._run(
+            "SELECT DISTINCT subject FROM history, unnest(diagnoses) AS code WHERE subject = ANY(%b)"
+            " AND NOT retracted AND EXISTS (SELECT FROM unnest(%b::text[]) AS prefix WHERE starts_with(code, prefix))",
+            *(list(subjects), list(prefixes)),
+        )
+        return {subject for (subject,) in rows}
+
+    # views
+
+    def seen(self, permits: Collection[str], patients: Collection[str]) -> dict[tuple[str, str], Seen]:
+        rows = self._run(
+            "SELECT permit, patient, diagnosed, digest FROM view_patients WHERE permit = ANY(%b) AND patient = ANY(%b)",
+            *(list(permits), list(patients)),
+        )
+        return {(permit, patient): Seen(diagnosed, digest) for permit, patient, diagnosed, digest in rows}
+
+    def entries(self, permits: Collection[str], event_ids: Collection[bytes]) -> dict[str, dict[bytes, Entry]]:
+        return self._entries(
+            "SELECT permit, event_id, patient, version FROM view_entries"
+            " WHERE permit = ANY(%b) AND event_id = ANY(%b)",
+            *(list(permits), list(event_ids)),
+        )
+
+    def entries_of(self, pairs: Collection[tuple[str, str]]) -> dict[str, dict[bytes, Entry]]:
+        return self._entries(
+            "SELECT permit, event_id, patient, version FROM view_entries"
+            " JOIN unnest(%b::text[], %b::text[]) AS pair (permit, patient) USING (permit, patient)",
+            *_columns(list(pairs)),
+        )
+
+    def _entries(self, query: str, *parameters: Any) -> dict[str, dict[bytes, Entry]]:
+        found: dict[str, dict[bytes, Entry]] = {}
+        for permit, event_id, patient, version in self._run(query, *parameters):
+            found.setdefault(permit, {})[event_id] = Entry(patient, version)
+        return found
+
+    def number(self, wanted: Sequence[Numbering]) -> dict[tuple[str, str], int]:
+        if not wanted:
+            return {}
+        rows = self._run(
+            "INSERT INTO view_patients AS old (permit, patient, subject, sequence, diagnosed, digest)"
+            " SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::boolean[], %b::bytea[])"
+            " ON CONFLICT (permit, patient) DO UPDATE SET sequence = old.sequence + EXCLUDED.sequence,"
+            " diagnosed = EXCLUDED.diagnosed, digest = EXCLUDED.digest RETURNING permit, patient, sequence",
+            *_columns(sorted(wanted)),
+        )
+        return {(permit, patient): sequence for permit, patient, sequence in rows}
+
+    def write_entries(self, entries: Sequence[tuple[str, bytes, Entry, int]]) -> None:
+        rows = [(permit, event_id, entry.patient, entry.version, number) for permit, event_id, entry, number in entries]
+        if rows:
+            self._run(
+                "INSERT INTO view_entries SELECT *"
+                " FROM unnest(%b::text[], %b::bytea[], %b::text[], %b::bytea[], %b::bigint[])"
+                " ON CONFLICT (permit, event_id) DO UPDATE SET patient = EXCLUDED.patient,"
+                " version = EXCLUDED.version, sequence = EXCLUDED.sequence",
+                *_columns(rows),
+            )
+
+    def delete_entries(self, entries: Sequence[tuple[str, bytes]]) -> None:
+        if entries:
+            self._run(
+                "DELETE FROM view_entries USING unnest(%b::text[], %b::bytea[]) AS gone (p, e)"
+                " WHERE permit = p AND event_id = e",
+                *_columns(list(entries)),
+            )
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+# --- what HTTP reads, on connections of its own ---
+
+
+class PermitRow(NamedTuple):
+    """A permit for its officer or its subscribers."""
+
+    permit: str
+    definition: bytes | None
+    key: bytes | None
+    state: str
+    records: int
+    patients: int
+    scans_left: int
+
+
+class ViewSubject(NamedTuple):
+    """A patient of a view, by the project's id, and how many entries it has."""
+
+    subject: str
+    patient: str
+    entries: int
+
+
+class EntryRow(NamedTuple):
+    """A record of a view, still sealed."""
+
+    patient: str
+    sequence: int
+    facts: Facts
+    key: bytes | None
+    body: bytes | None
+
+
+class RecordRow(NamedTuple):
+    """Where a record is."""
+
+    stored_at: dt.datetime
+    revision: str
+    type: str
+    retracted: bool
+    patient: str
+    link_version: int
+    permits: list[str]
+
+
+class Reader(Protocol):
+    """What the routes read."""
+
+    def permits(self) -> list[PermitRow]: ...
+    def permit(self, permit: str) -> StoredPermit | None: ...
+    def subjects(self, permit: str, after: str, entries: int) -> tuple[list[ViewSubject], bool]: ...
+    def timelines(self, permit: str, patients: Sequence[str]) -> tuple[list[EntryRow], dict[str, list[Told]]]: ...
+    def diagnosed(self, patients: Sequence[str], prefixes: Sequence[str]) -> set[str]: ...
+    def record(self, event_id: bytes) -> RecordRow | None: ...
+    def counts(self) -> tuple[int, int, dict[str, int]]: ...
+
+
+class PostgresReader:
+    """Reads over a pool of connections; each call is one snapshot."""
+
+    def __init__(self, url: str, connections: int) -> None:
+        self._pool = ConnectionPool(
+            url,
+            min_size=1,
+            max_size=connections,
+            open=False,
+            timeout=5,
+            configure=_read_only,
+            kwargs={"row_factory": psycopg.rows.tuple_row},
+        )
+
+    def open(self) -> None:
+        """Connect in the background."""
+        self._pool.open()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._pool.close()
+
+    def permits(self) -> list[PermitRow]:
+        """All permits with the size of their views."""
+        with self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT permit, definition, key, state, coalesce(records, 0), coalesce(patients, 0),"
+                " (SELECT count(*) FROM permit_scans s WHERE s.permit = p.permit) FROM permits p LEFT JOIN"
+                " (SELECT permit, count(*) AS records, count(DISTINCT patient) AS patients FROM view_entries"
+                "  GROUP BY permit) e USING (permit) ORDER BY permit"
+            )
+            return [PermitRow(*row) for row in rows]
+
+    def permit(self, permit: str) -> StoredPermit | None:
+        """One permit."""
+        with self._pool.connection() as connection:
+            row = connection.execute(
+                "SELECT permit, definition, granted, key, state, version FROM permits WHERE permit = %s", [permit]
+            ).fetchone()
+            return None if row is None else StoredPermit(*row)
+
+    def subjects(self, permit: str, after: str, entries: int) -> tuple[list[ViewSubject], bool]:
+        """The next patients of a view in the order of their ids there, until they have `entries`; whether more follow."""
+        found: list[ViewSubject] = []
+        total = 0
+        with self._pool.connection() as connection, connection.cursor(name="subjects") as cursor:
+            cursor.itersize = min(entries, 500)
+            cursor.execute(
+                "SELECT v.subject, v.patient, e.entries FROM view_patients v CROSS JOIN LATERAL"
+                " (SELECT count(*) AS entries FROM view_entries e WHERE e.permit = v.permit AND e.patient = v.patient) e"
+                " WHERE v.permit = %s AND v.subject > %s AND e.entries > 0 ORDER BY v.subject",
+                [permit, after],
+            )
+            for row in cursor:
+                if total >= entries:
+                    return found, True
+                found.append(ViewSubject(*row))
+                total += row[2]
+        return found, False
+
+    def timelines(self, permit: str, patients: Sequence[str]) -> tuple[list[EntryRow], dict[str, list[Told]]]:
+        """The entries of these patients, and what each patient's subjects say of it."""
+        with self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT e.patient, e.sequence, h.event_id, h.subject, h.revision, h.type, h.source, h.time, h.retracted,"
+                " s.key, h.body FROM view_entries e JOIN history h USING (event_id) JOIN subjects s USING (subject)"
+                " WHERE e.permit = %s AND e.patient = ANY(%s) AND s.patient = e.patient",
+                [permit, list(patients)],
+                binary=True,
+            )
+            found = [EntryRow(row[0], row[1], Facts(*row[2:9]), row[9], row[10]) for row in rows]
+            told: dict[str, list[Told]] = {}
+            for patient, demographics in connection.execute(
+                "SELECT patient, demographics FROM subjects WHERE patient = ANY(%s)", [list(patients)]
+            ):
+                told.setdefault(patient, []).append(demographics)
+            return found, told
+
+    def diagnosed(self, patients: Sequence[str], prefixes: Sequence[str]) -> set[str]:
+        """Those patients that have a diagnosis whose code starts with one of the prefixes."""
+        with self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT patient FROM subjects JOIN history USING (subject), unnest(diagnoses) AS code"
+                " WHERE patient = ANY(%s) AND NOT retracted"
+                " AND EXISTS (SELECT FROM unnest(%s::text[]) AS prefix WHERE starts_with(code, prefix))",
+                [list(patients), list(prefixes)],
+            )
+            return {patient for (patient,) in rows}
+
+    def record(self, event_id: bytes) -> RecordRow | None:
+        """Where a record is, for an operator."""
+        with self._pool.connection() as connection:
+            row = connection.execute(
+                "SELECT stored_at, revision, type, retracted, patient, link_version,"
+                " ARRAY(SELECT permit FROM view_entries e WHERE e.event_id = h.event_id ORDER BY permit)"
+                " FROM history h JOIN subjects USING (subject) WHERE event_id = %b",
+                [event_id],
+            ).fetchone()
+            return None if row is None else RecordRow(*row)
+
+    def counts(self) -> tuple[int, int, dict[str, int]]:
+        """Records that are not retracted, patients with at least one of them, and the entries of each view."""
+        with self._pool.connection() as connection:
+            row = connection.execute(
+                "SELECT count(*), count(DISTINCT patient) FROM history JOIN subjects USING (subject) WHERE NOT retracted"
+            ).fetchone()
+            records, patients = row or (0, 0)
+            views = connection.execute(
+                "SELECT permit, (SELECT count(*) FROM view_entries e WHERE e.permit = p.permit) FROM permits p"
+                " WHERE state IN (%s, %s) ORDER BY permit",
+                [FILLING, OPEN],
+            )
+            return records, patients, dict(views.fetchall())
+
+
+def _read_only(connection: psycopg.Connection[Any]) -> None:
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+
+
+class Holders:
+    """Who holds a token, from a YAML file that may change while we run. A file that cannot be read lets nobody in."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._bearers = Bearers({})
+        self._lock = threading.Lock()
+
+    def bearers(self) -> Bearers:
+        """The tokens as the file has them now."""
+        with self._lock:
+            try:
+                state = self._path.stat()
+                stamp = (state.st_mtime_ns, state.st_size)
+                if stamp != self._stamp:
+                    self._bearers = Bearers(dict(_holders(yaml.safe_load(self._path.read_text()))))
+                    self._stamp = stamp
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+                log.error("no token is accepted: %s cannot be read as a list of name and token_sha256", self._path.name)
+                self._bearers, self._stamp = Bearers({}), None
+            return self._bearers
+
+
+def _holders(listed: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(listed, dict):
+        (listed,) = listed.values()
+    for one in listed:
+        yield str(one["token_sha256"]), str(one["name"])

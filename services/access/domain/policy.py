@@ -1,0 +1,223 @@
+"""A permit, compiled once to filters on rows, columns, precision and population. Pure; whatever is in doubt is denied."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from contracts.messages import Demographics
+from contracts.permits import EVERYTHING, IDENTITY, Permit, Population
+
+HUB = "urn:estuaire:hub"
+UNKNOWN_DAY = dt.datetime.max.replace(tzinfo=dt.UTC)
+
+_DATE: Final = re.compile(r"\d{4}-\d{2}(-\d{2}([T ].*)?)?")
+_CLOCK: Final = re.compile(r"\d{2}:\d{2}.*")
+_COMMUNE: Final = re.compile(r"(\d{2}|2[AB])\d{3}")
+_CHARACTERS: Final = {"year": 4, "month": 7, "day": 10}
+
+_DIAGNOSES: Final[dict[str, tuple[str, ...]]] = {
+    "diagnosis.v1": ("code",),
+    "hospital-stay.v1": ("principal_diagnosis", "related_diagnosis", "associated_diagnoses"),
+    "encounter.v1": ("reasonCode",),
+    "claim.v1": ("diagnosis.diagnosisCodeableConcept",),
+    "procedure.v1": ("reasonCode",),
+    "immunization.v1": ("reasonCode",),
+    "medication.v1": ("reasonCode",),
+    "report.v1": ("conclusionCode",),
+    "death.v1": ("causes",),
+}
+"""Where a record says what its person has. (Not every code is one: C03 is a tumour in ICD-10, a diuretic in ATC.)"""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of a record without opening it. `time` is aware."""
+
+    event_id: bytes
+    subject: bytes
+    revision: str
+    type: str
+    source: str
+    time: dt.datetime
+    retracted: bool
+
+
+class Policy:
+    """What one permit releases. Every method is a function of its arguments and the permit alone."""
+
+    def __init__(self, permit: Permit) -> None:
+        self.permit = permit
+        self.population = permit.population
+        self.prefixes = tuple(normal_code(one) for one in (permit.population and permit.population.diagnoses) or ())
+        self._types = frozenset(permit.types) - {IDENTITY}
+        self._sources = None if EVERYTHING in permit.sources else frozenset(permit.sources)
+        self._from = _midnight(permit.period.start)
+        self._before = _midnight_after(permit.period.end)
+        self._closes = _midnight_after(permit.expires) or UNKNOWN_DAY
+        self._columns = {kind: _tree(paths) for kind, paths in permit.fields.items()}
+        self._characters = _CHARACTERS.get(permit.precision.time)
+
+    def in_force(self, now: dt.datetime) -> bool:
+        """Whether anything may leave at this moment."""
+        return now < self._closes
+
+    def allows(self, facts: Facts) -> bool:
+        """Whether this record, as it now is, may leave, if its person is in the population."""
+        return (
+            not facts.retracted
+            and facts.type in self._types
+            and (self._sources is None or facts.source in self._sources)
+            and (self._from is None or facts.time >= self._from)
+            and (self._before is None or facts.time < self._before)
+        )
+
+    def admits(self, person: Demographics, diagnosed: bool) -> bool:
+        """Whether a person is in the population; `diagnosed` says whether a diagnosis starts with one of `prefixes`."""
+        return self.population is None or _meets(self.population, person, diagnosed)
+
+    def record(self, kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields that may leave, at the permit's precision."""
+        return self._fields(record, self._columns.get(kind, {}))
+
+    def demographics(self, person: Demographics) -> dict[str, Any]:
+        """What may be said of the person, at the permit's precision."""
+        said = {
+            "sex": person.sex,
+            "birth_year": person.birth_year,
+            "birth_month": person.birth_month,
+            "department": department(person.commune),
+            "commune": person.commune,
+            "deceased": self._shortened(person.deceased) if person.deceased else None,
+        }
+        return {name: value for name in self.permit.demographics if (value := said[name]) is not None}
+
+    def time(self, moment: dt.datetime) -> str:
+        """An event's time, in UTC."""
+        return moment.astimezone(dt.UTC).isoformat().replace("+00:00", "Z")[: self._characters]
+
+    def source(self, source: str) -> str:
+        """A record's source: the producer, or the hub in its place."""
+        return source if self.permit.precision.source == "exact" else HUB
+
+    def _fields(self, record: Mapping[str, Any], columns: _Tree | None) -> dict[str, Any]:
+        """Those fields of a map that `columns` names (None: all); what becomes empty is left out."""
+        chosen = record if columns is None else [name for name in columns if name in record]
+        found = {}
+        for name in chosen:
+            value = self._value(name, record[name], None if columns is None else columns[name])
+            if value is not None and value != {} and value != []:
+                found[name] = value
+        return found
+
+    def _value(self, name: str, value: Any, columns: _Tree | None) -> Any:
+        if isinstance(value, Mapping):
+            return self._fields(value, columns)
+        if isinstance(value, list | tuple):
+            kept = (self._value(name, one, columns) for one in value)
+            return [one for one in kept if one is not None and one != {} and one != []]
+        if columns is not None:
+            return None
+        return self._leaf(name, value)
+
+    def _leaf(self, name: str, value: Any) -> Any:
+        """A value at the permit's precision: times wherever they stand, places and establishments by their field."""
+        if name == "finess" and self.permit.precision.source != "exact":
+            return None
+        if name == "commune" and self.permit.precision.place != "commune":
+            return department(value)
+        return self._shortened(value) if isinstance(value, str) else value
+
+    def _shortened(self, text: str) -> str | None:
+        if self._characters is None or not text[:1].isdigit():
+            return text
+        if _CLOCK.fullmatch(text):
+            return None
+        return text[: self._characters] if _DATE.fullmatch(text) else text
+
+
+def diagnoses(kind: str, record: Mapping[str, Any]) -> list[str]:
+    """The codes of what a record says its person has, normalised, sorted, each once."""
+    found: set[str] = set()
+    for path in _DIAGNOSES.get(kind, ()):
+        found.update(normal_code(one) for one in _texts(_at(record, path.split("."))) if " " not in one)
+    return sorted(found)
+
+
+def normal_code(code: str) -> str:
+    """A code as it is compared: capitals without dots, so that `i50.1` and `I501` are one."""
+    return code.replace(".", "").upper()
+
+
+def department(commune: str | None) -> str | None:
+    """The department of an INSEE commune: two characters, or three overseas."""
+    if not isinstance(commune, str) or not _COMMUNE.fullmatch(commune):
+        return None
+    return commune[:3] if commune[:2] in ("97", "98") else commune[:2]
+
+
+def _meets(population: Population, person: Demographics, diagnosed: bool) -> bool:
+    if population.sex is not None and person.sex not in population.sex:
+        return False
+    if population.birth_year is not None:
+        year, years = person.birth_year, population.birth_year
+        if year is None or (years.start is not None and year < years.start) or (years.end or year) < year:
+            return False
+    if population.departments is not None or population.communes is not None:
+        in_commune = person.commune in (population.communes or ())
+        if not in_commune and department(person.commune) not in (population.departments or ()):
+            return False
+    return population.diagnoses is None or diagnosed
+
+
+_Tree = dict[str, Any]
+"""Fields by name; below each, a tree of its own, or None where everything is released."""
+
+
+def _tree(paths: Iterable[str]) -> _Tree | None:
+    root: _Tree = {}
+    for path in paths:
+        if path == EVERYTHING:
+            return None
+        at, parts = root, path.split(".")
+        for part in parts[:-1]:
+            below = at.setdefault(part, {})
+            if below is None:
+                break
+            at = below
+        else:
+            at[parts[-1]] = None
+    return root
+
+
+def _midnight(day: dt.date | None) -> dt.datetime | None:
+    return None if day is None else dt.datetime(day.year, day.month, day.day, tzinfo=dt.UTC)
+
+
+def _midnight_after(day: dt.date | None) -> dt.datetime | None:
+    if day is None or day == dt.date.max:
+        return None
+    return _midnight(day + dt.timedelta(days=1))
+
+
+def _at(value: Any, path: Sequence[str]) -> Iterator[Any]:
+    if isinstance(value, list | tuple):
+        for one in value:
+            yield from _at(one, path)
+    elif not path:
+        yield value
+    elif isinstance(value, Mapping) and path[0] in value:
+        yield from _at(value[path[0]], path[1:])
+
+
+def _texts(values: Iterable[Any]) -> Iterator[str]:
+    """The codes among values: texts, and the `code` of codings."""
+    for value in values:
+        if isinstance(value, str):
+            yield value
+        elif isinstance(value, Mapping):
+            yield from _texts(_at(value, ["code"]))
+            yield from _texts(_at(value, ["coding"]))

@@ -1,0 +1,171 @@
+"""A view: the project's own ids, its messages, and the difference between what it holds and what it should. Pure."""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+
+from contracts.events import ViewEvent
+from contracts.messages import Demographics
+from services.access.domain.policy import HUB, Facts, Policy
+
+WITHDRAWN = "record.withdrawn"
+MERGED = "patient.merged"
+SPLIT = "patient.split"
+
+
+class Ids:
+    """Level 3: the ids of one project, under its permit's key. Each is 32 hexadecimal digits."""
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def record(self, event_id: bytes) -> str:
+        """The project's id of a record."""
+        return self._id(b"record\0" + event_id.hex().encode())
+
+    def subject(self, patient: str) -> str:
+        """The project's id of a patient."""
+        return self._id(b"patient\0" + patient.encode())
+
+    def control(self, link_version: int, subject: str) -> str:
+        """The id of the control event that tells `subject` of a change of links."""
+        return "control-" + self._id(f"control\0{link_version}\0{subject}".encode())
+
+    def _id(self, text: bytes) -> str:
+        return hmac.digest(self._key, text, "sha256")[:16].hex()
+
+
+def partition(subject: str, partitions: int) -> int:
+    """The partition of the view's topic in which all messages of a subject are."""
+    return int(subject[:8], 16) % partitions
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A patient under one permit: whether in its population, what may be said, and a digest of both."""
+
+    admitted: bool
+    demographics: dict[str, Any]
+    digest: bytes
+
+
+def person_under(policy: Policy, demographics: Demographics, diagnosed: bool) -> Person:
+    """The patient as this permit lets it be seen."""
+    admitted = policy.admits(demographics, diagnosed)
+    said = policy.demographics(demographics) if admitted else {}
+    digest = blake2b(msgspec.msgpack.encode((admitted, said)), digest_size=8).digest()
+    return Person(admitted, said, digest)
+
+
+def version_of(revision: str, person: Person) -> bytes:
+    """A digest of all that an entry's content depends on: it is published again when this changes."""
+    return blake2b(revision.encode(), key=person.digest, digest_size=8).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A record in a view: under which patient, and in which version. The hub's ids."""
+
+    patient: str
+    version: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What has to be done for one record: withdraw it from a patient, publish it under one, or both."""
+
+    event_id: bytes
+    withdraw: str | None
+    publish: Entry | None
+
+
+def wanted_entry(policy: Policy, facts: Facts, patient: str, person: Person) -> Entry | None:
+    """The entry that a view should hold of this record, if any."""
+    if not person.admitted or not policy.allows(facts):
+        return None
+    return Entry(patient, version_of(facts.revision, person))
+
+
+def difference(wanted: Mapping[bytes, Entry | None], held: Mapping[bytes, Entry]) -> list[Change]:
+    """What turns `held` into `wanted`, in the order of event ids; a record that only `held` names is withdrawn."""
+    changes = []
+    for event_id in sorted(wanted.keys() | held.keys()):
+        new, old = wanted.get(event_id), held.get(event_id)
+        if new == old:
+            continue
+        leaves = old is not None and (new is None or new.patient != old.patient)
+        changes.append(Change(event_id, old.patient if leaves and old else None, new))
+    return changes
+
+
+def published(
+    policy: Policy, ids: Ids, facts: Facts, record: Mapping[str, Any], person: Person, subject: str, sequence: int
+) -> ViewEvent:
+    """The message that puts a record into the view."""
+    return ViewEvent.model_construct(
+        id=ids.record(facts.event_id),
+        source=policy.source(facts.source),
+        type=facts.type,
+        subject=subject,
+        time=policy.time(facts.time),
+        sequence=sequence,
+        data={"record": policy.record(facts.type, record), "demographics": person.demographics},
+    )
+
+
+def withdrawn(record: str, subject: str, sequence: int) -> ViewEvent:
+    """The message that takes a record out; it has the record's id, so that compaction removes the body."""
+    return ViewEvent.model_construct(
+        id=record, source=HUB, type=WITHDRAWN, subject=subject, sequence=sequence, data={}
+    )
+
+
+def control(message_id: str, kind: str, subject: str, sequence: int, data: Mapping[str, str]) -> ViewEvent:
+    """The message that closes a merge or a split for one of its two subjects."""
+    return ViewEvent.model_construct(
+        id=message_id, source=HUB, type=kind, subject=subject, sequence=sequence, data=dict(data)
+    )
+
+
+def encode(event: ViewEvent) -> bytes:
+    """The event as JSON, without what it does not say."""
+    return _json.encode({name: value for name, value in event.__dict__.items() if value is not None})
+
+
+_json = msgspec.json.Encoder()
+
+FIELDS = ("sex", "birth_year", "birth_month", "commune", "deceased")
+Told = Mapping[str, tuple[Any, str]]
+"""Demographics with the revision that gave each."""
+
+
+def telling(demographics: Demographics, revision: str) -> dict[str, tuple[Any, str]]:
+    """What a record tells about its subject."""
+    return {name: (value, revision) for name in FIELDS if (value := getattr(demographics, name)) is not None}
+
+
+def newest(tellings: Iterable[Told]) -> dict[str, tuple[Any, str]]:
+    """For each field, what the highest revision said (of equal ones the greater value, so that order is nothing)."""
+    found: dict[str, tuple[Any, str]] = {}
+    for told in tellings:
+        for name, (value, revision) in told.items():
+            if name not in found or _rank(found[name]) < (revision, str(value)):
+                found[name] = (value, revision)
+    return found
+
+
+def demographics_of(told: Told) -> Demographics:
+    """The values alone."""
+    return Demographics(**{name: value for name, (value, _) in told.items()})
+
+
+def _rank(one: tuple[Any, str]) -> tuple[str, str]:
+    return one[1], str(one[0])
+
+

@@ -1,0 +1,7 @@
+"""`python -m services.linkage`."""
+
+import sys
+
+from services.linkage.app import main
+
+sys.exit(main())

@@ -1,0 +1,441 @@
+"""The patient index: what the step asks of it, and how PostgreSQL answers, a batch at a time."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from importlib.resources import files
+from typing import Any, Final, LiteralString, NamedTuple, Protocol
+
+import msgspec
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg_pool import ConnectionPool
+
+from contracts.messages import TokenBlock
+from runtime.database import Database
+from services.linkage.domain.components import Edge, Pair
+from services.linkage.domain.decide import Decision, Outcome, search_tokens
+from services.linkage.domain.states import Coordinates, State
+
+MIGRATIONS: Final = files("services.linkage") / "migrations"
+LANES: Final = ("records-pseudonymised", "records-pseudonymised-backfill")
+
+
+class Subject(NamedTuple):
+    """A subject as the index holds it; `patient` is its founding subject, None before its first component."""
+
+    seq: int
+    patient: bytes | None
+    block: TokenBlock
+
+
+class Known(NamedTuple):
+    """What the fast path needs of a subject."""
+
+    patient: bytes | None
+    settled: bool
+
+
+class Decided(NamedTuple):
+    """A pair and what was decided on it. `guarded`: a link that the partition does not follow."""
+
+    left: bytes
+    right: bytes
+    decision: Decision
+    guarded: bool = False
+
+    @property
+    def pair(self) -> Pair:
+        """The two subjects, the smaller id first."""
+        return self.left, self.right
+
+    @property
+    def edge(self) -> Edge:
+        """The pair as the partition sees it."""
+        return Edge(self.left, self.right, self.decision.method, self.decision.rank, self.decision.weight)
+
+
+class Move(NamedTuple):
+    """A subject's new patient; without a link version, the patient it had already."""
+
+    subject: bytes
+    patient: bytes
+    link_version: int | None
+    settled: bool
+
+
+class Saved(NamedTuple):
+    """A record's accepted states before and after a batch, the current one first."""
+
+    event: bytes
+    before: Sequence[State]
+    after: Sequence[State]
+
+
+class Tally(NamedTuple):
+    """How many there are, or how many more."""
+
+    subjects: int = 0
+    patients: int = 0
+    records: int = 0
+    unlinkable: int = 0
+
+
+class PatientIndex(Protocol):
+    """The memory of linkage. All but `insert_apart` run in the loop's transaction; all may raise RetryLater."""
+
+    def insert_apart(self, blocks: Sequence[TokenBlock]) -> None:
+        """Insert those subjects that are new, with their tokens, in a transaction of its own."""
+
+    def insert(self, blocks: Sequence[TokenBlock]) -> None:
+        """The same, within the transaction at hand."""
+
+    def find_states(self, events: Iterable[bytes]) -> dict[bytes, list[State]]:
+        """The accepted states of those records that are known, the current one first."""
+
+    def find_subjects(self, subjects: Iterable[bytes]) -> dict[bytes, Known]:
+        """The subjects that are known."""
+
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[bytes]]:
+        """The subjects that carry each token."""
+
+    def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
+        """The components of these subjects with all that was decided in them, locked against other workers."""
+
+    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, bool], rules: str) -> None:
+        """Keep new decisions with the version of the rules, and which links are now guarded."""
+
+    def next_link_versions(self, count: int) -> list[int]:
+        """So many link versions, ascending; higher than any that another worker gave to a locked subject."""
+
+    def move(self, moves: Sequence[Move]) -> None:
+        """Give subjects their patients."""
+
+    def save(self, records: Sequence[Saved]) -> None:
+        """Keep the records' states."""
+
+    def count(self, slot: int, more: Tally) -> None:
+        """Add to the counts."""
+
+
+class SqlPatientIndex:
+    """The index in PostgreSQL 16 or later, on the connection of the loop's store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._block = msgspec.msgpack.Decoder(TokenBlock)
+        self._evidence = msgspec.msgpack.Decoder(dict[str, float])
+
+    def insert_apart(self, blocks: Sequence[TokenBlock]) -> None:
+        """Insert those subjects that are new; committed on return."""
+        with self._database.transaction():
+            known = self.find_subjects(block.subject for block in blocks)
+            self.insert([block for block in blocks if block.subject not in known])
+
+    def insert(self, blocks: Sequence[TokenBlock]) -> None:
+        """Insert subjects, older first by their order here; written in the order of ids, so that none waits in a ring."""
+        if not blocks:
+            return
+        seqs = self._rows("SELECT nextval('subject_seq') FROM generate_series(1, %b)", [len(blocks)])
+        aged = sorted(zip(blocks, seqs, strict=True), key=lambda one: one[0].subject)
+        self._write(
+            "INSERT INTO subjects (subject, seq, source, status, block)"
+            " SELECT * FROM unnest(%b::bytea[], %b::bigint[], %b::text[], %b::text[], %b::bytea[])"
+            " ON CONFLICT DO NOTHING",
+            [
+                (one.subject, seq, one.source, one.status, msgspec.msgpack.encode(_identity(one)))
+                for one, (seq,) in aged
+            ],
+        )
+        self._write(
+            "INSERT INTO subject_tokens (token, subject, system)"
+            " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[]) ON CONFLICT DO NOTHING",
+            sorted((token, one.subject, system) for one in blocks for token, system in search_tokens(one).items()),
+        )
+
+    def find_states(self, events: Iterable[bytes]) -> dict[bytes, list[State]]:
+        """The accepted states of those records that are known, the current one first."""
+        found: defaultdict[bytes, list[State]] = defaultdict(list)
+        more = []
+        for event, states, *rest in self._rows(_FIND_RECORDS, [list(events)]):
+            found[event].append(_state(rest))
+            if states > 1:
+                more.append(event)
+        for event, *rest in self._rows(_FIND_STATES, [more]) if more else ():
+            found[event].append(_state(rest))
+        return found
+
+    def find_subjects(self, subjects: Iterable[bytes]) -> dict[bytes, Known]:
+        """The subjects that are known."""
+        rows = self._rows(
+            "SELECT s.subject, s.patient, s.settled FROM unnest(%b::bytea[]) AS wanted (subject)"
+            " JOIN subjects s USING (subject)",
+            [list(subjects)],
+        )
+        return {subject: Known(patient, settled) for subject, patient, settled in rows}
+
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[bytes]]:
+        """The subjects that carry each token."""
+        found: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        for token, subject in self._rows(
+            "SELECT t.token, t.subject FROM unnest(%b::bytea[]) AS wanted (token)"
+            " JOIN subject_tokens t USING (token)",
+            [list(tokens)],
+        ):
+            found[token].append(subject)
+        return found
+
+    def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
+        """Reach, lock in the order of ids, and reach again: a component may have grown while this one waited."""
+        seeds = list(subjects)
+        rows: dict[bytes, Subject] = {}
+        while fresh := self._reach(seeds) - rows.keys():
+            for subject, seq, patient, block in self._rows(_LOCK, [sorted(fresh)]):
+                rows[subject] = Subject(seq, patient, self._block.decode(block))
+            seeds = list(rows)
+        edges = [
+            Decided(left, right, Decision(Outcome(outcome), method, rank, weight, reason, self._evidence.decode(seen)), guarded)
+            for left, right, outcome, method, rank, weight, reason, seen, guarded in self._rows(_EDGES, [list(rows)])
+        ]
+        return rows, edges
+
+    def _reach(self, seeds: list[bytes]) -> set[bytes]:
+        return {subject for (subject,) in self._rows(_REACH, [seeds])}
+
+    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, bool], rules: str) -> None:
+        """Keep new decisions with the version of the rules, and which links are now guarded."""
+        self._write(
+            "INSERT INTO edges (a, b, outcome, method, rank, weight, reason, evidence, rule_version, guarded)"
+            " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::text[], %b::integer[],"
+            " %b::double precision[], %b::text[], %b::bytea[], %b::text[], %b::boolean[])",
+            [
+                (
+                    *one.pair,
+                    one.decision.outcome.value,
+                    one.decision.method,
+                    one.decision.rank,
+                    one.decision.weight,
+                    one.decision.reason,
+                    msgspec.msgpack.encode(one.decision.evidence),
+                    rules,
+                    guards.get(one.pair, False),
+                )
+                for one in sorted(fresh)
+            ],
+        )
+        written = {one.pair for one in fresh}
+        self._write(
+            "UPDATE edges SET guarded = moved.guarded"
+            " FROM unnest(%b::bytea[], %b::bytea[], %b::boolean[]) AS moved (a, b, guarded)"
+            " WHERE edges.a = moved.a AND edges.b = moved.b",
+            [(*pair, guarded) for pair, guarded in sorted(guards.items()) if pair not in written],
+        )
+
+    def next_link_versions(self, count: int) -> list[int]:
+        """So many link versions, ascending."""
+        rows = self._rows("SELECT nextval('link_version_seq') FROM generate_series(1, %b)", [count])
+        return [version for (version,) in rows]
+
+    def move(self, moves: Sequence[Move]) -> None:
+        """Give subjects their patients."""
+        self._write(
+            "UPDATE subjects SET patient = moved.patient, settled = subjects.settled OR moved.settled,"
+            " link_version = coalesce(moved.link_version, subjects.link_version)"
+            " FROM unnest(%b::bytea[], %b::bytea[], %b::bigint[], %b::boolean[])"
+            " AS moved (subject, patient, link_version, settled) WHERE subjects.subject = moved.subject",
+            moves,
+        )
+
+    def save(self, records: Sequence[Saved]) -> None:
+        """Keep the records' states: the current one in `records`, those it has replaced or outranked beside it."""
+        moved = [one for one in records if one.before and one.after[0] is not one.before[0]]
+        self._write(
+            f"INSERT INTO records (event_id, states, {_COLUMNS})"  # noqa: S608 - constants
+            f" SELECT * FROM unnest(%b::bytea[], %b::integer[], {_UNNEST})",
+            [(one.event, len(one.after), *_row(one.after[0])) for one in records if not one.before],
+        )
+        self._write(
+            f"INSERT INTO record_states (event_id, linked_at, {_COLUMNS}) SELECT event_id, linked_at, {_COLUMNS}"  # noqa: S608
+            " FROM unnest(%b::bytea[]) AS moved (event_id) JOIN records USING (event_id)",
+            [(one.event,) for one in moved],
+        )
+        self._write(
+            f"UPDATE records SET (states, {_COLUMNS}, linked_at)"  # noqa: S608
+            f" = (now_.states, {', '.join(f'now_.{name.strip()}' for name in _COLUMNS.split(','))}, now())"
+            f" FROM unnest(%b::bytea[], %b::integer[], {_UNNEST}) AS now_ (event_id, states, {_COLUMNS})"
+            " WHERE records.event_id = now_.event_id",
+            [(one.event, len(one.after), *_row(one.after[0])) for one in moved],
+        )
+        self._write(
+            "UPDATE records SET states = now_.states"
+            " FROM unnest(%b::bytea[], %b::integer[]) AS now_ (event_id, states)"
+            " WHERE records.event_id = now_.event_id",
+            [(one.event, len(one.after)) for one in records if one.before and one.after[0] is one.before[0]],
+        )
+        self._write(
+            f"INSERT INTO record_states (event_id, {_COLUMNS}) SELECT * FROM unnest(%b::bytea[], {_UNNEST})",  # noqa: S608
+            [(one.event, *_row(state)) for one in records for state in one.after[1:] if state not in one.before],
+        )
+
+    def count(self, slot: int, more: Tally) -> None:
+        """Add to this slot's counts."""
+        if any(more):
+            self._database.connection.execute(
+                "INSERT INTO counts VALUES (%s, %s, %s, %s, %s) ON CONFLICT (slot) DO UPDATE SET"
+                " subjects = counts.subjects + excluded.subjects, patients = counts.patients + excluded.patients,"
+                " records = counts.records + excluded.records, unlinkable = counts.unlinkable + excluded.unlinkable",
+                [slot, *more],
+            )
+
+    def _rows(self, query: LiteralString, parameters: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self._database.connection.cursor(binary=True) as cursor:
+            return cursor.execute(query, parameters).fetchall()
+
+    def _write(self, query: LiteralString, rows: Sequence[Sequence[Any]]) -> None:
+        if rows:
+            with self._database.connection.cursor() as cursor:
+                cursor.execute(query, [list(column) for column in zip(*rows, strict=True)])
+
+
+class RecordStatus(NamedTuple):
+    """Where a record stands in the index. States are (revision, type, linked at), the current one first."""
+
+    subject: bytes
+    patient: bytes
+    source: str
+    current: State
+    linked_at: dt.datetime
+    states: list[tuple[State, dt.datetime]]
+    method: str | None
+    rule_version: str | None
+
+
+class Lookup(Protocol):
+    """What HTTP asks of the index."""
+
+    def record(self, event: bytes) -> RecordStatus | None:
+        """A record by the key of its event id."""
+
+    def counts(self) -> Tally:
+        """How many subjects, patients, records and unlinkable subjects there are."""
+
+
+class SqlLookup:
+    """The index as HTTP reads it, on connections of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._pool = ConnectionPool(lookup_conninfo(url), min_size=0, max_size=4, open=False)
+
+    def open(self) -> None:
+        """Begin to connect, when asked."""
+        self._pool.open()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._pool.close()
+
+    def record(self, event: bytes) -> RecordStatus | None:
+        """A record by the key of its event id."""
+        with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+            states = [
+                (_state(rest), linked_at)
+                for linked_at, *rest in cursor.execute(_STATUS, [event, event])
+            ]
+            if not states:
+                return None
+            current, linked_at = states[0]
+            row = cursor.execute(_SUBJECT, [current.subject]).fetchone()
+            source, patient = row or ("", current.subject)
+            best = cursor.execute(_BEST_LINK, {"subject": current.subject, "patient": patient}).fetchone()
+            method, rule_version = best or (None, None)
+            return RecordStatus(current.subject, patient, source, current, linked_at, states, method, rule_version)
+
+    def counts(self) -> Tally:
+        """How many there are."""
+        with self._pool.connection() as connection:
+            row = connection.execute(_COUNTS).fetchone()
+            return Tally(*(int(one) for one in row or ()))
+
+
+def index_conninfo(url: str) -> str:
+    """The URL with planner options: every query here looks keys up, so none may turn to scans and hash joins on the
+    statistics of a table that has grown since."""
+    return _with_options(url, ("jit=off", "enable_seqscan=off", "enable_hashjoin=off", "enable_mergejoin=off"))
+
+
+def lookup_conninfo(url: str) -> str:
+    """The URL with a limit on how long a look-up may take."""
+    return _with_options(url, ("statement_timeout=5000",))
+
+
+def _with_options(url: str, settings: Sequence[str]) -> str:
+    before = conninfo_to_dict(url).get("options") or ""
+    return make_conninfo(url, options=" ".join((str(before), *(f"-c {one}" for one in settings))).strip())
+
+
+def _identity(block: TokenBlock) -> TokenBlock:
+    """The block without what belongs to one message."""
+    return msgspec.structs.replace(block, correction=False)
+
+
+def _row(state: State) -> tuple[Any, ...]:
+    at = state.coordinates
+    declared = (state.retracted, state.correction)
+    return (state.subject, state.revision, state.digest, state.type, *declared, at.backfill, at.partition, at.offset)
+
+
+def _state(row: Sequence[Any]) -> State:
+    subject, revision, digest, kind, retracted, correction, backfill, number, offset = row
+    return State(digest, revision, kind, retracted, correction, Coordinates(backfill, number, offset), subject)
+
+
+_COLUMNS: Final = 'subject, revision, digest, type, retracted, correction, backfill, partition, "offset"'
+_UNNEST: Final = (
+    "%b::bytea[], %b::text[], %b::text[], %b::text[], %b::boolean[], %b::boolean[], %b::boolean[], %b::integer[],"
+    " %b::bigint[]"
+)
+_FIND_RECORDS: Final = (
+    f"SELECT event_id, states, {_COLUMNS} FROM unnest(%b::bytea[]) AS wanted (event_id)"  # noqa: S608
+    " JOIN records USING (event_id)"
+)
+_FIND_STATES: Final = (
+    f"SELECT event_id, {_COLUMNS} FROM unnest(%b::bytea[]) AS wanted (event_id)"  # noqa: S608
+    " JOIN record_states USING (event_id) ORDER BY event_id, revision DESC"
+)
+_REACH: Final = """
+WITH RECURSIVE reached (subject) AS (
+    SELECT unnest(%b::bytea[])
+    UNION
+    SELECT next.subject FROM reached, LATERAL (
+        SELECT b FROM edges WHERE a = reached.subject UNION ALL SELECT a FROM edges WHERE b = reached.subject
+    ) AS next (subject))
+SELECT subject FROM reached
+"""
+_LOCK: Final = """
+SELECT subject, seq, patient, block FROM subjects WHERE subject = ANY(%b::bytea[]) ORDER BY subject FOR UPDATE
+"""
+_EDGES: Final = """
+SELECT e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guarded
+FROM unnest(%b::bytea[]) AS wanted (a) JOIN edges e USING (a)
+"""
+_STATUS: Final = (
+    f"SELECT linked_at, {_COLUMNS} FROM (SELECT linked_at, {_COLUMNS}, 0 AS place FROM records"  # noqa: S608
+    f" WHERE event_id = %s UNION ALL SELECT linked_at, {_COLUMNS}, 1 FROM record_states WHERE event_id = %s)"
+    " AS found ORDER BY place, revision DESC"
+)
+_SUBJECT: Final = "SELECT source, coalesce(patient, subject) FROM subjects WHERE subject = %s"
+_BEST_LINK: Final = """
+SELECT e.method, e.rule_version FROM (
+    SELECT b AS other, method, rank, weight, rule_version FROM edges
+    WHERE a = %(subject)s AND outcome = 'link' AND NOT guarded
+    UNION ALL
+    SELECT a, method, rank, weight, rule_version FROM edges
+    WHERE b = %(subject)s AND outcome = 'link' AND NOT guarded) AS e
+JOIN subjects s ON s.subject = e.other AND s.patient = %(patient)s
+ORDER BY e.rank, e.weight DESC, e.other LIMIT 1
+"""
+_COUNTS: Final = """
+SELECT coalesce(sum(subjects), 0), coalesce(sum(patients), 0), coalesce(sum(records), 0), coalesce(sum(unlinkable), 0)
+FROM counts
+"""

@@ -1,0 +1,78 @@
+"""The states of one record, told apart from re-sends and conflicts by digest, revision and declaration. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import msgspec
+
+
+class Coordinates(msgspec.Struct, frozen=True):
+    """Where a message was read."""
+
+    backfill: bool
+    partition: int
+    offset: int
+
+
+class State(msgspec.Struct, frozen=True):
+    """One accepted state of a record. A correction and a retraction are declared: they replace on purpose."""
+
+    digest: str
+    revision: str
+    type: str
+    retracted: bool
+    correction: bool
+    coordinates: Coordinates
+    subject: bytes
+
+    @property
+    def version(self) -> int:
+        """The producer's version; 0 where it gave none."""
+        return int(self.revision.partition("-")[0])
+
+    @property
+    def declared(self) -> bool:
+        """Whether the producer said that this replaces what was there."""
+        return self.correction or self.retracted
+
+
+class Verdict(StrEnum):
+    """What a message is to the record it names. AGAIN is the very same message, read once more."""
+
+    FIRST = "first"
+    NEXT = "next"
+    AGAIN = "again"
+    DUPLICATE = "duplicate"
+    CONFLICT = "conflict"
+
+
+def judge(state: State, known: Sequence[State]) -> Verdict:
+    """The verdict on a state, given those accepted so far, the current (highest) one first.
+
+    A plain state is a re-send when its content was accepted before, in any state; a declared one only when it says
+    what already holds, for a correction may go back to an earlier content and a revived record be retracted again.
+    Two plain states of one version with different contents contradict each other; one that a correction or a
+    retraction has overtaken on its way does not.
+    """
+    if not known:
+        return Verdict.FIRST
+    if any(one.coordinates == state.coordinates for one in known):
+        return Verdict.AGAIN
+    alike = [
+        one
+        for one in known
+        if (one.digest, one.version, one.retracted) == (state.digest, state.version, state.retracted)
+    ]
+    if alike and (not state.declared or known[0] in alike or state.version < known[0].version):
+        return Verdict.DUPLICATE
+    rivals = [one for one in known if one.version == state.version]
+    if state.declared or not rivals or all(one.declared and one.revision > state.revision for one in rivals):
+        return Verdict.NEXT
+    return Verdict.CONFLICT
+
+
+def accept(state: State, known: Sequence[State]) -> list[State]:
+    """The states after this one, the current (highest revision) first."""
+    return sorted((*known, state), key=lambda one: one.revision, reverse=True)

@@ -1,0 +1,201 @@
+"""Writes the examples whose bodies are sealed: `python -m tests.contract.seal_examples`.
+
+Each run seals anew, so run it when what is inside has changed. The records are those of three example events.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from contracts.examples import HERE, throwaway_key
+from contracts.messages import (
+    Content,
+    Demographics,
+    IdentifierToken,
+    LinkReview,
+    Opposition,
+    PatientsMerged,
+    PatientSplit,
+    PermitClosed,
+    PermitGranted,
+    PermitKeyWrapped,
+    RecordLinked,
+    RecordPseudonymised,
+    RecordReceived,
+    SubjectsLinked,
+    TokenBlock,
+    ViewScan,
+    associated,
+    permit_associated,
+    revision,
+)
+from contracts.permits import permit_from, read_permit
+from runtime.sealing import Sealer
+
+ROOT: Final = Path(__file__).parents[2]
+EVENTS: Final = ("hospital-stay", "dispensation", "hospital-stay-deleted")
+PERMIT: Final = "cardio-rennes"
+ACCEPTED: Final = 1_772_359_205_000
+
+
+def private_key(service: str) -> X25519PrivateKey:
+    """The private key that a service has in the examples."""
+    return X25519PrivateKey.from_private_bytes(throwaway_key(service))
+
+
+def token(level: int, *words: str) -> bytes:
+    """A token of 16 bytes, at level 1 or 2."""
+    return hmac.digest(throwaway_key(f"secret {level}"), "\n".join(words).encode(), "sha256")[:16]
+
+
+def block(event: dict[str, Any], level: int) -> TokenBlock:
+    """The tokens of an event's identity."""
+    identity = event["data"].get("identity", {})
+    identifiers = identity.get("identifiers", [])
+    named = [f"{one['system']} {one.get('assigner', '')} {one['value']}" for one in identifiers]
+    traits = {name: identity[name] for name in ("birth_date", "birth_family_name", "sex") if name in identity}
+    return TokenBlock(
+        subject=token(level, "subject", event["source"], json.dumps(identity, sort_keys=True)),
+        source=event["source"],
+        status=identity.get("identity_status", "provisional"),
+        identifiers=tuple(
+            IdentifierToken(one["system"], token(level, "identifier", name), one.get("rank"), one.get("scheme"))
+            for one, name in zip(identifiers, named, strict=True)
+        ),
+        traits={name: token(level, "trait", name, value) for name, value in traits.items()},
+        blocks=tuple(token(level, "block", name, value) for name, value in traits.items() if name != "sex"),
+    )
+
+
+def content(event: dict[str, Any]) -> Content:
+    """What access reads of an event. The examples hold allowed values only, so nothing needs removing."""
+    identity = event["data"].get("identity", {})
+    born = [int(part) for part in identity.get("birth_date", "").split("-") if part]
+    return Content(
+        type=event["type"],
+        time=event["time"],
+        record=event["data"].get("record", {}),
+        demographics=Demographics(
+            sex=identity.get("sex"),
+            birth_year=born[0] if born else None,
+            birth_month=born[1] if len(born) > 1 else None,
+            commune=identity.get("residence", {}).get("commune"),
+        ),
+    )
+
+
+def main() -> None:
+    """Write every sealed example."""
+    write_links(write_records())
+    write_permits()
+    write_oppositions()
+
+
+def sealer(service: str) -> Sealer:
+    """Seals to a service."""
+    return Sealer(private_key(service).public_key())
+
+
+def write_records() -> list[bytes]:
+    """Write the records of `EVENTS` on each of their topics; returns their subjects at level 2."""
+    to_pseudonym, to_linkage, to_access = sealer("pseudonym"), sealer("linkage"), sealer("access")
+    subjects = []
+    for number, name in enumerate(EVENTS):
+        event = read_event(name)
+        event_id = token(1, "event", event["source"], event["id"]).hex()
+        digest = token(1, "digest", json.dumps(event["data"], sort_keys=True)).hex()
+        bound = associated(event_id, event["type"], event["source"], digest)
+        first, second, body = block(event, 1), block(event, 2), content(event)
+        sealed = to_access.seal(msgspec.msgpack.encode(body), bound)
+        stated = event.get("version", 0)
+        headers = {
+            "ce_id": event_id,
+            "ce_source": event["source"],
+            "ce_type": event["type"],
+            "digest": digest,
+            "revision": str(stated),
+            "key_version": "1",
+        }
+        if "traceparent" in event:
+            headers["traceparent"] = event["traceparent"]
+        tokens = to_pseudonym.seal(msgspec.msgpack.encode(first), bound)
+        write("records-received", name, event_id, headers, RecordReceived(tokens, sealed))
+
+        headers |= {"revision": revision(str(stated), ACCEPTED, 41 + number), "key_version": "1.1"}
+        tokens = to_linkage.seal(msgspec.msgpack.encode(second), bound)
+        write("records-pseudonymised", name, event_id, headers, RecordPseudonymised(tokens, sealed))
+
+        headers["patient_id"] = second.subject.hex()
+        write("records-linked", name, event_id, headers, RecordLinked(second.subject, sealed))
+        save("token-block", name, plain(first))
+        save("content", name, plain(body))
+        subjects.append(second.subject)
+    return subjects
+
+
+def write_links(subjects: list[bytes]) -> None:
+    """Write what linkage says of the subjects."""
+    first, second, third = subjects
+    older, newer = first.hex(), second.hex()
+    write("patient-links", "linked", older, {}, SubjectsLinked(101, older, (first,)))
+    write("patient-links", "merged", older, {}, PatientsMerged(105, older, newer, (second, third)))
+    write("patient-links", "split", older, {}, PatientSplit(112, older, newer, (second,)))
+    evidence = {"birth_date": 4.2, "birth_family_name": -1.75}
+    doubtful = LinkReview(first, second, "weight", evidence, "2026-1")
+    flagged = LinkReview(first, third, "nir-contradicts-sex", {}, "2026-1")
+    for name, review in (("doubtful-pair", doubtful), ("contradiction", flagged)):
+        write("link-reviews", name, f"{review.left.hex()}-{review.right.hex()}", {}, review)
+
+
+def write_permits() -> None:
+    """Write the bundled permits as they travel, and the life of one."""
+    for path in (ROOT / "estuaire" / "data" / "permits").glob("*.yaml"):
+        save("permit", path.stem, json.loads(read_permit(path.read_text()).definition()))
+    permit = permit_from(json.loads((HERE / "permit" / "1" / f"{PERMIT}.json").read_text()))
+    wrapped = sealer("access").seal(throwaway_key(f"permit {PERMIT}"), permit_associated(PERMIT))
+    write("permits", "granted", PERMIT, {}, PermitGranted(PERMIT, permit.definition(), "2026-03-01T08:00:00Z"))
+    write("permits", "key-wrapped", f"{PERMIT}#key", {}, PermitKeyWrapped(PERMIT, wrapped))
+    write("permits", "scan", f"{PERMIT}#scan-0", {}, ViewScan(PERMIT, 0, token(2, "after")))
+    write("permits", "closed", PERMIT, {}, PermitClosed(PERMIT, "expired"))
+
+
+def write_oppositions() -> None:
+    """Write an opposition, and its end."""
+    person = read_event("identity")
+    key = token(1, "opposition", person["id"]).hex()
+    for name, made in (("made", True), ("lifted", False)):
+        sealed = sealer("pseudonym").seal(msgspec.msgpack.encode(block(person, 1)), f"opposition\n{key}".encode())
+        write("oppositions", name, key, {}, Opposition(sealed, "all", made))
+
+
+def read_event(name: str) -> dict[str, Any]:
+    """An example event."""
+    event: dict[str, Any] = json.loads((HERE / "event" / "1" / f"{name}.json").read_text())
+    return event
+
+
+def write(topic: str, name: str, key: str, headers: dict[str, str], value: msgspec.Struct) -> None:
+    """Write one envelope."""
+    save(topic, name, {"key": key, "headers": headers, "value": plain(value)})
+
+
+def save(name: str, example: str, value: Any) -> None:
+    """Write one file of examples."""
+    path = HERE / name / "1" / f"{example}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def plain(value: msgspec.Struct) -> Any:
+    """The value as JSON has it."""
+    return json.loads(msgspec.json.encode(value))
+
+
+if __name__ == "__main__":
+    main()

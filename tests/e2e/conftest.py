@@ -1,0 +1,144 @@
+"""One platform for the whole suite: real broker, real database, the four services. Tests differ by their sources."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from confluent_kafka import Message
+
+from contracts.permits import Permit
+from estuaire.demo import grant
+from estuaire.platform import Platform
+from estuaire.producer import Answer, Producer
+from estuaire.subscriber import Subscriber, View
+from estuaire.topics import read
+
+_numbers = itertools.count(1)
+
+
+class Hub:
+    """The platform, with what tests do to it in a word each."""
+
+    def __init__(self, platform: Platform) -> None:
+        self.platform = platform
+
+    def source(self) -> str:
+        """A producer's source that no other test uses."""
+        return f"urn:estuaire:producer:test-{next(_numbers)}"
+
+    def producer(self, source: str) -> Producer:
+        """A client for that source."""
+        return Producer(self.platform.ingest_url, self.platform.keyring.token("producers", source))
+
+    def send(self, source: str, events: list[dict[str, Any]]) -> Answer:
+        """Send events and wait until they are in the views."""
+        with self.producer(source) as producer:
+            (answer,) = producer.send(events, batch=max(1, len(events)))
+            assert producer.wait_for_views(source), "not in the views in time"
+        return answer
+
+    def permit(self, *sources: str, **changes: Any) -> Permit:
+        """Grant a permit over these sources, wide open but for the changes, and wait until it is open."""
+        number = next(_numbers)
+        definition: dict[str, Any] = {
+            "id": f"permit-{number}",
+            "title": "A permit of the tests",
+            "purpose": "Tests",
+            "sources": list(sources),
+            "types": ["observation.v1", "claim.v1", "hospital-stay.v1", "diagnosis.v1"],
+            "fields": {kind: ["*"] for kind in ("observation.v1", "claim.v1", "hospital-stay.v1", "diagnosis.v1")},
+            "demographics": ["sex", "birth_year"],
+            "expires": "2036-12-31",
+            "subscribers": [f"team-{number}"],
+        }
+        permit = Permit.model_validate(definition | changes)
+        grant(self.platform, [permit])
+        return permit
+
+    def view(self, permit: Permit) -> View:
+        """What a subscriber of the permit holds after reading to the end."""
+        return Subscriber(self.platform.settings(), permit.id).read()
+
+    def timelines(self, permit: Permit, limit: int = 1000) -> list[dict[str, Any]]:
+        """All pages of the timelines over HTTP."""
+        lines: list[dict[str, Any]] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            params = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+            page = self.get(f"/v1/permits/{permit.id}/timelines", "subscribers", permit.subscribers[0], **params)
+            assert page.status_code == httpx.codes.OK, page.text
+            lines += [json.loads(line) for line in page.text.splitlines()]
+            cursor = page.headers.get("X-Next-Cursor")
+        return lines
+
+    def messages(self, topic: str) -> list[Message]:
+        """Every committed message of a topic."""
+        return list(read(self.platform.settings(), topic))
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 30) -> None:
+        """Wait until the condition holds."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < deadline, "the condition does not come true in time"
+            time.sleep(0.1)
+
+    def get(self, path: str, role: str, name: str, **params: Any) -> httpx.Response:
+        """Ask access, as somebody."""
+        token = self.platform.keyring.token(role, name)
+        url = f"{self.platform.access_url}{path}"
+        return httpx.get(url, params=params, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+
+def free_base_port(count: int = 5) -> int:
+    """A base port with `count` free ports in a row."""
+    for base in range(18_000, 28_000, 10):
+        try:
+            for port in range(base, base + count):
+                with socket.socket() as probe:
+                    probe.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return base
+    raise RuntimeError("no free ports")
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    home: Path = tmp_path_factory.mktemp("hub")
+    with Platform(home, free_base_port(), report=lambda _line: None, trace_ratio=0.0) as platform:
+        yield Hub(platform)
+
+
+@pytest.fixture
+def observation() -> Callable[..., dict[str, Any]]:
+    """Makes an observation about a person of the tests; the number is the person's."""
+
+    def make(source: str, record_id: str, person: int, value: float = 72, **changes: Any) -> dict[str, Any]:
+        return {
+            "specversion": "1.0",
+            "id": record_id,
+            "source": source,
+            "type": "observation.v1",
+            "time": "2026-03-01T10:00:00Z",
+            "datacontenttype": "application/json",
+            "data": {
+                "identity": {"identifiers": [{"system": "ipp", "assigner": source, "value": f"P{person:06d}"}]},
+                "record": {
+                    "resourceType": "Observation",
+                    "status": "final",
+                    "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+                    "effectiveDateTime": "2026-03-01T10:00:00Z",
+                    "valueQuantity": {"value": value, "system": "http://unitsofmeasure.org", "code": "/min"},
+                },
+            },
+        } | changes
+
+    return make

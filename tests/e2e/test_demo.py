@@ -1,0 +1,152 @@
+"""The README's first command, and the promise behind it: no identity anywhere, in any form."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka import Producer
+
+from estuaire.database import start_database
+from estuaire.platform import Platform
+from estuaire.sample import sample
+from estuaire.topics import read
+from runtime.kafka import common, producer_config
+from tests.e2e.conftest import free_base_port
+from tests.search import Hit, Search
+
+pytestmark = pytest.mark.e2e
+
+SYNTHEA = Path(__file__).parents[3] / "shared" / "data" / "synthea"
+CLINICAL = {
+    "Encounter",
+    "Condition",
+    "Observation",
+    "Procedure",
+    "Immunization",
+    "MedicationRequest",
+    "Claim",
+    "ExplanationOfBenefit",
+    "DiagnosticReport",
+}
+
+
+def demo(home: Path, *arguments: str) -> dict[str, Any]:
+    """Run `estuaire demo --once --json` and read its last line."""
+    command = [
+        sys.executable,
+        "-m",
+        "estuaire",
+        "demo",
+        "--once",
+        "--json",
+        "--port",
+        str(free_base_port()),
+        *arguments,
+    ]
+    done = subprocess.run(
+        command,
+        env={**_environment(), "ESTUAIRE_HOME": str(home)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    assert result["sent"] == result["accepted"] + result["rejected"]
+    assert result["accepted"] == result["linked"] + result["duplicates"] + result["dead_lettered"]
+    return result
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return dict(os.environ)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home in which the demo has run once."""
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def result(home: Path) -> dict[str, Any]:
+    return demo(home)
+
+
+def test_the_numbers_add_up_and_are_those_of_the_sample(result: dict[str, Any]) -> None:
+    events = list(sample())
+    people = {one.person for one in events}
+    assert result["sent"] == len(events) >= 5000
+    assert result["rejected"] == sum(not one.accepted for one in events)
+    assert result["duplicates"] > 0
+    assert result["dead_lettered"] > 0
+    assert result["patients"] == len(people) >= 500
+    assert all(count > 0 for count in result["views"].values())
+
+
+def test_a_second_demo_changes_nothing(home: Path, result: dict[str, Any]) -> None:
+    again = demo(home)
+    assert again["linked"] == 0
+    assert again["patients"] == result["patients"]
+    assert again["views"] == result["views"]
+
+
+@pytest.mark.skipif(not SYNTHEA.is_dir(), reason="the reference data are not beside this checkout")
+def test_every_clinical_resource_arrives_with_its_patient(tmp_path: Path) -> None:
+    bundles = [json.loads(path.read_bytes()) for path in sorted(SYNTHEA.glob("*.json"))]
+    kinds = [entry["resource"]["resourceType"] for bundle in bundles for entry in bundle["entry"]]
+    result = demo(tmp_path, "--records", str(SYNTHEA))
+    assert result["patients"] == len(bundles) == 6
+    assert result["rejected"] == 0
+    assert result["views"]["parcours-national"] == sum(kind in CLINICAL for kind in kinds)
+
+
+def test_no_identity_is_anywhere(home: Path, result: dict[str, Any]) -> None:
+    assert result["accepted"]
+    search = Search(string for one in sample() for string in one.planted)
+    assert len(search.needles) > 1000
+    hits = list(search.folder(home))
+    with Platform(home, free_base_port(), report=lambda _line: None) as platform:
+        for topic in _topics(platform):
+            for message in read(platform.settings(), topic):
+                parts = [message.value() or b"", message.key() or b""]
+                parts += [value for _, value in message.headers() or () if isinstance(value, bytes)]
+                for part in parts:
+                    hits += search.bytes(topic, part if isinstance(part, bytes) else part.encode())
+    assert not hits, {(hit.place, hit.form) for hit in hits}
+
+
+def test_the_search_finds_what_is_planted_in_each_kind_of_file(home: Path, result: dict[str, Any]) -> None:
+    assert result["accepted"]
+    planted = "PLANTED-KERGUELEN-DE-TREMAREC"
+    with Platform(home, free_base_port(), report=lambda _line: None) as platform:
+        producer = Producer(producer_config(platform.settings()) | {"compression.type": "none"})
+        producer.produce("audit", planted.encode())
+        assert producer.flush(30) == 0
+        assert common(platform.settings())
+    with start_database(home, report=lambda _line: None) as database, psycopg.connect(database.url("access")) as access:
+        access.execute("CREATE TABLE planted (name text)")
+        access.execute("INSERT INTO planted VALUES (%s)", [planted])
+    with (home / "logs" / "ingest.log").open("a") as log:
+        log.write(f"{planted}\n")
+    places = {_kind(home, hit) for hit in Search([planted]).folder(home)}
+    assert {"kafka", "postgres", "logs"} <= places
+
+
+def _kind(home: Path, hit: Hit) -> str:
+    return Path(hit.place).relative_to(home).parts[0]
+
+
+def _topics(platform: Platform) -> list[str]:
+    from confluent_kafka.admin import AdminClient
+
+    names = AdminClient(common(platform.settings())).list_topics(timeout=10).topics
+    return sorted(name for name in names if not name.startswith("__"))
