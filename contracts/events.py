@@ -45,7 +45,9 @@ class Identifier(_Edge):
 
     system: IdentitySystem
     value: Code
-    assigner: Code | None = Field(None, description="Who gives the number out; required for `ipp`.")
+    assigner: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = Field(
+        None, description="Who gives the number out; required for `ipp`."
+    )
     rank: Annotated[int, Field(ge=0, le=99)] | None = Field(None, description="Birth rank, for twins.")
     scheme: Code | None = Field(None, description="The numbering scheme that `rank` counts within.")
 

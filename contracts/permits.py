@@ -115,7 +115,7 @@ class Permit(_Clause):
     @classmethod
     def _types_are_known(cls, types: tuple[str, ...]) -> tuple[str, ...]:
         if IDENTITY in types:
-            raise ValueError(f"{IDENTITY} makes no entry in a timeline: use `demographics` for what is known of a person")
+            raise ValueError(f"{IDENTITY} makes no entry in a timeline; `demographics` says what is known of a person")
         unknown = [one for one in types if one not in RECORD_TYPES]
         if unknown:
             known = ", ".join(one for one in RECORD_TYPES if one != IDENTITY)

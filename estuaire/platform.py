@@ -58,7 +58,7 @@ class Service:
     def wait(self, deadline: float) -> None:
         """Wait until the service says that it is ready. Raises StartError."""
         while time.monotonic() < deadline:
-            if self.process is None or self.process.poll() is not None:
+            if not self.running():
                 raise StartError(f"{self.name} ended while starting; see {self.log}: {_last_line(self.log)}")
             try:
                 if httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK:
@@ -67,6 +67,10 @@ class Service:
                 pass
             time.sleep(0.05)
         raise StartError(f"{self.name} is not ready in time; see {self.log}: {_last_line(self.log)}")
+
+    def running(self) -> bool:
+        """Whether the process is there."""
+        return self.process is not None and self.process.poll() is None
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
@@ -125,6 +129,10 @@ class Platform:
     def __exit__(self, *_: object) -> None:
         self._stack.close()
 
+    def make_service(self, name: str, url: str, log: Path, environment: Mapping[str, str]) -> Service:
+        """How a service runs: a process here; the container tests run it otherwise."""
+        return Service(name, url, log, environment)
+
     def start_services(self, *names: str) -> None:
         """Start these services (all, when none is named) and wait until they are ready."""
         chosen = [self.services[name] for name in names or SERVICES]
@@ -151,7 +159,7 @@ class Platform:
             if name in ("linkage", "access"):
                 environment[f"ESTUAIRE_{name.upper()}_DATABASE_URL"] = database.url(name)
             url = f"http://127.0.0.1:{self._port + offset}"
-            self.services[name] = Service(name, url, self.home / "logs" / f"{name}.log", environment)
+            self.services[name] = self.make_service(name, url, self.home / "logs" / f"{name}.log", environment)
             self._stack.callback(self.services[name].stop)
         self.start_services()
 

@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +16,18 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 import psycopg
 import yaml
+from confluent_kafka import KafkaError, KafkaException, Producer
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from psycopg.rows import namedtuple_row
+from psycopg.rows import tuple_row
 from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
 from psycopg_pool import ConnectionPool
 
 from runtime.database import Database
 from runtime.http import Bearers
+from runtime.kafka import producer_config
 from runtime.messages import RetryLater
+from runtime.settings import RuntimeSettings
 from services.access.domain.policy import Facts
 from services.access.domain.views import Entry, Told
 
@@ -128,12 +132,12 @@ class Seen(NamedTuple):
 
 
 class Numbering(NamedTuple):
-    """Take `count` sequence numbers for a patient in a view, and remember how it is seen now."""
+    """Take sequence numbers for messages to a patient in a view, and remember how it is seen now."""
 
     permit: str
     patient: str
     subject: str
-    count: int
+    messages: int
     diagnosed: bool
     digest: bytes
 
@@ -235,7 +239,7 @@ class History(Protocol):
         """Take (permit, event id) out of the views."""
 
 
-_FACTS = "event_id, subject, revision, type, source, time, retracted"
+_FACTS = "SELECT event_id, subject, revision, type, source, time, retracted, diagnoses FROM history WHERE "
 _SUBJECT = "SELECT subject, patient, link_version, key, demographics FROM subjects WHERE "
 
 
@@ -293,11 +297,11 @@ class PostgresHistory:
 
     def page(self, after: bytes, low: bytes, high: bytes | None, limit: int) -> list[Facts]:
         rows = self._run(
-            f"SELECT {_FACTS} FROM history WHERE event_id > %b AND event_id >= %b"
-            " AND (%b::bytea IS NULL OR event_id < %b::bytea) ORDER BY event_id LIMIT %s",
+            _FACTS
+            + "event_id > %b AND event_id >= %b AND (%b::bytea IS NULL OR event_id < %b::bytea) ORDER BY event_id LIMIT %s",
             *(after, low, high, high, limit),
         )
-        return [Facts(*row) for row in rows]
+        return [Facts(*row[:7]) for row in rows]
 
     # subjects
 
@@ -356,7 +360,7 @@ class PostgresHistory:
     # records
 
     def priors(self, event_ids: Collection[bytes]) -> dict[bytes, Prior]:
-        rows = self._run(f"SELECT {_FACTS}, diagnoses FROM history WHERE event_id = ANY(%b)", list(event_ids))
+        rows = self._run(_FACTS + "event_id = ANY(%b)", list(event_ids))
         return {row[0]: Prior(Facts(*row[:7]), row[7]) for row in rows}
 
     def store(self, records: Sequence[StoredRecord]) -> None:
@@ -385,8 +389,8 @@ class PostgresHistory:
             raise RetryLater("a record has a higher revision now")
 
     def facts_of(self, subjects: Collection[bytes]) -> list[Facts]:
-        rows = self._run(f"SELECT {_FACTS} FROM history WHERE subject = ANY(%b)", list(subjects))
-        return [Facts(*row) for row in rows]
+        rows = self._run(_FACTS + "subject = ANY(%b)", list(subjects))
+        return [Facts(*row[:7]) for row in rows]
 
     def bodies(self, event_ids: Collection[bytes]) -> dict[bytes, bytes]:
         query = "SELECT event_id, body FROM history WHERE event_id = ANY(%b) AND body IS NOT NULL"
@@ -411,8 +415,7 @@ class PostgresHistory:
 
     def entries(self, permits: Collection[str], event_ids: Collection[bytes]) -> dict[str, dict[bytes, Entry]]:
         return self._entries(
-            "SELECT permit, event_id, patient, version FROM view_entries"
-            " WHERE permit = ANY(%b) AND event_id = ANY(%b)",
+            "SELECT permit, event_id, patient, version FROM view_entries WHERE permit = ANY(%b) AND event_id = ANY(%b)",
             *(list(permits), list(event_ids)),
         )
 
@@ -533,7 +536,7 @@ class PostgresReader:
             open=False,
             timeout=5,
             configure=_read_only,
-            kwargs={"row_factory": psycopg.rows.tuple_row},
+            kwargs={"row_factory": tuple_row},
         )
 
     def open(self) -> None:
@@ -564,14 +567,14 @@ class PostgresReader:
             return None if row is None else StoredPermit(*row)
 
     def subjects(self, permit: str, after: str, entries: int) -> tuple[list[ViewSubject], bool]:
-        """The next patients of a view in the order of their ids there, until they have `entries`; whether more follow."""
+        """The next patients of a view by their ids there, until they have `entries`; and whether more follow."""
         found: list[ViewSubject] = []
         total = 0
         with self._pool.connection() as connection, connection.cursor(name="subjects") as cursor:
             cursor.itersize = min(entries, 500)
             cursor.execute(
                 "SELECT v.subject, v.patient, e.entries FROM view_patients v CROSS JOIN LATERAL"
-                " (SELECT count(*) AS entries FROM view_entries e WHERE e.permit = v.permit AND e.patient = v.patient) e"
+                " (SELECT count(*) AS entries FROM view_entries WHERE permit = v.permit AND patient = v.patient) e"
                 " WHERE v.permit = %s AND v.subject > %s AND e.entries > 0 ORDER BY v.subject",
                 [permit, after],
             )
@@ -586,8 +589,8 @@ class PostgresReader:
         """The entries of these patients, and what each patient's subjects say of it."""
         with self._pool.connection() as connection:
             rows = connection.execute(
-                "SELECT e.patient, e.sequence, h.event_id, h.subject, h.revision, h.type, h.source, h.time, h.retracted,"
-                " s.key, h.body FROM view_entries e JOIN history h USING (event_id) JOIN subjects s USING (subject)"
+                "SELECT e.patient, e.sequence, event_id, subject, revision, type, source, time, retracted, key, body"
+                " FROM view_entries e JOIN history h USING (event_id) JOIN subjects s USING (subject)"
                 " WHERE e.permit = %s AND e.patient = ANY(%s) AND s.patient = e.patient",
                 [permit, list(patients)],
                 binary=True,
@@ -626,7 +629,8 @@ class PostgresReader:
         """Records that are not retracted, patients with at least one of them, and the entries of each view."""
         with self._pool.connection() as connection:
             row = connection.execute(
-                "SELECT count(*), count(DISTINCT patient) FROM history JOIN subjects USING (subject) WHERE NOT retracted"
+                "SELECT count(*), count(DISTINCT patient) FROM history JOIN subjects USING (subject)"
+                " WHERE NOT retracted"
             ).fetchone()
             records, patients = row or (0, 0)
             views = connection.execute(
@@ -671,3 +675,37 @@ def _holders(listed: Any) -> Iterator[tuple[str, str]]:
         (listed,) = listed.values()
     for one in listed:
         yield str(one["token_sha256"]), str(one["name"])
+
+
+class BrokerAway(Exception):
+    """The broker has not acknowledged a message in time."""
+
+
+class Publisher(Protocol):
+    """Writes one message and returns when the broker has it."""
+
+    def publish(self, topic: str, key: str, value: bytes) -> None:
+        """Raises BrokerAway."""
+
+
+class KafkaPublisher:
+    """An idempotent producer for the few messages that people cause."""
+
+    def __init__(self, settings: RuntimeSettings) -> None:
+        self._prefix = settings.topic_prefix
+        self._producer = Producer(producer_config(settings))
+
+    def publish(self, topic: str, key: str, value: bytes) -> None:
+        """Write and wait for the acknowledgement. Raises BrokerAway."""
+        answers: list[KafkaError | None] = []
+        try:
+            self._producer.produce(
+                self._prefix + topic, value, key, on_delivery=lambda error, _message: answers.append(error)
+            )
+            deadline = time.monotonic() + 15
+            while not answers and time.monotonic() < deadline:
+                self._producer.poll(0.1)
+        except (KafkaException, BufferError):
+            raise BrokerAway("the broker does not answer") from None
+        if answers != [None]:
+            raise BrokerAway("the broker has not acknowledged the message")

@@ -19,7 +19,6 @@ from services.linkage.domain.decide import Decision, Outcome, search_tokens
 from services.linkage.domain.states import Coordinates, State
 
 MIGRATIONS: Final = files("services.linkage") / "migrations"
-LANES: Final = ("records-pseudonymised", "records-pseudonymised-backfill")
 
 
 class Subject(NamedTuple):
@@ -103,8 +102,8 @@ class PatientIndex(Protocol):
     def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
         """The components of these subjects with all that was decided in them, locked against other workers."""
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, bool], rules: str) -> None:
-        """Keep new decisions with the version of the rules, and which links are now guarded."""
+    def write_edges(self, fresh: Sequence[Decided], guarded: Mapping[Pair, bool], rules: str) -> None:
+        """Keep new decisions with the version of the rules; `guarded` are those links where that has turned."""
 
     def next_link_versions(self, count: int) -> list[int]:
         """So many link versions, ascending; higher than any that another worker gave to a locked subject."""
@@ -134,7 +133,7 @@ class SqlPatientIndex:
             self.insert([block for block in blocks if block.subject not in known])
 
     def insert(self, blocks: Sequence[TokenBlock]) -> None:
-        """Insert subjects, older first by their order here; written in the order of ids, so that none waits in a ring."""
+        """Insert subjects, older first; written in the order of their ids, so that workers do not deadlock."""
         if not blocks:
             return
         seqs = self._rows("SELECT nextval('subject_seq') FROM generate_series(1, %b)", [len(blocks)])
@@ -179,8 +178,7 @@ class SqlPatientIndex:
         """The subjects that carry each token."""
         found: defaultdict[bytes, list[bytes]] = defaultdict(list)
         for token, subject in self._rows(
-            "SELECT t.token, t.subject FROM unnest(%b::bytea[]) AS wanted (token)"
-            " JOIN subject_tokens t USING (token)",
+            "SELECT t.token, t.subject FROM unnest(%b::bytea[]) AS wanted (token) JOIN subject_tokens t USING (token)",
             [list(tokens)],
         ):
             found[token].append(subject)
@@ -195,7 +193,12 @@ class SqlPatientIndex:
                 rows[subject] = Subject(seq, patient, self._block.decode(block))
             seeds = list(rows)
         edges = [
-            Decided(left, right, Decision(Outcome(outcome), method, rank, weight, reason, self._evidence.decode(seen)), guarded)
+            Decided(
+                left,
+                right,
+                Decision(Outcome(outcome), method, rank, weight, reason, self._evidence.decode(seen)),
+                guarded,
+            )
             for left, right, outcome, method, rank, weight, reason, seen, guarded in self._rows(_EDGES, [list(rows)])
         ]
         return rows, edges
@@ -203,8 +206,8 @@ class SqlPatientIndex:
     def _reach(self, seeds: list[bytes]) -> set[bytes]:
         return {subject for (subject,) in self._rows(_REACH, [seeds])}
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, bool], rules: str) -> None:
-        """Keep new decisions with the version of the rules, and which links are now guarded."""
+    def write_edges(self, fresh: Sequence[Decided], guarded: Mapping[Pair, bool], rules: str) -> None:
+        """Keep new decisions with the version of the rules; `guarded` are those links where that has turned."""
         self._write(
             "INSERT INTO edges (a, b, outcome, method, rank, weight, reason, evidence, rule_version, guarded)"
             " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::text[], %b::integer[],"
@@ -219,17 +222,16 @@ class SqlPatientIndex:
                     one.decision.reason,
                     msgspec.msgpack.encode(one.decision.evidence),
                     rules,
-                    guards.get(one.pair, False),
+                    one.guarded,
                 )
-                for one in sorted(fresh)
+                for one in sorted(fresh, key=lambda it: it.pair)
             ],
         )
-        written = {one.pair for one in fresh}
         self._write(
             "UPDATE edges SET guarded = moved.guarded"
             " FROM unnest(%b::bytea[], %b::bytea[], %b::boolean[]) AS moved (a, b, guarded)"
             " WHERE edges.a = moved.a AND edges.b = moved.b",
-            [(*pair, guarded) for pair, guarded in sorted(guards.items()) if pair not in written],
+            [(*pair, is_guarded) for pair, is_guarded in sorted(guarded.items())],
         )
 
     def next_link_versions(self, count: int) -> list[int]:
@@ -338,10 +340,7 @@ class SqlLookup:
     def record(self, event: bytes) -> RecordStatus | None:
         """A record by the key of its event id."""
         with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
-            states = [
-                (_state(rest), linked_at)
-                for linked_at, *rest in cursor.execute(_STATUS, [event, event])
-            ]
+            states = [(_state(rest), linked_at) for linked_at, *rest in cursor.execute(_STATUS, [event, event])]
             if not states:
                 return None
             current, linked_at = states[0]

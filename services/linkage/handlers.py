@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 
@@ -49,18 +49,14 @@ class Opened:
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """A component after the batch: who is whose, what changed for others, and which links guards hold back."""
+    """A component after the batch: who is whose, what that changes, which links guards hold back, whom to ask."""
 
     cause: Message
-    before: Mapping[bytes, bytes | None]
     after: Mapping[bytes, bytes]
     changes: Sequence[Change]
-    guards: Mapping[Pair, str]
-
-
-class _Publication(NamedTuple):
-    cause: Message
-    change: Change
+    guarded: Mapping[Pair, str]
+    reviews: Sequence[LinkReview]
+    more: Tally
 
 
 class Link:
@@ -152,7 +148,7 @@ class Link:
         for one in opened:
             known = after.get(one.event) or before.get(one.event, [])
             if known and _names_nobody(one):
-                one = _about(known[0].subject, one)
+                one = replace(one, state=msgspec.structs.replace(one.state, subject=known[0].subject))
             verdict = judge(one.state, known)
             if verdict is Verdict.CONFLICT:
                 outputs.reject(
@@ -182,29 +178,29 @@ class Link:
 
     def _settle(self, accepted: Sequence[Opened], outputs: Outputs) -> dict[bytes, bytes]:
         """The patient of every subject of the batch; those not seen before are searched, decided and published."""
-        about = {one.state.subject: one for one in reversed(accepted)}
+        about: dict[bytes, Opened] = {}
+        for one in accepted:
+            about.setdefault(one.state.subject, one)
         known = self._index.find_subjects(about)
-        patients = {subject: one.patient for subject, one in known.items() if one.settled and one.patient}
-        fresh = {subject: one for subject, one in reversed(about.items()) if subject not in patients}
+        patients = {subject: found.patient for subject, found in known.items() if found.settled and found.patient}
+        fresh = {subject: one for subject, one in about.items() if subject not in patients}
         if not fresh:
             return patients
         self._index.insert([one.block for subject, one in fresh.items() if subject not in known])
         pairs = self._find_pairs(fresh)
         subjects, decided = self._index.lock_components({*fresh, *chain.from_iterable(pairs)})
         new = self._decide(pairs - {one.pair for one in decided}, subjects)
-        components = self._recompute(fresh, subjects, [*decided, *new])
-        self._write(fresh, subjects, decided, new, components)
-        self._publish(components, outputs)
-        self._ask_stewards(components, decided, new, outputs)
-        for one in components:
-            patients |= one.after
+        components = self._recompute(fresh, subjects, decided, new)
+        self._keep_edges(components, decided, new)
+        self._keep_patients(components, fresh, outputs)
+        self._ask_stewards(components, outputs)
+        for component in components:
+            patients |= component.after
         return patients
 
     def _find_pairs(self, fresh: Mapping[bytes, Opened]) -> set[Pair]:
         """Each new subject with everybody who carries one of its tokens."""
-        tokens = {
-            subject: search_tokens(one.block).keys() - self._rules.too_common for subject, one in fresh.items()
-        }
+        tokens = {subject: search_tokens(one.block).keys() - self._rules.too_common for subject, one in fresh.items()}
         holders = self._index.search(dict.fromkeys(chain.from_iterable(tokens.values())))
         return {
             (min(subject, other), max(subject, other))
@@ -221,43 +217,122 @@ class Link:
         ]
 
     def _recompute(
-        self, fresh: Mapping[bytes, Opened], subjects: Mapping[bytes, Subject], decided: Sequence[Decided]
-    ) -> list[Recomputed]:
-        """Every component the batch touches, in the order in which the batch touches them."""
-        order = {subject: place for place, subject in enumerate(fresh)}
-        member_of: dict[bytes, int] = {}
-        members = split_into_components(subjects, (one.pair for one in decided))
-        for number, component in enumerate(members):
-            member_of |= dict.fromkeys(component, number)
-        within: list[list[Decided]] = [[] for _ in members]
-        for one in decided:
-            within[member_of[one.left]].append(one)
-        found = []
-        for component, own in zip(members, within, strict=True):
-            first = min((subject for subject in component if subject in order), key=order.__getitem__)
-            found.append((order[first], _recompute(fresh[first].message, component, subjects, own)))
-        return [one for _, one in sorted(found, key=lambda it: it[0])]
-
-    def _write(
         self,
         fresh: Mapping[bytes, Opened],
         subjects: Mapping[bytes, Subject],
         decided: Sequence[Decided],
         new: Sequence[Decided],
-        components: Sequence[Recomputed],
-    ) -> None:
-        guarded = {pair for one in components for pair in one.guards}
-        turned = {one.pair: one.pair in guarded for one in decided if one.guarded != (one.pair in guarded)}
-        self._index.write_edges(new, {**turned, **{one.pair: True for one in new if one.pair in guarded}}, self._rules.name)
-        changed = sum(len(one.changes) for one in components)
-        versions = iter(self._index.next_link_versions(changed) if changed else ())
-        moves = {
-            subject: Move(subject, patient, None, settled=True)
-            for one in components
-            for subject, patient in one.after.items()
-            if subject in fresh
-        }
-        for one in components:
-            for change in one.changes:
-                version = next(versions)
+    ) -> list[Recomputed]:
+        """Every component the batch touches, in the order in which the batch touches them."""
+        order = {subject: place for place, subject in enumerate(fresh)}
+        pairs = [*decided, *new]
+        members = split_into_components(subjects, (one.pair for one in pairs))
+        place = {subject: number for number, component in enumerate(members) for subject in component}
+        within: list[list[Decided]] = [[] for _ in members]
+        for one in pairs:
+            within[place[one.left]].append(one)
+        asked = {one.pair for one in decided if one.guarded or one.decision.outcome is Outcome.REVIEW}
+        found = []
+        for component, own in zip(members, within, strict=True):
+            first = min((subject for subject in component if subject in order), key=order.__getitem__)
+            cause = fresh[first].message
+            found.append((order[first], self._recompute_one(cause, {it: subjects[it] for it in component}, own, asked)))
+        return [component for _, component in sorted(found, key=lambda one: one[0])]
 
+    def _recompute_one(
+        self, cause: Message, subjects: Mapping[bytes, Subject], decided: Sequence[Decided], asked: set[Pair]
+    ) -> Recomputed:
+        blocks = {subject: one.block for subject, one in subjects.items()}
+        links = [one.edge for one in decided if one.decision.outcome is Outcome.LINK]
+        placeless = without_a_place(blocks, links)
+        followed = [edge for edge in links if (edge.left, edge.right) not in placeless]
+        apart = pairs_apart(blocks, followed)
+        after = partition({subject: one.seq for subject, one in subjects.items()}, followed, apart)
+        before = {subject: one.patient for subject, one in subjects.items()}
+        guarded = {
+            (edge.left, edge.right): _NO_PLACE if (edge.left, edge.right) in placeless else _KEPT_APART
+            for edge in links
+            if after[edge.left] != after[edge.right]
+        }
+        reviews = [
+            LinkReview(*one.pair, guarded.get(one.pair, one.decision.reason), one.decision.evidence, self._rules.name)
+            for one in decided
+            if one.pair not in asked and (one.pair in guarded or one.decision.outcome is Outcome.REVIEW)
+        ]
+        joined = [subject for subject, patient in before.items() if patient is None]
+        more = Tally(
+            subjects=len(joined),
+            patients=len(set(after.values())) - len(set(before.values()) - {None}),
+            unlinkable=sum(is_unlinkable(blocks[subject]) for subject in joined),
+        )
+        return Recomputed(cause, after, compare_partitions(before, after), guarded, reviews, more)
+
+    def _keep_edges(self, components: Sequence[Recomputed], decided: Sequence[Decided], new: Sequence[Decided]) -> None:
+        guarded = {pair for component in components for pair in component.guarded}
+        turned = {one.pair: one.pair in guarded for one in decided if one.guarded != (one.pair in guarded)}
+        fresh = [one._replace(guarded=one.pair in guarded) for one in new]
+        self._index.write_edges(fresh, turned, self._rules.name)
+
+    def _keep_patients(self, components: Sequence[Recomputed], fresh: Mapping[bytes, Opened], outputs: Outputs) -> None:
+        """Write who is whose, and tell it to the partition of every patient affected, in the order of versions."""
+        changes = [(component.cause, change) for component in components for change in component.changes]
+        versions = self._index.next_link_versions(len(changes)) if changes else []
+        moves = {
+            subject: Move(subject, component.after[subject], None, settled=True)
+            for component in components
+            for subject in component.after.keys() & fresh.keys()
+        }
+        for (cause, change), version in zip(changes, versions, strict=True):
+            for subject in change.subjects:
+                moves[subject] = Move(subject, change.patient, version, settled=subject in fresh)
+            value = messages.encode(change.link(version))
+            partitions = {self._partition(patient): patient for patient in reversed(change.patients)}
+            for number, patient in partitions.items():
+                outputs.emit(cause, Emit(PATIENT_LINKS, patient.hex().encode(), value, partition=number))
+        self._index.move(sorted(moves.values()))
+        more = zip(*(component.more for component in components), strict=True)
+        self._index.count(self._slot, Tally(*(sum(column) for column in more)))
+
+    def _ask_stewards(self, components: Sequence[Recomputed], outputs: Outputs) -> None:
+        for component in components:
+            source = component.cause.header(Headers.SOURCE)
+            for review in component.reviews:
+                key = f"{review.left.hex()}:{review.right.hex()}".encode()
+                outputs.emit(component.cause, Emit(REVIEWS, key, messages.encode(review)))
+                outputs.count(source, "reviews")
+
+    def _partition(self, patient: bytes) -> int:
+        return int(patient.hex()[:8], 16) % self._hot_partitions
+
+
+def event_key(event_id: str) -> bytes:
+    """An event id as the index keeps it: the 16 bytes that its 32 hexadecimal digits are, or a hash of other forms."""
+    if len(event_id) == 32 and set(event_id) <= _HEX:
+        return bytes.fromhex(event_id)
+    return hashlib.sha256(event_id.encode()).digest()
+
+
+def _is_whole(revision: str) -> bool:
+    parts = revision.split("-")
+    return len(parts) == 3 and all(part.isascii() and part.isdigit() for part in parts)
+
+
+def _names_nobody(one: Opened) -> bool:
+    """A retraction may come without an identity: it is about whoever the record is about."""
+    return one.state.retracted and is_unlinkable(one.block)
+
+
+def _count(one: Opened, outputs: Outputs) -> None:
+    outputs.count(one.source, "linked")
+    if one.state.correction:
+        outputs.count(one.source, "corrections")
+    if one.state.retracted:
+        outputs.count(one.source, "retractions")
+    elif is_unlinkable(one.block):
+        outputs.count(one.source, "unlinkable")
+
+
+_HEX: Final = frozenset("0123456789abcdef")
+_NEEDED: Final = (Headers.EVENT_ID, Headers.TYPE, Headers.SOURCE, Headers.DIGEST, Headers.REVISION)
+_NO_PLACE: Final = "the number carries two ranks, and one of the two subjects has none"
+_KEPT_APART: Final = "the link would bring together what must not be one patient"

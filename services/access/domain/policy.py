@@ -1,4 +1,4 @@
-"""A permit, compiled once to filters on rows, columns, precision and population. Pure; whatever is in doubt is denied."""
+"""A permit, compiled once to filters on rows, columns, precision and population. Pure; what is in doubt is denied."""
 
 from __future__ import annotations
 

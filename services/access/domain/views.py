@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -121,9 +121,7 @@ def published(
 
 def withdrawn(record: str, subject: str, sequence: int) -> ViewEvent:
     """The message that takes a record out; it has the record's id, so that compaction removes the body."""
-    return ViewEvent.model_construct(
-        id=record, source=HUB, type=WITHDRAWN, subject=subject, sequence=sequence, data={}
-    )
+    return ViewEvent.model_construct(id=record, source=HUB, type=WITHDRAWN, subject=subject, sequence=sequence, data={})
 
 
 def control(message_id: str, kind: str, subject: str, sequence: int, data: Mapping[str, str]) -> ViewEvent:
@@ -167,5 +165,3 @@ def demographics_of(told: Told) -> Demographics:
 
 def _rank(one: tuple[Any, str]) -> tuple[str, str]:
     return one[1], str(one[0])
-
-

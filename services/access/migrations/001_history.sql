@@ -6,7 +6,7 @@ CREATE TABLE patients (patient text COLLATE "C" PRIMARY KEY);
 -- A record belongs to a subject for ever; which patient that subject is comes from patient-links.
 CREATE TABLE subjects (
     subject bytea PRIMARY KEY,
-    patient text COLLATE "C" NOT NULL REFERENCES patients,
+    patient text COLLATE "C" NOT NULL,
     link_version bigint NOT NULL,
     key bytea,                                  -- wrapped under the master secret; NULL once erased
     demographics jsonb NOT NULL DEFAULT '{}'    -- {"sex": ["female", "<revision that said so>"], ...}
@@ -40,7 +40,7 @@ CREATE TABLE permits (
 
 -- Shards of the history that a new view still has to go through.
 CREATE TABLE permit_scans (
-    permit text COLLATE "C" NOT NULL REFERENCES permits,
+    permit text COLLATE "C" NOT NULL,
     shard integer NOT NULL,
     PRIMARY KEY (permit, shard)
 );

@@ -394,6 +394,8 @@ def _forms() -> dict[str, dict[str | None, _Form]]:
         if entry.name.endswith(".yaml") and entry.name != "systems.yaml":
             told = _read(entry.name)
             shapes = _book().shapes | told.get("shapes", {})
+            if clash := shapes.keys() & (GRAMMARS.keys() | _book().patterns.keys()):
+                raise ValueError(f"{entry.name}: {', '.join(clash)} is a grammar or a pattern already")
             forms[entry.name.removesuffix(".yaml")] = {
                 None if name == "hub" else name: _form(name, fields, shapes) for name, fields in told["forms"].items()
             }
@@ -475,7 +477,7 @@ def _closed(values: list[str]) -> Keep:
 
 def _coded(match: Callable[[str], bool]) -> Keep:
     def keep(value: Any, _: list[int]) -> Any:
-        if type(value) is int and 0 <= value < 10**13:  # SNDS gives many of its codes as numbers
+        if type(value) is int and 0 <= value < 10_000:  # SNDS gives its short codes as numbers
             value = str(value)
         return value if type(value) is str and len(value) <= 64 and match(value) else _GONE
 

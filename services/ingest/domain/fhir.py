@@ -465,27 +465,27 @@ def _text(value: Any, longest: int = 200) -> str | None:
 
 
 _KNOWN: Final = frozenset(
-    """Account ActivityDefinition AdverseEvent AllergyIntolerance Appointment AppointmentResponse AuditEvent Basic Binary
-    BiologicallyDerivedProduct BodyStructure Bundle CapabilityStatement CarePlan CareTeam CatalogEntry ChargeItem
-    ChargeItemDefinition ClaimResponse ClinicalImpression CodeSystem Communication CommunicationRequest
+    """Account ActivityDefinition AdverseEvent AllergyIntolerance Appointment AppointmentResponse AuditEvent Basic
+    Binary BiologicallyDerivedProduct BodyStructure Bundle CapabilityStatement CarePlan CareTeam CatalogEntry
+    ChargeItem ChargeItemDefinition ClaimResponse ClinicalImpression CodeSystem Communication CommunicationRequest
     CompartmentDefinition Composition ConceptMap Consent Contract Coverage CoverageEligibilityRequest
-    CoverageEligibilityResponse DetectedIssue Device DeviceDefinition DeviceMetric DeviceRequest DeviceUseStatement
-    DocumentManifest DocumentReference EffectEvidenceSynthesis Endpoint EnrollmentRequest EnrollmentResponse
-    EpisodeOfCare EventDefinition Evidence EvidenceVariable ExampleScenario FamilyMemberHistory Flag Goal
-    GraphDefinition Group GuidanceResponse HealthcareService ImagingStudy ImmunizationEvaluation
+    CoverageEligibilityResponse DetectedIssue Device DeviceDefinition DeviceMetric DeviceRequest
+    DeviceUseStatement DocumentManifest DocumentReference EffectEvidenceSynthesis Endpoint EnrollmentRequest
+    EnrollmentResponse EpisodeOfCare EventDefinition Evidence EvidenceVariable ExampleScenario FamilyMemberHistory
+    Flag Goal GraphDefinition Group GuidanceResponse HealthcareService ImagingStudy ImmunizationEvaluation
     ImmunizationRecommendation ImplementationGuide InsurancePlan Invoice Library Linkage List Location Measure
-    MeasureReport Media Medication MedicationAdministration MedicationDispense MedicationKnowledge MedicationStatement
-    MedicinalProduct MedicinalProductAuthorization MedicinalProductContraindication MedicinalProductIndication
-    MedicinalProductIngredient MedicinalProductInteraction MedicinalProductManufactured MedicinalProductPackaged
-    MedicinalProductPharmaceutical MedicinalProductUndesirableEffect MessageDefinition MessageHeader MolecularSequence
-    NamingSystem NutritionOrder ObservationDefinition OperationDefinition OperationOutcome Organization
-    OrganizationAffiliation Parameters PaymentNotice PaymentReconciliation Person PlanDefinition Practitioner
-    PractitionerRole Provenance Questionnaire QuestionnaireResponse RelatedPerson RequestGroup ResearchDefinition
-    ResearchElementDefinition ResearchStudy ResearchSubject RiskAssessment RiskEvidenceSynthesis Schedule
-    SearchParameter ServiceRequest Slot Specimen SpecimenDefinition StructureDefinition StructureMap Subscription
-    Substance SubstanceNucleicAcid SubstancePolymer SubstanceProtein SubstanceReferenceInformation
-    SubstanceSourceMaterial SubstanceSpecification SupplyDelivery SupplyRequest Task TerminologyCapabilities TestReport
-    TestScript ValueSet VerificationResult VisionPrescription
+    MeasureReport Media Medication MedicationAdministration MedicationDispense MedicationKnowledge
+    MedicationStatement MedicinalProduct MedicinalProductAuthorization MedicinalProductContraindication
+    MedicinalProductIndication MedicinalProductIngredient MedicinalProductInteraction MedicinalProductManufactured
+    MedicinalProductPackaged MedicinalProductPharmaceutical MedicinalProductUndesirableEffect MessageDefinition
+    MessageHeader MolecularSequence NamingSystem NutritionOrder ObservationDefinition OperationDefinition
+    OperationOutcome Organization OrganizationAffiliation Parameters PaymentNotice PaymentReconciliation Person
+    PlanDefinition Practitioner PractitionerRole Provenance Questionnaire QuestionnaireResponse RelatedPerson
+    RequestGroup ResearchDefinition ResearchElementDefinition ResearchStudy ResearchSubject RiskAssessment
+    RiskEvidenceSynthesis Schedule SearchParameter ServiceRequest Slot Specimen SpecimenDefinition
+    StructureDefinition StructureMap Subscription Substance SubstanceNucleicAcid SubstancePolymer SubstanceProtein
+    SubstanceReferenceInformation SubstanceSourceMaterial SubstanceSpecification SupplyDelivery SupplyRequest Task
+    TerminologyCapabilities TestReport TestScript ValueSet VerificationResult VisionPrescription
     """.split()  # noqa: SIM905 - a hundred quotes say no more
 )
 """The other resource types of R4 (resourcelist.html): a name outside could be anything, and is counted as unknown."""

@@ -63,7 +63,9 @@ def partition(
     return patients.founders()
 
 
-def pairs_apart(blocks: Mapping[bytes, TokenBlock], edges: Iterable[Edge], stewards: Sequence[Stewarded]) -> set[Pair]:
+def pairs_apart(
+    blocks: Mapping[bytes, TokenBlock], edges: Iterable[Edge], stewards: Sequence[Stewarded] = ()
+) -> set[Pair]:
     """The must-not-link pairs of a component.
 
     Two different qualified NIRs are none when a subject linked to both carries both, or a steward has joined them.

@@ -1,0 +1,109 @@
+"""The composition root of access: the only file that knows everything."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from importlib.resources import files
+from pathlib import Path
+from threading import Event
+
+import psycopg
+
+from contracts.permits import PermitError, read_permit
+from contracts.registry import view_topic
+from runtime.database import Database
+from runtime.http import ProblemError
+from runtime.kafka import create_topics
+from runtime.keys import FolderKeyStore, KeyUnavailable
+from runtime.loop import Loop, Route
+from runtime.messages import RetryLater
+from runtime.sealing import Opener
+from runtime.service import serve
+from runtime.telemetry import start_logging, start_tracing
+from services.access.adapters import (
+    BrokerAway,
+    Holders,
+    KafkaPublisher,
+    PostgresHistory,
+    PostgresReader,
+    Publisher,
+    Reader,
+    Vault,
+)
+from services.access.handlers import LANES, Access
+from services.access.routes import Doors, application, grant
+from services.access.settings import AccessSettings
+
+log = logging.getLogger("estuaire.access")
+
+
+class PermitsFolder:
+    """Grants the permits of a folder once, as an officer would; a broken or changed one is named and left."""
+
+    def __init__(self, folder: Path, reader: Reader, publisher: Publisher) -> None:
+        self._folder = folder
+        self._reader = reader
+        self._publisher = publisher
+        self._stop = Event()
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Grant them all, trying again while database or broker are away."""
+        files = sorted(one for one in self._folder.iterdir() if one.suffix in (".yaml", ".yml", ".json"))
+        for file in files:
+            while not self._stop.is_set() and not self._is_settled(file):
+                self._stop.wait(1.0)
+
+    def _is_settled(self, file: Path) -> bool:
+        try:
+            grant(read_permit(file.read_bytes()), self._reader, self._publisher, lambda: dt.datetime.now(dt.UTC))
+        except (psycopg.OperationalError, BrokerAway) as away:
+            log.warning("%s waits: %s", file.name, type(away).__name__)
+            return False
+        except (PermitError, ProblemError, OSError) as error:
+            log.error("%s is not granted: %s", file.name, error)
+        return True
+
+
+def main() -> int:
+    """Run until asked to stop; returns the exit code."""
+    settings = AccessSettings()
+    start_logging(settings.log_level)
+    try:
+        keys = FolderKeyStore(settings.keys)
+        vault, opener = Vault(keys.secret("history")), Opener(keys.private("access-private"))
+    except KeyUnavailable as missing:
+        log.critical("%s", missing)
+        return 2
+    url = settings.database_url.get_secret_value()
+    database = Database(url, files("services.access") / "migrations")
+    step = Access(
+        history=PostgresHistory(database, vault),
+        vault=vault,
+        opener=opener,
+        create_view=lambda permit: create_topics(
+            settings, [view_topic(permit, settings.hot_partitions, settings.topic_prefix)]
+        ),
+        partitions=settings.hot_partitions,
+        topic_prefix=settings.topic_prefix,
+        scan_chunk=settings.scan_chunk,
+    )
+    loop = Loop("access", settings, step, Route(LANES), start_tracing("access", settings.trace_file), database)
+    reader, publisher = PostgresReader(url, settings.readers), KafkaPublisher(settings)
+    doors = Doors(Holders(settings.subscribers), Holders(settings.officers), Holders(settings.operators))
+    app = application(loop.readiness, reader, publisher, vault, doors)
+    workers = [loop] if settings.permits is None else [loop, PermitsFolder(settings.permits, reader, publisher)]
+    try:
+        database.connection  # noqa: B018 - brings the schema up to date before anybody reads
+    except RetryLater:
+        log.warning("the database does not answer yet")
+    reader.open()
+    try:
+        return serve(app, settings, workers)
+    finally:
+        reader.close()
+        database.close()

@@ -1,0 +1,302 @@
+"""HTTP of access: permits for officers, timelines for subscribers, tracing for operators."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import datetime as dt
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Annotated, Any
+
+import psycopg
+from fastapi import Body, Depends, FastAPI, Path, Query, Request
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.responses import Response
+
+from contracts import messages
+from contracts.events import ViewEvent
+from contracts.messages import PermitClosed, PermitGranted
+from contracts.permits import PERMIT_ID, Permit, PermitError, permit_from, read_permit
+from runtime.http import Authorization, Json, ProblemError, Readiness, create_app, problem_response
+from services.access.adapters import (
+    CLOSED,
+    FILLING,
+    OPEN,
+    BrokerAway,
+    Holders,
+    KeyBroken,
+    PermitRow,
+    Publisher,
+    Reader,
+    StoredPermit,
+    Vault,
+    ViewSubject,
+)
+from services.access.domain import views
+from services.access.handlers import PERMITS, Release, open_body, release_from
+
+Clock = Callable[[], dt.datetime]
+PermitId = Annotated[str, Path(pattern=PERMIT_ID)]
+EventId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+
+_AT_ONCE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Officer:
+    """Somebody who may grant and close permits."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Somebody who may trace records and see counts."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Subscriber:
+    """Somebody who may read the views of the permits that name them."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Who may come in as what."""
+
+    subscribers: Holders
+    officers: Holders
+    operators: Holders
+
+    def officer(self, authorization: Authorization = None) -> Officer:
+        return Officer(self.officers.bearers().name(authorization))
+
+    def operator(self, authorization: Authorization = None) -> Operator:
+        return Operator(self.operators.bearers().name(authorization))
+
+    def subscriber(self, authorization: Authorization = None) -> Subscriber:
+        return Subscriber(self.subscribers.bearers().name(authorization))
+
+    def officer_or_subscriber(self, authorization: Authorization = None) -> Officer | Subscriber:
+        try:
+            return self.officer(authorization)
+        except ProblemError:
+            return self.subscriber(authorization)
+
+
+def grant(permit: Permit, reader: Reader, publisher: Publisher, clock: Clock) -> str:
+    """Publish a grant, unless it is known; returns its state. Raises ProblemError, BrokerAway."""
+    known = reader.permit(permit.id)
+    if known is not None and known.state == CLOSED:
+        raise ProblemError(409, "the permit was closed", "A closed permit stays closed: grant it under another id.")
+    if known is not None and known.definition not in (None, permit.definition()):
+        detail = "A permit of this id has another definition: close it, and grant the new one under another id."
+        raise ProblemError(409, "the permit is granted with another definition", detail)
+    if known is None or known.state not in (FILLING, OPEN):
+        granted = PermitGranted(permit.id, permit.definition(), clock().isoformat(timespec="seconds"))
+        publisher.publish(PERMITS, permit.id, messages.encode(granted))
+    return "granted" if known is None else known.state
+
+
+def application(
+    ready: Readiness,
+    reader: Reader,
+    publisher: Publisher,
+    vault: Vault,
+    doors: Doors,
+    clock: Clock = lambda: dt.datetime.now(dt.UTC),
+) -> FastAPI:
+    """The application of this service."""
+    app = create_app("Estuaire access", "Permits, and the views that follow from them.", ready)
+
+    @app.exception_handler(psycopg.Error)
+    async def database_away(_request: Request, _error: Exception) -> Response:
+        return problem_response(503, "the database does not answer", "Try again later.", {"Retry-After": "5"})
+
+    @app.exception_handler(BrokerAway)
+    async def broker_away(_request: Request, _error: Exception) -> Response:
+        detail = "The broker has not acknowledged it: send it again later."
+        return problem_response(503, "the broker does not answer", detail, {"Retry-After": "5"})
+
+    @app.post("/v1/permits/{permit_id}/grant", status_code=202)
+    def grant_permit(
+        permit_id: PermitId, body: Annotated[Json, Body()], _officer: Annotated[Officer, Depends(doors.officer)]
+    ) -> Json:
+        """Grant a permit; the answer comes when the broker has it. Granting the same again changes nothing."""
+        try:
+            permit = permit_from(body)
+        except PermitError as error:
+            raise ProblemError(422, "the permit cannot be granted as it is written", str(error)) from None
+        if permit.id != permit_id:
+            raise ProblemError(422, "the permit is another one", "Its `id` is not the one in the address.")
+        return {"id": permit.id, "state": grant(permit, reader, publisher, clock)}
+
+    @app.post("/v1/permits/{permit_id}/close", status_code=202)
+    def close_permit(permit_id: PermitId, officer: Annotated[Officer, Depends(doors.officer)]) -> Json:
+        """Close a permit for good: nothing more leaves under it, and its key is destroyed."""
+        if reader.permit(permit_id) is None:
+            raise _not_found()
+        closed = PermitClosed(permit_id, f"closed by {officer.name}")
+        publisher.publish(PERMITS, permit_id, messages.encode(closed))
+        return {"id": permit_id, "state": CLOSED}
+
+    @app.get("/v1/permits")
+    def list_permits(caller: Annotated[Officer | Subscriber, Depends(doors.officer_or_subscriber)]) -> Json:
+        """All permits for an officer, one's own for a subscriber, with their state and the size of their views."""
+        return {"permits": [shown for row in reader.permits() if (shown := _shown(row, caller, clock())) is not None]}
+
+    @app.get("/v1/permits/{permit_id}/timelines", response_class=StreamingResponse)
+    def timelines(
+        permit_id: PermitId,
+        subscriber: Annotated[Subscriber, Depends(doors.subscriber)],
+        cursor: Annotated[str | None, Query(max_length=100)] = None,
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    ) -> Response:
+        """The view as NDJSON, subject by subject, each by time. A page ends with a whole subject; `X-Next-Cursor` and
+        `Link` lead to the next page, and are absent from the last."""
+        release = _readable(reader.permit(permit_id), subscriber, vault, clock())
+        subjects, more = reader.subjects(permit_id, _position(cursor), limit)
+        headers = {"Cache-Control": "no-store"}
+        if more:
+            following = _cursor(subjects[-1].subject)
+            address = f"/v1/permits/{permit_id}/timelines?cursor={following}&limit={limit}"
+            headers |= {"X-Next-Cursor": following, "Link": f'<{address}>; rel="next"'}
+        lines = _lines(release, subjects, reader, vault, clock)
+        return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
+
+    @app.get("/v1/records/{event_id}")
+    def trace_record(event_id: EventId, _operator: Annotated[Operator, Depends(doors.operator)]) -> Json:
+        """Where a record is: when it was stored, its revision, its patient, and its ids in the views that hold it."""
+        row = reader.record(bytes.fromhex(event_id))
+        if row is None:
+            raise _not_found()
+        held = {}
+        for name in row.permits:
+            stored = reader.permit(name)
+            try:
+                held[name] = release_from(stored, vault).ids.record(bytes.fromhex(event_id)) if stored else None
+            except (PermitError, KeyBroken):
+                held[name] = None
+        return {
+            "stored_at": row.stored_at.isoformat(),
+            "type": row.type,
+            "revision": row.revision,
+            "retracted": row.retracted,
+            "patient": row.patient,
+            "link_version": row.link_version,
+            "views": held,
+        }
+
+    @app.get("/v1/counts")
+    def counts(_operator: Annotated[Operator, Depends(doors.operator)]) -> JSONResponse:
+        """Records that hold, patients who have one, and the entries of each view."""
+        records, patients, held = reader.counts()
+        return JSONResponse({"records": records, "patients": patients, "views": held})
+
+    return app
+
+
+def _not_found() -> ProblemError:
+    return ProblemError(404, "not found", "There is nothing here that this token may see.")
+
+
+def _readable(stored: StoredPermit | None, subscriber: Subscriber, vault: Vault, now: dt.datetime) -> Release:
+    """The permit, ready to read by. Raises a problem: 404 alike for what is not theirs and what is not there."""
+    if stored is None or stored.definition is None:
+        raise _not_found()
+    try:
+        permit = read_permit(stored.definition)
+    except PermitError:
+        raise _not_found() from None
+    if subscriber.name not in permit.subscribers:
+        raise _not_found()
+    if stored.state not in (FILLING, OPEN):
+        raise ProblemError(403, f"the permit is {stored.state}", "Nothing leaves under it now.")
+    try:
+        release = release_from(stored, vault)
+    except (PermitError, KeyBroken):
+        raise ProblemError(
+            503, "the permit cannot be used", "Its key cannot be read; the operator has an alarm."
+        ) from None
+    if not release.policy.in_force(now):
+        raise ProblemError(403, "the permit has expired", "Nothing leaves under it any more.")
+    return release
+
+
+def _lines(
+    release: Release, subjects: Sequence[ViewSubject], reader: Reader, vault: Vault, clock: Clock
+) -> Iterator[bytes]:
+    """The timelines of these subjects, line by line. It ends at once when the permit does."""
+    for _, group in groupby(enumerate(subjects), key=lambda one: one[0] * _AT_ONCE // max(len(subjects), _AT_ONCE)):
+        chunk = [subject for _, subject in group]
+        stored = reader.permit(release.permit)
+        if stored is None or stored.state not in (FILLING, OPEN) or not release.policy.in_force(clock()):
+            return
+        yield b"".join(views.encode(event) + b"\n" for event in _events(release, chunk, reader, vault))
+
+
+def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vault: Vault) -> Iterator[ViewEvent]:
+    patients = [one.patient for one in chunk]
+    rows, told = reader.timelines(release.permit, patients)
+    diagnosed = reader.diagnosed(patients, release.policy.prefixes) if release.policy.prefixes else set()
+    of: dict[str, list[ViewEvent]] = {}
+    for patient in patients:
+        demographics = views.demographics_of(views.newest(told.get(patient, ())))
+        person = views.person_under(release.policy, demographics, patient in diagnosed)
+        subject = release.ids.subject(patient)
+        for row in (one for one in rows if one.patient == patient):
+            if views.wanted_entry(release.policy, row.facts, patient, person) is None:
+                continue
+            try:
+                record = open_body(vault, row.facts, row.key, row.body)
+            except KeyBroken:
+                continue
+            event = views.published(release.policy, release.ids, row.facts, record, person, subject, row.sequence)
+            of.setdefault(patient, []).append(event)
+    for patient in patients:
+        yield from sorted(of.get(patient, ()), key=lambda event: (event.time or "", event.id))
+
+
+def _shown(row: PermitRow, caller: Officer | Subscriber, now: dt.datetime) -> dict[str, Any] | None:
+    try:
+        permit = read_permit(row.definition) if row.definition is not None else None
+    except PermitError:
+        permit = None
+    if isinstance(caller, Subscriber) and (permit is None or caller.name not in permit.subscribers):
+        return None
+    state = row.state
+    if permit is not None and state != CLOSED and now.date() > permit.expires:
+        state = "expired"
+    return {
+        "id": row.permit,
+        "title": permit.title if permit else "",
+        "state": state,
+        "records": row.records,
+        "patients": row.patients,
+        "shards_to_fill": row.scans_left,
+        "expires": permit.expires.isoformat() if permit else "",
+    }
+
+
+def _cursor(subject: str) -> str:
+    return base64.urlsafe_b64encode(b"1" + bytes.fromhex(subject)).decode().rstrip("=")
+
+
+def _position(cursor: str | None) -> str:
+    """The subject after which a page begins. Raises a 422 problem."""
+    if not cursor:
+        return ""
+    try:
+        read = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        read = b""
+    if len(read) != 17 or read[:1] != b"1":
+        raise ProblemError(
+            422, "the cursor is not one of ours", "Start without a cursor, or use one from X-Next-Cursor."
+        )
+    return read[1:].hex()

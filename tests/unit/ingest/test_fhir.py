@@ -1,0 +1,505 @@
+"""FHIR bundles and resources as events."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contracts.events import Event
+from services.ingest.domain.content import strip
+from services.ingest.domain.fhir import FhirEvents, Refusal, events_of
+
+from .samples import NOW, ROOT, SOURCE, SYNTHEA, french_stay
+
+pytestmark = pytest.mark.unit
+
+
+def read(document: Any) -> FhirEvents:
+    return events_of(document, SOURCE, NOW)
+
+
+def one(document: Any) -> dict[str, Any]:
+    (event,) = read(document).events
+    assert isinstance(event, dict), event
+    Event.model_validate(event)
+    return event
+
+
+def refusal(document: Any) -> Refusal:
+    (event,) = read(document).events
+    assert isinstance(event, Refusal)
+    return event
+
+
+def bundle(*resources: Any, kind: str = "collection") -> dict[str, Any]:
+    return {"resourceType": "Bundle", "type": kind, "entry": [{"resource": resource} for resource in resources]}
+
+
+def observation(**fields: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "Observation",
+        "id": "o-1",
+        "status": "final",
+        "code": {"coding": [{"system": "http://loinc.org", "code": "8302-2"}]},
+        "subject": {"reference": "Patient/p-1"},
+    } | fields
+
+
+def patient(**fields: Any) -> dict[str, Any]:
+    return {"resourceType": "Patient", "id": "p-1"} | fields
+
+
+def identity(**fields: Any) -> dict[str, Any]:
+    told: dict[str, Any] = one(patient(**fields))["data"]["identity"]
+    return told
+
+
+# --- the golden bundle ---
+
+
+def test_the_french_stay_becomes_what_was_checked_by_eye() -> None:
+    told = read(french_stay())
+    events = []
+    for event in told.events:
+        assert isinstance(event, dict)
+        Event.model_validate(event)
+        if "record" in event["data"]:
+            kept, removed = strip(event["type"], event["data"]["record"])
+            event = event | {"data": event["data"] | {"record": kept}, "removed": removed}
+        events.append(event)
+    golden = json.loads((ROOT / "tests/fixtures/fhir/french-stay.kept.json").read_text())
+    assert {"events": events, "not_taken": told.not_taken} == golden
+
+
+def test_no_identity_of_the_french_stay_is_kept() -> None:
+    golden = json.loads((ROOT / "tests/fixtures/fhir/french-stay.kept.json").read_text())
+    kept = json.dumps([event["data"].get("record") for event in golden["events"]], ensure_ascii=False)
+    for planted in ("GOFF", "Yves", "MARTIN", "172072901904286", "0612345678", "06 12", "rue du Port", "SN-778899"):
+        assert planted.lower() not in kept.lower()
+    for word in ("mm[Hg]", "148", "92.5", "1850", "9.98", "I50.0", "DEQP003", "C03CA01", "J07BB02", "85354-9"):
+        assert word in kept
+
+
+# --- Synthea ---
+
+SYNTHEA_TYPES = {
+    "Observation": 313,
+    "Claim": 56,
+    "Encounter": 49,
+    "ExplanationOfBenefit": 49,
+    "Immunization": 42,
+    "Condition": 27,
+    "DiagnosticReport": 21,
+    "Procedure": 14,
+    "MedicationRequest": 7,
+    "Patient": 6,
+}
+
+
+@pytest.mark.skipif(not SYNTHEA.is_dir(), reason=f"the reference bundles of {SYNTHEA} are not here")
+def test_every_synthea_resource_is_taken_and_keeps_its_coded_content() -> None:
+    counts: Counter[str] = Counter()
+    not_taken: Counter[str] = Counter()
+    for path in sorted(SYNTHEA.glob("*.json")):
+        document = json.loads(path.read_text())
+        told = read(document)
+        not_taken.update(told.not_taken)
+        sent = {
+            f"{resource['resourceType']}/{resource['id']}": resource
+            for resource in (entry["resource"] for entry in document["entry"])
+        }
+        people = set()
+        for event in told.events:
+            assert isinstance(event, dict), event
+            Event.model_validate(event)
+            people.add(event["data"]["identity"]["identifiers"][-1]["value"])
+            counts[event["id"].partition("/")[0]] += 1
+            if "record" in event["data"]:
+                kept = strip(event["type"], event["data"]["record"]).record
+                assert substance(kept) == substance(sent[event["id"]])
+        assert len(people) == 1
+    assert counts == SYNTHEA_TYPES
+    assert not_taken == {"Organization": 9, "Practitioner": 9, "CarePlan": 5, "Goal": 5}
+
+
+def substance(value: Any, name: str = "") -> Counter[str]:
+    """What a researcher reads: codes with their systems, numbers, dates, states; but no meta and nothing contained."""
+    told: Counter[str] = Counter()
+    if isinstance(value, dict):
+        if isinstance(value.get("system"), str) and "code" in value:
+            told[f"{value['system']} {value['code']}"] += 1
+        for inner_name, inner in value.items():
+            if inner_name not in ("meta", "contained", "text", "extension", "identifier"):
+                told += substance(inner, inner_name)
+    elif isinstance(value, list):
+        for inner in value:
+            told += substance(inner, name)
+    elif isinstance(value, bool | int):
+        told[f"{name} {value}"] += 1
+    elif isinstance(value, float):
+        told[f"{name} {value:.2f}"] += 1
+    elif name.endswith(("Date", "DateTime", "start", "end", "issued", "created", "status", "authoredOn", "currency")):
+        told[f"{name} {value}"] += 1
+    return told
+
+
+# --- events ---
+
+
+@pytest.mark.parametrize(
+    ("fields", "time"),
+    [
+        ({"effectiveDateTime": "2026-03-01T10:15:00+01:00"}, "2026-03-01T09:15:00Z"),
+        ({"effectiveDateTime": "2026-03-01"}, "2026-03-01T00:00:00Z"),
+        ({"effectiveDateTime": "2026"}, "2026-01-01T00:00:00Z"),
+        ({"effectivePeriod": {"start": "2026-03-02"}, "issued": "2026-03-05T00:00:00Z"}, "2026-03-02T00:00:00Z"),
+        (
+            {"effectiveDateTime": "2026-02-30", "issued": "2026-03-05T00:00:00.123456789Z"},
+            "2026-03-05T00:00:00.123456Z",
+        ),
+        ({"meta": {"lastUpdated": "2026-03-06T00:00:00Z"}}, "2026-03-06T00:00:00Z"),
+        ({"effectiveDateTime": "0001-01-01T00:00:00+14:00"}, "2026-03-20T00:00:00Z"),
+        ({"effectiveDateTime": "2026-03-01T10:15:00", "meta": []}, "2026-03-20T00:00:00Z"),
+    ],
+)
+def test_the_time_of_an_event(fields: dict[str, Any], time: str) -> None:
+    assert one(observation(**fields))["time"] == time
+
+
+@pytest.mark.parametrize(
+    ("version", "expected"), [("3", 3), ("0", None), ("x", None), ("99999999999", None), (3, None), ("²", None)]
+)
+def test_the_version_of_an_event(version: Any, expected: int | None) -> None:
+    assert one(observation(meta={"versionId": version})).get("version") == expected
+
+
+@pytest.mark.parametrize("kind", ["transaction", "batch", "collection", "history", "searchset", "document"])
+def test_kinds_of_bundle(kind: str) -> None:
+    told = read(bundle(observation(), {"resourceType": "Goal"}, {"resourceType": "Sortie de M. LE GOFF"}, kind=kind))
+    assert len(told.events) == 1
+    assert told.not_taken == {"Goal": 1, "unknown": 1}
+
+
+def test_what_was_entered_in_error_is_retracted() -> None:
+    assert one(observation(status="entered-in-error"))["type"] == "observation.v1.deleted"
+    condition = {
+        "resourceType": "Condition",
+        "id": "c-1",
+        "subject": {"reference": "Patient/p-1"},
+        "verificationStatus": {"coding": [{"code": "entered-in-error"}]},
+    }
+    event = one(condition)
+    assert event["type"] == "diagnosis.v1.deleted"
+    assert "record" not in event["data"]
+    assert one(observation(status="entered-in-error", subject=None))["data"] == {"identity": {}}
+
+
+def test_a_delete_needs_no_resource() -> None:
+    entry = {
+        "request": {"method": "DELETE", "url": "Observation/o-1"},
+        "response": {"lastModified": "2026-03-01T00:00:00Z", "etag": 'W/"4"'},
+    }
+    event = one({"resourceType": "Bundle", "type": "history", "entry": [entry]})
+    assert (event["id"], event["type"], event["version"]) == ("Observation/o-1", "observation.v1.deleted", 4)
+    assert event["time"] == "2026-03-01T00:00:00Z"
+    of_a_patient = {"request": {"method": "DELETE", "url": "Patient/p-1"}}
+    assert one({"resourceType": "Bundle", "entry": [of_a_patient]})["type"] == "identity.v1.deleted"
+    unclear = {"request": {"method": "DELETE", "url": "Observation?subject=Patient/p-1"}}
+    assert read({"resourceType": "Bundle", "entry": [unclear]}).not_taken == {"unknown": 1}
+
+
+# --- the person ---
+
+
+@pytest.mark.parametrize(
+    ("reference", "person"),
+    [
+        ("Patient/p-1", "p-1"),
+        ("Patient/p-1/_history/2", "p-1"),
+        ("https://fhir.chu.example/r4/Patient/p-1", "p-1"),
+        ("urn:uuid:7f0d6a53-3c0e-4f04-9a43-5d2d6b0b8f01", "7f0d6a53-3c0e-4f04-9a43-5d2d6b0b8f01"),
+    ],
+)
+def test_references_to_a_person(reference: str, person: str) -> None:
+    event = one(observation(subject={"reference": reference}))
+    assert event["data"]["identity"] == {"identifiers": [{"system": "ipp", "assigner": SOURCE, "value": person}]}
+
+
+@pytest.mark.parametrize(
+    "subject",
+    [
+        None,
+        "Patient/p-1",
+        [],
+        {},
+        {"reference": 7},
+        {"reference": ""},
+        {"reference": "#pat"},
+        {"reference": "Group/g-1"},
+        {"reference": "Patient"},
+        {"reference": "Patient/"},
+        {"reference": "Patient?identifier=LE+GOFF"},
+        {"reference": "Patient/LE GOFF"},
+        {"reference": "urn:oid:1.2.3"},
+        {"display": "Yves LE GOFF"},
+        {"identifier": {"system": "http://chu.example/ipp", "value": "8002914"}},
+    ],
+)
+def test_a_resource_of_nobody_is_refused_with_the_field_and_the_fix(subject: Any) -> None:
+    refused = refusal(observation(subject=subject))
+    assert refused.reason == "no-person"
+    assert "Observation.subject" in refused.detail
+    assert "GOFF" not in refused.detail
+
+
+def test_a_full_url_is_resolved_within_the_bundle() -> None:
+    url, other = "urn:uuid:7f0d6a53-3c0e-4f04-9a43-5d2d6b0b8f01", "https://elsewhere.example/x/1"
+    document = {
+        "resourceType": "Bundle",
+        "type": "transaction",
+        "entry": [
+            {"resource": observation(subject={"reference": url})},
+            {"resource": observation(id="o-2", subject={"reference": other})},
+            {"fullUrl": url, "resource": patient()},
+            {"fullUrl": other, "resource": {"resourceType": "Group", "id": "g-1"}},
+        ],
+    }
+    first, second, _ = read(document).events
+    assert isinstance(first, dict)
+    assert first["data"]["identity"]["identifiers"][0]["value"] == "p-1"
+    assert isinstance(second, Refusal)
+    assert second.detail.startswith("entry[1]: ")
+
+
+def test_a_person_may_be_named_by_a_national_number() -> None:
+    subject = {"identifier": {"system": "urn:oid:1.2.250.1.213.1.4.8", "value": "1 72 07 29 019 042 86"}}
+    told = one(observation(subject=subject))["data"]["identity"]
+    assert told == {"identifiers": [{"system": "ins-nir", "value": "172072901904286"}]}
+
+
+# --- the Patient ---
+
+OID = "urn:oid:1.2.250.1.213.1.4."
+
+
+@pytest.mark.parametrize(
+    ("oid", "system", "status"),
+    [("8", "ins-nir", None), ("9", "ins-nia", None), ("10", "ins-nir", "fictitious"), ("11", "ins-nir", "fictitious")],
+)
+def test_national_numbers(oid: str, system: str, status: str | None) -> None:
+    told = identity(identifier=[{"system": OID + oid, "value": "172072901904286"}])
+    assert told["identifiers"] == [
+        {"system": system, "value": "172072901904286"},
+        {"system": "ipp", "assigner": SOURCE, "value": "p-1"},
+    ]
+    assert told.get("identity_status") == status
+
+
+def test_other_numbers_are_dropped_and_the_insured_persons_is_not_the_patients() -> None:
+    told = identity(
+        identifier=[
+            {"system": "http://hl7.org/fhir/sid/us-ssn", "value": "999-40-1490"},
+            {"system": OID + "2", "value": "0123456789012345678901"},
+            {"system": OID + "8", "value": "172072901904286", "type": {"coding": [{"code": "NH"}]}},
+        ]
+    )
+    assert [number["system"] for number in told["identifiers"]] == ["nir-opener", "ipp"]
+
+
+@pytest.mark.parametrize(
+    ("code", "ins", "status"),
+    [
+        ("VALI", True, "qualified"),
+        ("VALI", False, "validated"),
+        ("PROV", True, "retrieved"),
+        ("PROV", False, "provisional"),
+        ("QUAL", True, "qualified"),
+        ("RECUP", True, "retrieved"),
+        ("FICT", True, "fictitious"),
+        ("ANOM", False, "fictitious"),
+        ("VIDE", True, None),
+        (7, True, None),
+    ],
+)
+def test_the_status_of_an_identity(code: Any, ins: bool, status: str | None) -> None:
+    told = identity(
+        identifier=[{"system": OID + "8", "value": "172072901904286"}] if ins else [],
+        extension=[
+            {
+                "url": "https://hl7.fr/ig/fhir/core/StructureDefinition/fr-core-identity-reliability",
+                "extension": [{"url": "identityStatus", "valueCoding": {"code": code}}],
+            }
+        ],
+    )
+    assert told.get("identity_status") == status
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ([{"use": "official", "family": "LE GOFF", "given": ["Anne"]}], ("LE GOFF", None, ["Anne"])),
+        (
+            [{"use": "official", "family": "LE GOFF", "given": ["Anne"]}, {"use": "usual", "family": "MARTIN"}],
+            ("LE GOFF", "MARTIN", ["Anne"]),
+        ),
+        (
+            [{"use": "official", "family": "Martin", "given": ["Ann"]}, {"use": "maiden", "family": "Goff"}],
+            ("Goff", "Martin", ["Ann"]),
+        ),
+        ([{"family": "LE GOFF"}], ("LE GOFF", None, None)),
+        ([{"use": "usual", "family": "MARTIN", "given": ["Anne"]}], (None, "MARTIN", ["Anne"])),
+        ([{"use": "nickname", "family": "Nana"}, {"use": "old", "family": "X"}], (None, None, None)),
+        ([{"use": "official", "family": 7, "given": [None, " ", "Anne", 3]}], (None, None, ["Anne"])),
+    ],
+)
+def test_names(names: list[Any], expected: tuple[Any, ...]) -> None:
+    told = identity(name=names)
+    assert (told.get("birth_family_name"), told.get("used_family_name"), told.get("given_names")) == expected
+
+
+def test_traits_that_are_not_what_they_should_be_are_left_out() -> None:
+    told = identity(
+        gender="homme",
+        birthDate="1972-07",
+        address=[{"use": "old", "city": "Brest"}, {"city": "Rennes", "postalCode": "35000"}],
+        extension=[
+            {"url": "http://hl7.org/fhir/StructureDefinition/patient-birthPlace", "valueAddress": {"city": "Brest"}}
+        ],
+        deceasedDateTime="2026-01-01",
+    )
+    assert told == {
+        "identifiers": [{"system": "ipp", "assigner": SOURCE, "value": "p-1"}],
+        "birth_date": "1972-07",
+        "residence": {"city": "Rennes", "postcode": "35000"},
+    }
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        (None, "not-fhir"),
+        ([], "not-fhir"),
+        ("Bundle", "not-fhir"),
+        ({}, "not-fhir"),
+        ({"resourceType": 3}, "not-fhir"),
+        ({"resourceType": "Bundle", "type": "batch-response"}, "bundle-type"),
+        ({"resourceType": "Bundle", "type": ["batch"]}, "bundle-type"),
+        ({"resourceType": "Bundle", "entry": {}}, "malformed"),
+        ({"resourceType": "Bundle", "entry": [7]}, "malformed"),
+        ({"resourceType": "Bundle", "entry": [{}]}, "no-resource"),
+        ({"resourceType": "Bundle", "entry": [{"request": {"method": "GET", "url": "Patient/1"}}]}, "no-resource"),
+        ({"resourceType": "Bundle", "entry": [{"resource": []}]}, "malformed"),
+        ({"resourceType": "Bundle", "entry": [{"resource": {"resourceType": []}}]}, "malformed"),
+        (bundle(bundle(observation())), "nested-bundle"),
+        (observation(id=7), "no-id"),
+        (observation(id=None), "no-id"),
+        (observation(id="LE GOFF"), "no-id"),
+        (patient(birthDate="14/07/1972"), "bad-date"),
+        (patient(birthDate="1972-02-30"), "bad-date"),
+        (patient(birthDate=1972), "bad-date"),
+        (patient(name={"family": "LE GOFF"}), "malformed"),
+        (patient(name=["LE GOFF"]), "malformed"),
+        (patient(name=[{"given": "Yves"}]), "malformed"),
+        (patient(address="12 rue du Port"), "malformed"),
+        (patient(identifier=["172072901904286"]), "malformed"),
+        (patient(identifier=[{"system": OID + "8", "value": 172072901904286}]), "malformed"),
+    ],
+)
+def test_bad_input_is_refused_by_its_reason(document: Any, reason: str) -> None:
+    refused = refusal(document)
+    assert refused.reason == reason
+    for planted in ("GOFF", "1972-02", "14/07", "rue du Port", "172072901904286"):
+        assert planted not in refused.detail
+
+
+def test_one_bad_entry_does_not_hold_up_the_others() -> None:
+    told = read(bundle(observation(id=7), observation(), None, patient()))
+    assert [isinstance(event, Refusal) for event in told.events] == [True, False, True, False]
+
+
+def test_a_bundle_within_itself_and_a_deep_one_end() -> None:
+    cyclic = bundle()
+    cyclic["entry"].append({"resource": cyclic})
+    assert refusal(cyclic).reason == "nested-bundle"
+    deep: Any = {}
+    for _ in range(10_000):
+        deep = {"extension": [deep]}
+    assert isinstance(read(bundle(observation(extension=[deep]), patient(extension=[deep]), deep)).events[2], Refusal)
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+NAMES = (
+    *("resourceType", "type", "entry", "resource", "id", "meta", "versionId", "lastUpdated", "subject", "patient"),
+    *(
+        "reference",
+        "identifier",
+        "system",
+        "value",
+        "name",
+        "family",
+        "given",
+        "use",
+        "address",
+        "line",
+        "city",
+        "_city",
+    ),
+    *("extension", "url", "valueCoding", "valueAddress", "valueString", "code", "coding", "gender", "birthDate"),
+    *("status", "verificationStatus", "fullUrl", "request", "method", "response", "etag", "contained"),
+    *("medicationReference", "period", "start", "effectiveDateTime", "onsetPeriod", "billablePeriod", "authoredOn"),
+)
+WORDS = st.sampled_from(
+    (
+        *("Bundle", "Patient", "Observation", "Condition", "MedicationRequest", "Medication", "Claim", "collection"),
+        *(
+            "Patient/p-1",
+            "#x",
+            "urn:uuid:",
+            "urn:uuid:1",
+            "DELETE",
+            "Observation/1",
+            "official",
+            "maiden",
+            "NH",
+            "VALI",
+        ),
+        *(
+            OID + "8",
+            OID + "10",
+            "2026-03-01",
+            "2026-03-01T10:00:00Z",
+            "9999-12-31T23:59:59-14:00",
+            "p-1",
+            "entered-in-error",
+        ),
+        *("https://x/fr-core-identity-reliability", "identityStatus", "x/patient-birthPlace", "x/insee-code", "29019"),
+    )
+)
+FHIR_LIKE = st.recursive(
+    SCALARS | WORDS,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=8),
+    max_leaves=40,
+)
+
+
+@given(
+    document=FHIR_LIKE
+    | st.builds(lambda entries: {"resourceType": "Bundle", "entry": entries}, st.lists(FHIR_LIKE, max_size=4))
+    | st.builds(lambda fields: patient() | fields, st.dictionaries(st.sampled_from(NAMES), FHIR_LIKE, max_size=8))
+    | st.builds(lambda fields: observation() | fields, st.dictionaries(st.sampled_from(NAMES), FHIR_LIKE, max_size=8))
+)
+def test_arbitrary_json_never_raises(document: Any) -> None:
+    for event in read(document).events:
+        if isinstance(event, dict):
+            Event.model_validate(event)
+        else:
+            assert event.reason
+            assert event.detail

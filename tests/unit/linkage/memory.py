@@ -1,0 +1,82 @@
+"""The patient index in memory: a fake for tests of the step without a database."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+from contracts.messages import TokenBlock
+from services.linkage.adapters import Decided, Known, Move, Saved, Subject, Tally
+from services.linkage.domain.components import Pair
+from services.linkage.domain.decide import search_tokens
+from services.linkage.domain.states import State
+
+
+class MemoryIndex:
+    """Everything in dictionaries; one worker only."""
+
+    def __init__(self) -> None:
+        self.subjects: dict[bytes, Subject] = {}
+        self.settled: set[bytes] = set()
+        self.tokens: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        self.edges: dict[Pair, Decided] = {}
+        self.states: dict[bytes, list[State]] = {}
+        self.tally = Tally()
+        self.version = 0
+
+    def insert_apart(self, blocks: Sequence[TokenBlock]) -> None:
+        self.insert([block for block in blocks if block.subject not in self.subjects])
+
+    def insert(self, blocks: Sequence[TokenBlock]) -> None:
+        for block in blocks:
+            self.subjects[block.subject] = Subject(len(self.subjects) + 1, None, block)
+            for token in search_tokens(block):
+                self.tokens[token].append(block.subject)
+
+    def find_states(self, events: Iterable[bytes]) -> dict[bytes, list[State]]:
+        return {event: self.states[event] for event in events if event in self.states}
+
+    def find_subjects(self, subjects: Iterable[bytes]) -> dict[bytes, Known]:
+        return {
+            subject: Known(self.subjects[subject].patient, subject in self.settled)
+            for subject in subjects
+            if subject in self.subjects
+        }
+
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[bytes]]:
+        return {token: self.tokens[token] for token in tokens}
+
+    def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
+        reached = set(subjects)
+        while more := {it for pair in self.edges for it in pair if reached & set(pair)} - reached:
+            reached |= more
+        return (
+            {subject: self.subjects[subject] for subject in reached},
+            [edge for pair, edge in self.edges.items() if pair[0] in reached],
+        )
+
+    def write_edges(self, fresh: Sequence[Decided], guarded: Mapping[Pair, bool], rules: str) -> None:
+        self.edges |= {one.pair: one for one in fresh}
+        for pair, turned in guarded.items():
+            self.edges[pair] = self.edges[pair]._replace(guarded=turned)
+
+    def next_link_versions(self, count: int) -> list[int]:
+        self.version += count
+        return list(range(self.version - count + 1, self.version + 1))
+
+    def move(self, moves: Sequence[Move]) -> None:
+        for one in moves:
+            self.subjects[one.subject] = self.subjects[one.subject]._replace(patient=one.patient)
+            if one.settled:
+                self.settled.add(one.subject)
+
+    def save(self, records: Sequence[Saved]) -> None:
+        for one in records:
+            self.states[one.event] = list(one.after)
+
+    def count(self, slot: int, more: Tally) -> None:
+        self.tally = Tally(*(before + now for before, now in zip(self.tally, more, strict=True)))
+
+    def patients(self) -> dict[bytes, bytes | None]:
+        """Who is whose."""
+        return {subject: one.patient for subject, one in self.subjects.items()}

@@ -1,0 +1,248 @@
+"""The step on an index in memory: batches in, outputs out."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+from contracts.messages import (
+    Headers,
+    LinkReview,
+    PatientsMerged,
+    PatientSplit,
+    RecordLinked,
+    SubjectsLinked,
+    TokenBlock,
+)
+from runtime.messages import Message, Outputs
+from services.linkage.adapters import Tally
+from services.linkage.handlers import Link, event_key
+from tests.unit.linkage.builders import Topic, apply_links, counts, identity, links, number, of, opener, sets, token
+from tests.unit.linkage.memory import MemoryIndex
+
+pytestmark = pytest.mark.unit
+
+NIR, OTHER_NIR, IPP = number("ins-nir", "1"), number("ins-nir", "2"), number("ipp", "8812")
+ANNE = {"given_name": "ANNE", "birth_date": "1985-05-12"}
+PAUL = {"given_name": "PAUL", "birth_date": "2015-01-02"}
+
+
+class Worker:
+    """A step with its index, fed batch by batch."""
+
+    def __init__(self, hot_partitions: int = 4) -> None:
+        self.index = MemoryIndex()
+        self.step = Link(self.index, opener(), hot_partitions=hot_partitions)
+        self.known: dict[bytes, str] = {}
+
+    def take(self, *batch: Message) -> Outputs:
+        self.step.prepare(batch)
+        outputs = self.step.handle(batch)
+        apply_links(self.known, outputs)
+        return outputs
+
+
+def reviews(outputs: Outputs) -> list[LinkReview]:
+    return [
+        msgspec.msgpack.decode(emit.value or b"", type=LinkReview)
+        for _, emit in outputs.emits
+        if emit.topic == "link-reviews"
+    ]
+
+
+def test_a_record_is_passed_on_with_its_subject_and_a_hint() -> None:
+    worker, topic = Worker(), Topic(backfill=True)
+    message = topic.record("e", identity("a", NIR))
+    outputs = worker.take(message)
+    patient = token("subject:a").hex()
+    assert links(outputs) == [SubjectsLinked(1, patient, (token("subject:a"),))]
+    (emit,) = (emit for _, emit in outputs.emits if emit.topic.startswith("records-linked"))
+    assert emit.topic == "records-linked-backfill"
+    assert emit.key == message.key
+    assert emit.headers == {**message.headers, "patient_id": patient.encode()}
+    assert msgspec.msgpack.decode(emit.value or b"", type=RecordLinked) == RecordLinked(token("subject:a"), b"content")
+    assert counts(outputs) == {"linked": 1}
+
+
+def test_a_known_subject_costs_no_link() -> None:
+    worker, topic = Worker(), Topic()
+    worker.take(topic.record("e1", identity("a", NIR)))
+    outputs = worker.take(topic.record("e2", identity("a", NIR)))
+    assert links(outputs) == []
+    assert counts(outputs) == {"linked": 1}
+
+
+def test_duplicates_conflicts_corrections_and_retractions() -> None:
+    worker, topic = Worker(), Topic()
+    plain, corrected = identity("a", NIR), identity("a", NIR, correction=True)
+    outputs = worker.take(
+        topic.record("e", plain, digest="A"),
+        topic.record("e", plain, digest="A"),
+        topic.record("e", plain, digest="B"),
+        topic.record("e", corrected, digest="C"),
+        topic.record("e", plain, digest="A"),
+        topic.record("e", identity("a", NIR), digest="D", kind="claim.v1.deleted"),
+        topic.record("e", identity("a", NIR), digest="D", kind="claim.v1.deleted"),
+        topic.record("e", plain, digest="F", version=3),
+    )
+    assert counts(outputs) == {"linked": 4, "duplicates": 3, "conflict": 1, "corrections": 1, "retractions": 1}
+    assert [state.digest for state in worker.index.states[event_key(token("e").hex())]] == ["F", "D", "C", "A"]
+    assert worker.index.tally == Tally(subjects=1, patients=1, records=1, unlinkable=0)
+
+
+def test_a_retraction_without_identity_is_about_the_records_subject() -> None:
+    worker, topic = Worker(), Topic()
+    nobody = identity("nobody")
+    worker.take(topic.record("e", identity("a", NIR)))
+    outputs = worker.take(topic.record("e", nobody, digest="D", kind="claim.v1.deleted"))
+    (emit,) = (emit for _, emit in outputs.emits)
+    assert msgspec.msgpack.decode(emit.value or b"", type=RecordLinked).subject == token("subject:a")
+    assert nobody.subject not in worker.index.subjects
+    outputs = worker.take(topic.record("unknown", nobody, digest="D", kind="claim.v1.deleted"))
+    assert counts(outputs) == {"linked": 1, "retractions": 1}
+    assert len(links(outputs)) == 1
+
+
+def test_a_family_of_records_in_one_batch_is_one_patient_without_merges() -> None:
+    worker, topic = Worker(), Topic()
+    blocks = [identity("b", IPP, **ANNE), identity("a", NIR, **ANNE), identity("c", NIR, IPP, **ANNE)]
+    outputs = worker.take(*(topic.record(f"e{at}", block) for at, block in enumerate(blocks)))
+    subjects = tuple(sorted(block.subject for block in blocks))
+    assert links(outputs) == [SubjectsLinked(1, token("subject:b").hex(), subjects)]
+
+
+def test_a_merge_goes_to_both_partitions_with_one_version() -> None:
+    worker, topic = Worker(hot_partitions=1000), Topic()
+    worker.take(topic.record("e1", identity("a", NIR, **ANNE)))
+    worker.take(topic.record("e2", identity("b", IPP, **ANNE)))
+    outputs = worker.take(topic.record("e3", identity("c", NIR, IPP, **ANNE)))
+    a, b, c = (token(f"subject:{name}") for name in "abc")
+    assert links(outputs) == [SubjectsLinked(3, a.hex(), (c,)), PatientsMerged(4, a.hex(), b.hex(), (b,))]
+    sent = [(emit.key, emit.partition) for _, emit in outputs.emits if emit.topic == "patient-links"]
+    expected = {one.hex().encode(): int(one.hex()[:8], 16) % 1000 for one in (a, b)}
+    assert sorted(sent) == sorted([(a.hex().encode(), expected[a.hex().encode()]), *expected.items()])
+
+
+def test_a_mothers_nir_on_a_newborn_asks_a_steward_once() -> None:
+    worker, topic = Worker(), Topic()
+    mother = identity("m", NIR, status="qualified", **ANNE)
+    newborn = identity("n", NIR, status="qualified", **PAUL)
+    worker.take(topic.record("e1", mother))
+    outputs = worker.take(topic.record("e2", newborn))
+    (review,) = reviews(outputs)
+    assert {review.left, review.right} == {mother.subject, newborn.subject}
+    assert review.evidence == {"birth_date": -1.0, "given_name": -1.0}
+    assert counts(outputs) == {"linked": 1, "reviews": 1}
+    assert len(set(worker.known.values())) == 2
+    outputs = worker.take(topic.record("e3", identity("m2", NIR, status="qualified", **ANNE)))
+    assert len(reviews(outputs)) == 1
+    assert sets(worker.known) == {
+        frozenset((mother.subject, token("subject:m2"))),
+        frozenset((newborn.subject,)),
+    }
+
+
+def test_a_rank_that_comes_later_splits_whom_a_number_had_joined() -> None:
+    worker, topic = Worker(), Topic()
+    date = {"birth_date": "1985-05-12"}
+    neither = identity("x", number("pseudo-nir", "n"), **date)
+    first = identity("1", number("pseudo-nir", "n", 1), **date)
+    second = identity("2", number("pseudo-nir", "n", 2), **date)
+    worker.take(topic.record("e1", neither))
+    worker.take(topic.record("e2", first))
+    assert len(set(worker.known.values())) == 1
+    outputs = worker.take(topic.record("e3", second))
+    split = next(link for link in links(outputs) if isinstance(link, PatientSplit))
+    assert (split.patient, split.new_patient) == (neither.subject.hex(), first.subject.hex())
+    assert len(set(worker.known.values())) == 3
+    assert len(reviews(outputs)) == 2
+    assert worker.index.tally.patients == 3
+
+
+def test_fictitious_and_nameless_identities_meet_nobody() -> None:
+    worker, topic = Worker(), Topic()
+    outputs = worker.take(
+        topic.record("e1", identity("a", NIR, status="qualified")),
+        topic.record("e2", identity("b", NIR, status="fictitious")),
+        topic.record("e3", identity("c")),
+        topic.record("e4", identity("d", birth_date="1985-05-12")),
+        topic.record("e5", identity("e", birth_date="1985-05-12")),
+    )
+    assert counts(outputs) == {"linked": 5, "unlinkable": 4}
+    assert len(set(worker.known.values())) == 5
+    assert worker.index.tally == Tally(subjects=5, patients=5, records=5, unlinkable=4)
+
+
+def test_bad_messages_are_dead_letters_and_the_others_go_on() -> None:
+    worker, topic = Worker(), Topic()
+    good, moved, garbled, headless, unversioned, short = (topic.record(f"e{at}", identity("a", NIR)) for at in range(6))
+    moved = replace(moved, headers={**moved.headers, Headers.EVENT_ID: b"another"})
+    garbled = replace(garbled, value=b"\xc1")
+    headless = replace(headless, headers={})
+    unversioned = replace(unversioned, headers={**unversioned.headers, Headers.REVISION: b"0"})
+    short = topic.record("e6", TokenBlock(b"short", "urn:test", "provisional"))
+    outputs = worker.take(good, moved, garbled, headless, unversioned, short)
+    assert counts(outputs) == {"linked": 1, "keys": 1, "decoding": 1, "schema": 3}
+    assert worker.step.origin(headless) == ("", 0)
+    assert worker.step.origin(unversioned) == ("urn:test", 0)
+
+
+def population(people: int, records: int, seed: int) -> list[tuple[str, TokenBlock]]:
+    """Records of people who carry some of their numbers, and now and then somebody else's."""
+    draw = random.Random(seed)
+    found = []
+    for at in range(records):
+        person = draw.randrange(people)
+        twin = person // 2
+        numbers = draw.sample(
+            [
+                number("ins-nir", str(person if draw.random() < 0.9 else twin)),
+                number("ins-nia", str(person)),
+                number("ipp", str(draw.choice((person, person + 1)))),
+                number("pseudo-nir", str(twin), draw.choice((None, 1 + person % 2))),
+                number("nir-opener", str(twin)),
+            ],
+            draw.randint(0, 3),
+        )
+        traits = {
+            "given_name": f"given{person}",
+            "birth_date": f"date{twin}",
+            "family_name": f"family{twin}",
+        }
+        kept = {name: traits[name] for name in draw.sample(sorted(traits), draw.randint(0, 3))}
+        status = draw.choice(("qualified", "provisional", "provisional", "fictitious"))
+        name = repr((numbers, sorted(kept.items()), status))
+        found.append((f"event{at}", identity(name, *numbers, status=status, **kept)))
+    return found
+
+
+def run(records: Sequence[tuple[str, TokenBlock]], size: int) -> Worker:
+    worker, topic = Worker(), Topic()
+    for start in range(0, len(records), size):
+        worker.take(*(topic.record(event, block) for event, block in records[start : start + size]))
+    return worker
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_order_and_batching_ends_in_the_same_patients(seed: int) -> None:
+    records = population(people=12, records=60, seed=seed)
+    expected = sets(run(records, len(records)).known)
+    for size, shuffle in ((1, 0), (7, 1), (1, 2), (25, 3)):
+        shuffled = random.Random(shuffle).sample(records, len(records)) if shuffle else records
+        worker = run(shuffled, size)
+        assert sets(worker.known) == expected
+        stored = {subject: patient.hex() for subject, patient in worker.index.patients().items() if patient}
+        assert stored == worker.known, "what was published is what is stored"
+        assert worker.index.tally.patients == len(expected)
+
+
+def test_counts_add_up_over_batches() -> None:
+    worker, topic = Worker(), Topic()
+    records = [topic.record(f"e{at % 5}", identity("a", NIR), digest=str(at % 7)) for at in range(40)]
+    outputs = [worker.take(*records[start : start + 9]) for start in range(0, 40, 9)]
+    verdicts = of(outputs)
+    assert verdicts["linked"] + verdicts["duplicates"] + verdicts["conflict"] == 40

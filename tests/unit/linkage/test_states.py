@@ -1,0 +1,84 @@
+"""The states of a record: what is new, what is a re-send, what contradicts."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge
+
+pytestmark = pytest.mark.unit
+
+
+def state(text: str, offset: int = 0, *, at: int | None = None) -> State:
+    """`A`: plain content A; `B!`: a correction; `-`: a retraction; a number before it is the producer's version."""
+    version = int(text[0]) if text[0].isdigit() else 0
+    content = text.lstrip("0123456789")
+    revision = f"{version:010d}-{offset if at is None else at:013d}-{offset:012d}"
+    where = Coordinates(backfill=False, partition=0, offset=offset)
+    return State(content.rstrip("!"), revision, "claim.v1", content == "-", content.endswith("!"), where, b"s")
+
+
+SEQUENCES = {
+    "A": "first",
+    "A A": "first duplicate",
+    "A B": "first conflict",
+    "A B!": "first next",
+    "A A!": "first duplicate",
+    "A B! B!": "first next duplicate",
+    "A B! A": "first next duplicate",
+    "A B! A!": "first next next",
+    "A B! C": "first next conflict",
+    "A -": "first next",
+    "A - -": "first next duplicate",
+    "A - A": "first next duplicate",
+    "A - B": "first next conflict",
+    "A - A!": "first next next",
+    "A - B! -": "first next next next",
+    "-": "first",
+    "- -": "first duplicate",
+    "- A": "first conflict",
+    "- A!": "first next",
+    "1A 2B": "first next",
+    "2B 1A": "first next",
+    "2B 1A 1A": "first next duplicate",
+    "2B 1A 1C": "first next conflict",
+    "1A 2A": "first next",
+    "1A 1B": "first conflict",
+    "1A 1B!": "first next",
+    "1A 2B! 3C! 2B!": "first next next duplicate",
+    "1A 2-": "first next",
+    "2- 1A": "first next",
+}
+
+
+@pytest.mark.parametrize("sequence", SEQUENCES)
+def test_sequence(sequence: str) -> None:
+    known: list[State] = []
+    verdicts = []
+    for offset, text in enumerate(sequence.split()):
+        one = state(text, offset)
+        verdict = judge(one, known)
+        verdicts.append(verdict.value)
+        if verdict in (Verdict.FIRST, Verdict.NEXT):
+            known = accept(one, known)
+    assert " ".join(verdicts) == SEQUENCES[sequence]
+
+
+@pytest.mark.parametrize("overtaking", ["-", "B!"])
+def test_an_original_overtaken_on_its_way_is_no_conflict(overtaking: str) -> None:
+    known = [state(overtaking, 0, at=100)]
+    original = state("A", 1, at=50)
+    assert judge(original, known) is Verdict.NEXT
+    assert accept(original, known)[0] is known[0]
+
+
+def test_the_same_coordinates_are_the_same_message() -> None:
+    known = [state("A", 5)]
+    assert judge(state("A", 5), known) is Verdict.AGAIN
+
+
+def test_the_highest_revision_is_the_current_state() -> None:
+    states: list[State] = []
+    for offset, text in enumerate(("2B", "1A", "3C")):
+        states = accept(state(text, offset), states)
+    assert [one.digest for one in states] == ["C", "B", "A"]
