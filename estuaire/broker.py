@@ -29,7 +29,7 @@ __all__ = ["Broker", "StartError", "start_broker"]
 
 INFRA = Path(__file__).resolve().parent.parent / "infra" / "kafka"
 DEFAULT_PORT = 9092
-START_SECONDS, GIVEN_SECONDS, PULL_SECONDS, DOWNLOAD_SECONDS = 60, 10, 300, 900
+START_SECONDS, GIVEN_SECONDS, PULL_SECONDS, DOWNLOAD_SECONDS = 90, 10, 300, 900
 INSTEAD = "or set KAFKA_BOOTSTRAP_SERVERS to a broker that runs"
 # The first compiler tier alone: half the CPU per record of the default in runs of minutes, and ready sooner.
 JVM = ("-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:+ExitOnOutOfMemoryError")
@@ -131,7 +131,7 @@ def _launch(run: _Run, home: Path, port: int, lock: Lock) -> Child:
             formatting.kill()
             raise StartError(f"the broker's folder cannot be formatted; see {log}: {formatting.last_error()}")
     child = start("kafka.Kafka", "broker.properties")
-    lock.note(f"(process {child.pid}, port {port}) runs")
+    lock.note(f"runs (process {child.pid}, port {port})")
     if _answers(f"127.0.0.1:{port}", deadline - time.monotonic(), child.running):
         return child
     ended = "does not answer in time" if child.running() else "ended while starting"

@@ -15,6 +15,7 @@ from pathlib import Path
 Report = Callable[[str], None]
 
 FREE_MB = 500
+HOLD_SECONDS = 5.0
 _WATCH = 'read -r _; kill -s "$0" "$1" 2>/dev/null'
 
 
@@ -154,14 +155,16 @@ class Lock:
 
 
 def hold(home: Path, name: str) -> Lock:
-    """The lock of one home's `name`, which belongs to the server that runs on it. Raises StartError if one does.
+    """The lock of one home's `name`, which belongs to the server that runs on it.
 
     It is exact where a file with a process id only guesses: a crashed server has let go of it, whoever has its id now.
+    Waits a little, since a server whose parent was killed is about to end. Raises StartError if one runs on.
     """
     lock = Lock(home / f"{name}.lock")
-    if lock.take():
+    if lock.take(HOLD_SECONDS):
+        lock.note("is starting")
         return lock
-    holder = lock.path.read_text().strip() or "is starting"
+    holder = lock.path.read_text()
     lock.close()
     raise StartError(f"a {name} {holder} on {home}: stop it, or set ESTUAIRE_HOME to another folder")
 

@@ -15,14 +15,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 import psycopg
 
-from runtime.messages import Emit, RetryLater
-
-
-class Place(NamedTuple):
-    """A partition of a topic."""
-
-    topic: str
-    partition: int
+from runtime.messages import Emit, Place, RetryLater
 
 
 class Progress(NamedTuple):
@@ -96,9 +89,9 @@ class Database:
         try:
             with connection.transaction():
                 yield
-        except (psycopg.OperationalError, psycopg.InterfaceError) as error:
-            if connection.broken:
-                connection.close()
+        except psycopg.Error as error:
+            if not connection.closed and not isinstance(error, psycopg.OperationalError):
+                raise
             raise RetryLater(f"the database asks for another try ({type(error).__name__})") from None
 
     def load(self, places: Sequence[Place]) -> dict[Place, Progress]:
@@ -120,7 +113,6 @@ class Database:
             done = self.connection.execute(
                 "INSERT INTO progress VALUES (%s, %s, %s, %s) ON CONFLICT DO NOTHING",
                 [*place, next_offset, stored],
-                binary=True,
             )
         else:
             done = self.connection.execute(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from runtime.settings import RuntimeSettings
+
+LARGEST: Final = 1_000_000
+"""Bytes a step may put into a message. Brokers take 1,048,588: a dead letter of it needs room for its headers."""
 
 
 class Wanted(Protocol):
@@ -30,24 +33,25 @@ def common(settings: RuntimeSettings) -> dict[str, Any]:
 
 def producer_config(settings: RuntimeSettings, transactional_id: str | None = None) -> dict[str, Any]:
     """An idempotent producer with a bounded queue; transactional when given an id."""
-    config = common(settings) | {
+    config = {
         "enable.idempotence": True,
         "acks": "all",
         "compression.type": "lz4",
         "linger.ms": 5,
         "batch.num.messages": 10_000,
+        "message.max.bytes": LARGEST + 40_000,
         "queue.buffering.max.kbytes": 65_536,
         "partitioner": "murmur2_random",
         "delivery.timeout.ms": 14_000,
     }
     if transactional_id:
         config |= {"transactional.id": transactional_id, "transaction.timeout.ms": 15_000}
-    return config
+    return config | common(settings)
 
 
 def consumer_config(settings: RuntimeSettings, group: str, instance: str | None = None) -> dict[str, Any]:
     """A read-committed consumer that commits nothing by itself; a static member when given an instance."""
-    config = common(settings) | {
+    config = {
         "group.id": group,
         "isolation.level": "read_committed",
         "enable.auto.commit": False,
@@ -60,7 +64,7 @@ def consumer_config(settings: RuntimeSettings, group: str, instance: str | None 
     }
     if instance:
         config["group.instance.id"] = instance
-    return config
+    return config | common(settings)
 
 
 def create_topics(settings: RuntimeSettings, wanted: Iterable[Wanted], replication: int = -1) -> list[str]:

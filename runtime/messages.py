@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -14,6 +14,7 @@ TRACEPARENT: Final = "traceparent"
 MARKER: Final = "marker"
 ORIGIN: Final = "marker_origin"
 DEAD_LETTERS: Final = "-dlq"
+BACKFILL: Final = "-backfill"
 
 
 class Reason(StrEnum):
@@ -45,9 +46,16 @@ class RetryLater(Exception):
     """Something the step needs is away: back off and try the same batch again; nothing is committed."""
 
 
+class Place(NamedTuple):
+    """A partition of a topic."""
+
+    topic: str
+    partition: int
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message as it was read. `timestamp` is in milliseconds since the epoch."""
+    """One message as it was read. `timestamp` is in milliseconds since the epoch; a tombstone's value is empty."""
 
     topic: str
     partition: int
@@ -56,6 +64,11 @@ class Message:
     key: bytes | None
     value: bytes
     headers: Mapping[str, bytes]
+
+    @property
+    def place(self) -> Place:
+        """The partition it was read from."""
+        return Place(self.topic, self.partition)
 
     def header(self, name: str) -> str:
         """A header as text. Raises InvalidMessage when it is missing or no text."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 import threading
 from collections.abc import Sequence
 from typing import Protocol
@@ -52,6 +53,8 @@ def serve(app: FastAPI, settings: RuntimeSettings, workers: Sequence[Worker]) ->
     threads = [threading.Thread(target=work, args=[worker], name=type(worker).__name__) for worker in workers]
     for thread in threads:
         thread.start()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)  # uvicorn raises it again once it has ended, before the workers have
     try:
         server.run()
     finally:

@@ -297,8 +297,8 @@ class PostgresHistory:
 
     def page(self, after: bytes, low: bytes, high: bytes | None, limit: int) -> list[Facts]:
         rows = self._run(
-            _FACTS
-            + "event_id > %b AND event_id >= %b AND (%b::bytea IS NULL OR event_id < %b::bytea) ORDER BY event_id LIMIT %s",
+            _FACTS + "event_id > %b AND event_id >= %b AND (%b::bytea IS NULL OR event_id < %b::bytea)"
+            " ORDER BY event_id LIMIT %s",
             *(after, low, high, high, limit),
         )
         return [Facts(*row[:7]) for row in rows]

@@ -19,7 +19,7 @@ from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.messages import RetryLater
 from runtime.sealing import Opener
-from runtime.service import serve
+from runtime.service import Worker, serve
 from runtime.telemetry import start_logging, start_tracing
 from services.access.adapters import (
     BrokerAway,
@@ -96,7 +96,9 @@ def main() -> int:
     reader, publisher = PostgresReader(url, settings.readers), KafkaPublisher(settings)
     doors = Doors(Holders(settings.subscribers), Holders(settings.officers), Holders(settings.operators))
     app = application(loop.readiness, reader, publisher, vault, doors)
-    workers = [loop] if settings.permits is None else [loop, PermitsFolder(settings.permits, reader, publisher)]
+    workers: list[Worker] = [loop]
+    if settings.permits is not None:
+        workers.append(PermitsFolder(settings.permits, reader, publisher))
     try:
         database.connection  # noqa: B018 - brings the schema up to date before anybody reads
     except RetryLater:

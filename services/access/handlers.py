@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 from prometheus_client import Counter as Metric
@@ -17,7 +17,6 @@ from contracts import messages
 from contracts.events import DELETED
 from contracts.messages import (
     Content,
-    Demographics,
     Headers,
     PatientLink,
     PatientsMerged,
@@ -40,18 +39,24 @@ from services.access.adapters import (
     WAITING_FOR_KEY,
     History,
     KeyBroken,
-    Numbering,
     Prior,
-    Seen,
-    StoredPermit,
     StoredRecord,
     Subject,
     Vault,
     shard_range,
 )
 from services.access.domain import views
-from services.access.domain.policy import Facts, Policy, diagnoses
-from services.access.domain.views import Change, Entry, Ids, Person, Told
+from services.access.domain.policy import Facts, diagnoses
+from services.access.domain.views import Told
+from services.access.reconciliation import (
+    Move,
+    Reconciler,
+    Release,
+    Work,
+    permit_owner,
+    release_from,
+    target,
+)
 
 log = logging.getLogger("estuaire.access")
 
@@ -60,40 +65,10 @@ LINKS = "patient-links"
 LINKED = "records-linked"
 LANES = (PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
 
-# Messages put into views, by permit and kind.
-VIEW_MESSAGES: Final = Metric("estuaire_view_messages", "Messages put into views.", ["permit", "kind"])
 # Permits that should be open and release nothing, because their definition or key cannot be used.
 UNUSABLE: Final = Gauge("estuaire_permits_unusable", "Permits whose definition or key cannot be used.")
 # Grants that the loop refused: the same id with another definition, or closed before.
 REFUSED: Final = Metric("estuaire_permits_refused", "Grants of an id that is taken.")
-
-_CONTENT_TYPE: Final = {"content-type": b"application/cloudevents+json; charset=UTF-8"}
-
-
-def permit_owner(permit: str) -> bytes:
-    """What a permit's key is wrapped for."""
-    return b"permit\n" + permit.encode()
-
-
-@dataclass(frozen=True, slots=True)
-class Release:
-    """An open permit, ready for use."""
-
-    permit: str
-    version: int
-    policy: Policy
-    ids: Ids
-
-
-def release_from(stored: StoredPermit, vault: Vault) -> Release:
-    """The permit compiled and its key unwrapped. Raises PermitError, KeyBroken."""
-    if stored.definition is None or stored.key is None:
-        raise PermitError("the permit has no definition or no key")
-    permit = read_permit(stored.definition)
-    if permit.id != stored.permit:
-        raise PermitError("the definition is that of another permit")
-    key = vault.unwrap(stored.key, permit_owner(stored.permit))
-    return Release(stored.permit, stored.version, Policy(permit), Ids(key))
 
 
 @dataclass(slots=True)
@@ -104,42 +79,6 @@ class _Record:
     facts: Facts
     hint: str
     content: Content | None
-
-
-@dataclass(slots=True)
-class _Work:
-    """What a batch may have changed, for `reconcile` to look at."""
-
-    subjects: dict[bytes, Subject]
-    cause: Message
-    records: dict[bytes, Facts] = field(default_factory=dict)
-    contents: dict[bytes, Content] = field(default_factory=dict)
-    priors: dict[bytes, Prior] = field(default_factory=dict)
-    causes: dict[bytes, Message] = field(default_factory=dict)
-    patients: set[str] = field(default_factory=set)
-    moves: list[_Move] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _Move:
-    """Subjects that went from one patient to another by one link."""
-
-    link: PatientsMerged | PatientSplit
-    old: str
-    subjects: frozenset[bytes]
-
-
-@dataclass(slots=True)
-class _Planned:
-    """What one permit's view needs."""
-
-    release: Release
-    persons: dict[str, Person]
-    diagnosed: dict[str, bool]
-    facts: dict[bytes, Facts]
-    changes: list[Change]
-    controls: list[tuple[str, int, str, dict[str, str]]]
-    remembered: set[str]
 
 
 class Access:
@@ -157,6 +96,7 @@ class Access:
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._history = history
+        self._views = Reconciler(history, vault, partitions)
         self._vault = vault
         self._opener = opener
         self._create_view = create_view
@@ -312,11 +252,9 @@ class Access:
         if page:
             hints = {one.subject: "" for one in page}
             subjects = self._history.claim(hints, ())
-            facts = {
-                event_id: prior.facts for event_id, prior in self._history.priors([f.event_id for f in page]).items()
-            }
-            work = _Work(subjects, message, records=facts, priors=dict.fromkeys(facts, _HELD))
-            self._reconcile([release], work, outputs)
+            priors = self._history.priors([one.event_id for one in page])
+            work = Work(subjects, message, records={one: prior.facts for one, prior in priors.items()}, priors=priors)
+            self._views.reconcile([release], work, outputs)
         if len(page) == self._chunk:
             outputs.emit(message, _scan_order(ViewScan(scan.permit, scan.shard, page[-1].event_id)))
             return
@@ -337,35 +275,35 @@ class Access:
             except msgspec.MsgspecError:
                 outputs.reject(message, InvalidMessage(Reason.DECODING, "the body is not a PatientLink"))
                 continue
-            if "\0" in _target(link):
+            if "\0" in target(link):
                 outputs.reject(message, InvalidMessage(Reason.SCHEMA, "a patient id has a NUL in it"))
                 continue
             for subject in link.subjects:
                 if subject not in newest or newest[subject].link_version < link.link_version:
                     newest[subject] = link
-        hints = {subject: _target(link) for subject, link in newest.items()}
+        hints = {subject: target(link) for subject, link in newest.items()}
         subjects = self._history.claim(hints, hints.values())
         moves: dict[bytes, tuple[str, int]] = {}
         gone: defaultdict[tuple[int, str], set[bytes]] = defaultdict(set)
-        work = _Work(subjects, batch[0])
+        work = Work(subjects, batch[0])
         by_version = {link.link_version: link for link in newest.values()}
         for subject, link in newest.items():
             known = subjects[subject]
             if known.link_version >= link.link_version:
                 continue
-            target = _target(link)
-            moves[subject] = (target, link.link_version)
-            if known.patient != target:
-                work.patients |= {known.patient, target}
+            patient = target(link)
+            moves[subject] = (patient, link.link_version)
+            if known.patient != patient:
+                work.patients |= {known.patient, patient}
                 gone[link.link_version, known.patient].add(subject)
-                known.patient = target
+                known.patient = patient
         self._history.relink(moves)
         for (version, old), moved in sorted(gone.items()):
             link = by_version[version]
             if not isinstance(link, SubjectsLinked):
-                work.moves.append(_Move(link, old, frozenset(moved)))
+                work.moves.append(Move(link, old, frozenset(moved)))
         if work.patients:
-            self._reconcile(releases, work, outputs)
+            self._views.reconcile(releases, work, outputs)
 
     # records
 
@@ -395,7 +333,7 @@ class Access:
         hints |= {prior.facts.subject: "" for prior in priors.values()}
         subjects = self._history.claim(hints, ())
         self._tell(arrived, subjects)
-        work = _Work(subjects, batch[0], priors=priors)
+        work = Work(subjects, batch[0], priors=priors)
         rows = []
         for event_id, one in newest.items():
             outputs.count(one.facts.source, "retracted" if one.facts.retracted else "stored")
@@ -406,7 +344,7 @@ class Access:
             if one.content is not None:
                 work.contents[event_id] = one.content
         self._history.store(rows)
-        self._reconcile(releases, work, outputs)
+        self._views.reconcile(releases, work, outputs)
 
     def _read(self, message: Message) -> _Record:
         event_id, kind, source, digest, revision, hint = (message.header(name) for name in _RECORD_HEADERS)
@@ -461,269 +399,9 @@ class Access:
         codes = diagnoses(facts.type, one.content.record)
         return StoredRecord(facts, one.content.schema_version, codes, body)
 
-    # views
-
-    def _reconcile(self, releases: Sequence[Release], work: _Work, outputs: Outputs) -> None:
-        """Bring the views of these permits to what they should hold, as far as `work` may have changed it.
-
-        A record is looked at alone while its person stays the same under the permit; otherwise, and after a change of
-        links, the person's whole history is compared with the whole of what the view holds of them.
-        """
-        if not releases:
-            return
-        patient_of = {subject: one.patient for subject, one in work.subjects.items()}
-        touched = {patient_of[facts.subject] for facts in work.records.values()} | work.patients
-        touched |= {
-            patient_of[prior.facts.subject] for prior in work.priors.values() if prior.facts.subject in patient_of
-        }
-        subjects_of: defaultdict[str, list[Subject]] = defaultdict(list)
-        for one in work.subjects.values():
-            subjects_of[one.patient].append(one)
-        persons = {
-            patient: views.demographics_of(views.newest(one.told for one in subjects_of[patient]))
-            for patient in touched
-        }
-        names = [one.permit for one in releases]
-        seen = self._history.seen(names, touched)
-        under = {one.permit: self._persons_under(one, persons, seen, subjects_of, work) for one in releases}
-        whole = {
-            (permit, patient)
-            for permit, (people, _) in under.items()
-            for patient, person in people.items()
-            if patient in work.patients
-            or ((before := seen.get((permit, patient))) is not None and before.digest != person.digest)
-        }
-        held = self._held(names, whole, work)
-        histories = self._histories({patient for _, patient in whole}, subjects_of)
-        planned = []
-        for release in releases:
-            people, diagnosed = under[release.permit]
-            mine = {patient for permit, patient in whole if permit == release.permit}
-            facts = {**work.records}
-            for patient in mine:
-                facts.update(histories[patient])
-            holds = held.get(release.permit, {})
-            wanted = {
-                event_id: views.wanted_entry(release.policy, one, patient, people[patient])
-                for event_id, one in facts.items()
-                if (patient := patient_of[one.subject]) in people and work.subjects[one.subject].key is not None
-            }
-            changes = views.difference(wanted, holds)
-            remembered = {
-                patient
-                for patient, person in people.items()
-                if ((before := seen.get((release.permit, patient))) is None and release.policy.population is not None)
-                or (before is not None and before != Seen(diagnosed[patient], person.digest))
-            }
-            controls = self._controls(release, work, holds, facts)
-            if changes or remembered or controls:
-                planned.append(_Planned(release, people, diagnosed, facts, changes, controls, remembered))
-        if planned:
-            self._publish(planned, work, outputs)
-
-    def _persons_under(
-        self,
-        release: Release,
-        persons: Mapping[str, Demographics],
-        seen: Mapping[tuple[str, str], Seen],
-        subjects_of: Mapping[str, Sequence[Subject]],
-        work: _Work,
-    ) -> tuple[dict[str, Person], dict[str, bool]]:
-        policy = release.policy
-        diagnosed = dict.fromkeys(persons, False)
-        if policy.prefixes:
-            doubtful = {
-                patient for patient in persons if patient in work.patients or (release.permit, patient) not in seen
-            }
-            for event_id, facts in work.records.items():
-                doubtful |= self._doubted(policy, work, event_id, facts)
-            asked = [one.subject for patient in doubtful for one in subjects_of[patient]]
-            having = self._history.diagnosed(asked, policy.prefixes) if asked else set()
-            for patient in persons:
-                if patient in doubtful:
-                    diagnosed[patient] = any(one.subject in having for one in subjects_of[patient])
-                else:
-                    diagnosed[patient] = seen[release.permit, patient].diagnosed
-        people = {
-            patient: views.person_under(policy, demographics, diagnosed[patient])
-            for patient, demographics in persons.items()
-        }
-        return people, diagnosed
-
-    def _doubted(self, policy: Policy, work: _Work, event_id: bytes, facts: Facts) -> set[str]:
-        """The patients whose diagnoses this record may have changed, as far as the permit asks for them."""
-        found = set()
-        content = work.contents.get(event_id)
-        if content is not None and any(
-            code.startswith(policy.prefixes) for code in diagnoses(facts.type, content.record)
-        ):
-            found.add(work.subjects[facts.subject].patient)
-        prior = work.priors.get(event_id)
-        if prior is not None and any(code.startswith(policy.prefixes) for code in prior.diagnoses):
-            found.add(work.subjects[prior.facts.subject].patient)
-        return found
-
-    def _held(
-        self, permits: Collection[str], whole: Collection[tuple[str, str]], work: _Work
-    ) -> dict[str, dict[bytes, Entry]]:
-        """What the views hold of the records and of the whole patients that are looked at."""
-        before = [event_id for event_id in work.records if event_id in work.priors]
-        held = self._history.entries(permits, before) if before else {}
-        if whole:
-            for permit, entries in self._history.entries_of(whole).items():
-                held.setdefault(permit, {}).update(entries)
-        return held
-
-    def _histories(
-        self, patients: Collection[str], subjects_of: Mapping[str, Sequence[Subject]]
-    ) -> dict[str, dict[bytes, Facts]]:
-        patient_of = {one.subject: patient for patient in patients for one in subjects_of.get(patient, ())}
-        found: dict[str, dict[bytes, Facts]] = {patient: {} for patient in patients}
-        if patient_of:
-            for facts in self._history.facts_of(patient_of):
-                found[patient_of[facts.subject]][facts.event_id] = facts
-        return found
-
-    def _controls(
-        self, release: Release, work: _Work, holds: Mapping[bytes, Entry], facts: Mapping[bytes, Facts]
-    ) -> list[tuple[str, int, str, dict[str, str]]]:
-        """(patient to tell, link version, kind, data) for each link that moved entries of this view."""
-        controls = []
-        for move in work.moves:
-            concerned = any(
-                entry.patient == move.old and event_id in facts and facts[event_id].subject in move.subjects
-                for event_id, entry in holds.items()
-            )
-            if not concerned:
-                continue
-            old, new = release.ids.subject(move.old), release.ids.subject(_target(move.link))
-            if isinstance(move.link, PatientsMerged):
-                kind, data = views.MERGED, {"survivor": new, "retired": old}
-            else:
-                kind, data = views.SPLIT, {"patient": old, "new_patient": new}
-            controls += [(patient, move.link.link_version, kind, data) for patient in (move.old, _target(move.link))]
-        return controls
-
-    def _publish(self, planned: Sequence[_Planned], work: _Work, outputs: Outputs) -> None:
-        """Number the messages of each subject, write what the views now hold, and put the messages out.
-
-        Within a batch a view's messages are in the order of the project's own ids, which tells nothing of the hub's.
-        """
-        records = self._contents(planned, work)
-        numbering: list[Numbering] = []
-        for plan in planned:
-            plan.changes = [
-                one for one in plan.changes if one.publish is None or one.event_id in records or one.withdraw
-            ]
-            counts: Counter[str] = Counter(one.withdraw for one in plan.changes if one.withdraw)
-            counts.update(one.publish.patient for one in plan.changes if one.publish and one.event_id in records)
-            counts.update(patient for patient, *_ in plan.controls)
-            for patient in counts.keys() | plan.remembered:
-                person, permit = plan.persons[patient], plan.release.permit
-                subject = plan.release.ids.subject(patient)
-                numbering.append(
-                    Numbering(permit, patient, subject, counts[patient], plan.diagnosed[patient], person.digest)
-                )
-        last = self._history.number(numbering)
-        next_number = {(one.permit, one.patient): last[one.permit, one.patient] - one.count for one in numbering}
-        subject_of = {(one.permit, one.patient): one.subject for one in numbering}
-        written: list[tuple[str, bytes, Entry, int]] = []
-        deleted: list[tuple[str, bytes]] = []
-
-        for plan in planned:
-            permit, ids, policy = plan.release.permit, plan.release.ids, plan.release.policy
-
-            def number(patient: str, permit: str = permit) -> int:
-                next_number[permit, patient] += 1
-                return next_number[permit, patient]
-
-            steps: list[tuple[str, str, Change, bool]] = []
-            for change in plan.changes:
-                record_id = ids.record(change.event_id)
-                if change.withdraw:
-                    steps.append((subject_of[permit, change.withdraw], record_id, change, False))
-                if change.publish and change.event_id in records:
-                    steps.append((subject_of[permit, change.publish.patient], record_id, change, True))
-                else:
-                    deleted.append((permit, change.event_id))
-            steps.sort(key=_by_ids)
-            kinds: Counter[str] = Counter()
-            for subject, record_id, change, publishes in steps:
-                cause = work.causes.get(change.event_id, work.cause)
-                if publishes and change.publish:
-                    sequence = number(change.publish.patient)
-                    facts, person = plan.facts[change.event_id], plan.persons[change.publish.patient]
-                    event = views.published(policy, ids, facts, records[change.event_id], person, subject, sequence)
-                    written.append((permit, change.event_id, change.publish, sequence))
-                    kinds["published"] += 1
-                else:
-                    event = views.withdrawn(record_id, subject, number(change.withdraw or ""))
-                    kinds["withdrawn"] += 1
-                outputs.emit(cause, self._message(permit, event))
-            for patient, version, kind, data in plan.controls:
-                subject = subject_of[permit, patient]
-                event = views.control(ids.control(version, subject), kind, subject, number(patient), data)
-                outputs.emit(work.cause, self._message(permit, event))
-                kinds[kind] += 1
-            for word, count in kinds.items():
-                VIEW_MESSAGES.labels(permit, word).inc(count)
-        self._history.delete_entries(deleted)
-        self._history.write_entries(written)
-
-    def _contents(self, planned: Sequence[_Planned], work: _Work) -> dict[bytes, Mapping[str, Any]]:
-        """The records to publish: those of the batch, the others opened from the history."""
-        found: dict[bytes, Mapping[str, Any]] = {
-            event_id: content.record for event_id, content in work.contents.items()
-        }
-        facts = {
-            one.event_id: plan.facts[one.event_id]
-            for plan in planned
-            for one in plan.changes
-            if one.publish and one.event_id not in found
-        }
-        if facts:
-            bodies = self._history.bodies(facts)
-            for event_id, one in facts.items():
-                try:
-                    found[event_id] = open_body(self._vault, one, work.subjects[one.subject].key, bodies.get(event_id))
-                except KeyBroken as broken:
-                    log.error("a record is not released: %s", broken)
-        return found
-
-    def _message(self, permit: str, event: Any) -> Emit:
-        return Emit(
-            topic=f"view-{permit}",
-            key=event.id.encode(),
-            value=views.encode(event),
-            headers=_CONTENT_TYPE,
-            partition=views.partition(event.subject, self._partitions),
-            trace="fresh",
-        )
-
-
-def open_body(vault: Vault, facts: Facts, key: bytes | None, body: bytes | None) -> dict[str, Any]:
-    """A record from its sealed body. Raises KeyBroken."""
-    if key is None or body is None:
-        raise KeyBroken("its key or its body is gone")
-    try:
-        record: dict[str, Any] = msgspec.msgpack.decode(vault.open(facts.subject, key, body, facts.event_id), type=dict)
-    except msgspec.MsgspecError:
-        raise KeyBroken("its body is not a record") from None
-    return record
-
-
-def _target(link: SubjectsLinked | PatientsMerged | PatientSplit) -> str:
-    if isinstance(link, SubjectsLinked):
-        return link.patient
-    return link.survivor if isinstance(link, PatientsMerged) else link.new_patient
-
 
 def _is_newer(told: Told, before: Told) -> bool:
     return any(name not in before or before[name][1] < revision for name, (_, revision) in told.items())
-
-
-def _by_ids(step: tuple[str, str, Change, bool]) -> tuple[str, str]:
-    return step[0], step[1]
 
 
 def _scan_key(permit: str, shard: int) -> str:
@@ -738,7 +416,6 @@ def _tombstone(key: str) -> Emit:
     return Emit(PERMITS, key.encode(), None, trace="none")
 
 
-_HELD = Prior(Facts(b"", b"", "", "", "", dt.datetime.min.replace(tzinfo=dt.UTC), False), ())
 _RECORD_HEADERS = (
     Headers.EVENT_ID,
     Headers.TYPE,

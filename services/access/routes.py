@@ -16,7 +16,6 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.responses import Response
 
 from contracts import messages
-from contracts.events import ViewEvent
 from contracts.messages import PermitClosed, PermitGranted
 from contracts.permits import PERMIT_ID, Permit, PermitError, permit_from, read_permit
 from runtime.http import Authorization, Json, ProblemError, Readiness, create_app, problem_response
@@ -35,7 +34,8 @@ from services.access.adapters import (
     ViewSubject,
 )
 from services.access.domain import views
-from services.access.handlers import PERMITS, Release, open_body, release_from
+from services.access.handlers import PERMITS
+from services.access.reconciliation import Release, open_body, release_from
 
 Clock = Callable[[], dt.datetime]
 PermitId = Annotated[str, Path(pattern=PERMIT_ID)]
@@ -125,7 +125,7 @@ def application(
 
     @app.post("/v1/permits/{permit_id}/grant", status_code=202)
     def grant_permit(
-        permit_id: PermitId, body: Annotated[Json, Body()], _officer: Annotated[Officer, Depends(doors.officer)]
+        permit_id: PermitId, body: Annotated[Json, Body()], _officer: Officer = Depends(doors.officer)
     ) -> Json:
         """Grant a permit; the answer comes when the broker has it. Granting the same again changes nothing."""
         try:
@@ -137,7 +137,7 @@ def application(
         return {"id": permit.id, "state": grant(permit, reader, publisher, clock)}
 
     @app.post("/v1/permits/{permit_id}/close", status_code=202)
-    def close_permit(permit_id: PermitId, officer: Annotated[Officer, Depends(doors.officer)]) -> Json:
+    def close_permit(permit_id: PermitId, officer: Officer = Depends(doors.officer)) -> Json:
         """Close a permit for good: nothing more leaves under it, and its key is destroyed."""
         if reader.permit(permit_id) is None:
             raise _not_found()
@@ -146,16 +146,16 @@ def application(
         return {"id": permit_id, "state": CLOSED}
 
     @app.get("/v1/permits")
-    def list_permits(caller: Annotated[Officer | Subscriber, Depends(doors.officer_or_subscriber)]) -> Json:
+    def list_permits(caller: Officer | Subscriber = Depends(doors.officer_or_subscriber)) -> Json:
         """All permits for an officer, one's own for a subscriber, with their state and the size of their views."""
         return {"permits": [shown for row in reader.permits() if (shown := _shown(row, caller, clock())) is not None]}
 
     @app.get("/v1/permits/{permit_id}/timelines", response_class=StreamingResponse)
     def timelines(
         permit_id: PermitId,
-        subscriber: Annotated[Subscriber, Depends(doors.subscriber)],
         cursor: Annotated[str | None, Query(max_length=100)] = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+        subscriber: Subscriber = Depends(doors.subscriber),
     ) -> Response:
         """The view as NDJSON, subject by subject, each by time. A page ends with a whole subject; `X-Next-Cursor` and
         `Link` lead to the next page, and are absent from the last."""
@@ -170,7 +170,7 @@ def application(
         return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
 
     @app.get("/v1/records/{event_id}")
-    def trace_record(event_id: EventId, _operator: Annotated[Operator, Depends(doors.operator)]) -> Json:
+    def trace_record(event_id: EventId, _operator: Operator = Depends(doors.operator)) -> Json:
         """Where a record is: when it was stored, its revision, its patient, and its ids in the views that hold it."""
         row = reader.record(bytes.fromhex(event_id))
         if row is None:
@@ -193,7 +193,7 @@ def application(
         }
 
     @app.get("/v1/counts")
-    def counts(_operator: Annotated[Operator, Depends(doors.operator)]) -> JSONResponse:
+    def counts(_operator: Operator = Depends(doors.operator)) -> JSONResponse:
         """Records that hold, patients who have one, and the entries of each view."""
         records, patients, held = reader.counts()
         return JSONResponse({"records": records, "patients": patients, "views": held})
@@ -220,9 +220,7 @@ def _readable(stored: StoredPermit | None, subscriber: Subscriber, vault: Vault,
     try:
         release = release_from(stored, vault)
     except (PermitError, KeyBroken):
-        raise ProblemError(
-            503, "the permit cannot be used", "Its key cannot be read; the operator has an alarm."
-        ) from None
+        raise ProblemError(503, "the permit cannot be used", "The operator has an alarm.") from None
     if not release.policy.in_force(now):
         raise ProblemError(403, "the permit has expired", "Nothing leaves under it any more.")
     return release
@@ -240,11 +238,11 @@ def _lines(
         yield b"".join(views.encode(event) + b"\n" for event in _events(release, chunk, reader, vault))
 
 
-def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vault: Vault) -> Iterator[ViewEvent]:
+def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vault: Vault) -> Iterator[views.Event]:
     patients = [one.patient for one in chunk]
     rows, told = reader.timelines(release.permit, patients)
     diagnosed = reader.diagnosed(patients, release.policy.prefixes) if release.policy.prefixes else set()
-    of: dict[str, list[ViewEvent]] = {}
+    of: dict[str, list[views.Event]] = {}
     for patient in patients:
         demographics = views.demographics_of(views.newest(told.get(patient, ())))
         person = views.person_under(release.policy, demographics, patient in diagnosed)
@@ -256,10 +254,11 @@ def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vaul
                 record = open_body(vault, row.facts, row.key, row.body)
             except KeyBroken:
                 continue
-            event = views.published(release.policy, release.ids, row.facts, record, person, subject, row.sequence)
+            name = release.ids.record(row.facts.event_id)
+            event = views.published(release.policy, row.facts, record, person, name, subject, row.sequence)
             of.setdefault(patient, []).append(event)
     for patient in patients:
-        yield from sorted(of.get(patient, ()), key=lambda event: (event.time or "", event.id))
+        yield from sorted(of.get(patient, ()), key=views.Event.place)
 
 
 def _shown(row: PermitRow, caller: Officer | Subscriber, now: dt.datetime) -> dict[str, Any] | None:
@@ -296,7 +295,5 @@ def _position(cursor: str | None) -> str:
     except (binascii.Error, ValueError):
         read = b""
     if len(read) != 17 or read[:1] != b"1":
-        raise ProblemError(
-            422, "the cursor is not one of ours", "Start without a cursor, or use one from X-Next-Cursor."
-        )
+        raise ProblemError(422, "the cursor is not one of ours", "Start without one, or take it from X-Next-Cursor.")
     return read[1:].hex()

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.resources import files
+from itertools import chain
 from typing import Any, Final, LiteralString, NamedTuple, Protocol
 
 import msgspec
+import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool
 
 from contracts.messages import TokenBlock
 from runtime.database import Database
+from runtime.messages import RetryLater
 from services.linkage.domain.components import Edge, Pair
 from services.linkage.domain.decide import Decision, Outcome, search_tokens
 from services.linkage.domain.states import Coordinates, State
@@ -228,6 +232,10 @@ class SqlPatientIndex:
             ],
         )
         self._write(
+            "INSERT INTO neighbours SELECT * FROM unnest(%b::bytea[], %b::bytea[])",
+            sorted(chain.from_iterable((one.pair, one.pair[::-1]) for one in fresh)),
+        )
+        self._write(
             "UPDATE edges SET guarded = moved.guarded"
             " FROM unnest(%b::bytea[], %b::bytea[], %b::boolean[]) AS moved (a, b, guarded)"
             " WHERE edges.a = moved.a AND edges.b = moved.b",
@@ -314,7 +322,7 @@ class RecordStatus(NamedTuple):
 
 
 class Lookup(Protocol):
-    """What HTTP asks of the index."""
+    """What HTTP asks of the index; both raise RetryLater when it does not answer."""
 
     def record(self, event: bytes) -> RecordStatus | None:
         """A record by the key of its event id."""
@@ -327,7 +335,7 @@ class SqlLookup:
     """The index as HTTP reads it, on connections of its own."""
 
     def __init__(self, url: str) -> None:
-        self._pool = ConnectionPool(lookup_conninfo(url), min_size=0, max_size=4, open=False)
+        self._pool = ConnectionPool(lookup_conninfo(url), min_size=0, max_size=4, timeout=5, open=False)
 
     def open(self) -> None:
         """Begin to connect, when asked."""
@@ -339,7 +347,7 @@ class SqlLookup:
 
     def record(self, event: bytes) -> RecordStatus | None:
         """A record by the key of its event id."""
-        with self._pool.connection() as connection, connection.cursor(binary=True) as cursor:
+        with self._answer() as connection, connection.cursor(binary=True) as cursor:
             states = [(_state(rest), linked_at) for linked_at, *rest in cursor.execute(_STATUS, [event, event])]
             if not states:
                 return None
@@ -352,9 +360,17 @@ class SqlLookup:
 
     def counts(self) -> Tally:
         """How many there are."""
-        with self._pool.connection() as connection:
+        with self._answer() as connection:
             row = connection.execute(_COUNTS).fetchone()
             return Tally(*(int(one) for one in row or ()))
+
+    @contextmanager
+    def _answer(self) -> Iterator[psycopg.Connection]:
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+        except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
+            raise RetryLater("the index does not answer, or has no tables yet") from None
 
 
 def index_conninfo(url: str) -> str:
@@ -406,9 +422,7 @@ _REACH: Final = """
 WITH RECURSIVE reached (subject) AS (
     SELECT unnest(%b::bytea[])
     UNION
-    SELECT next.subject FROM reached, LATERAL (
-        SELECT b FROM edges WHERE a = reached.subject UNION ALL SELECT a FROM edges WHERE b = reached.subject
-    ) AS next (subject))
+    SELECT n.other FROM reached JOIN neighbours n USING (subject))
 SELECT subject FROM reached
 """
 _LOCK: Final = """
@@ -425,14 +439,11 @@ _STATUS: Final = (
 )
 _SUBJECT: Final = "SELECT source, coalesce(patient, subject) FROM subjects WHERE subject = %s"
 _BEST_LINK: Final = """
-SELECT e.method, e.rule_version FROM (
-    SELECT b AS other, method, rank, weight, rule_version FROM edges
-    WHERE a = %(subject)s AND outcome = 'link' AND NOT guarded
-    UNION ALL
-    SELECT a, method, rank, weight, rule_version FROM edges
-    WHERE b = %(subject)s AND outcome = 'link' AND NOT guarded) AS e
-JOIN subjects s ON s.subject = e.other AND s.patient = %(patient)s
-ORDER BY e.rank, e.weight DESC, e.other LIMIT 1
+SELECT e.method, e.rule_version FROM neighbours n
+JOIN edges e ON e.a = least(n.subject, n.other) AND e.b = greatest(n.subject, n.other)
+JOIN subjects s ON s.subject = n.other AND s.patient = %(patient)s
+WHERE n.subject = %(subject)s AND e.outcome = 'link' AND NOT e.guarded
+ORDER BY e.rank, e.weight DESC, n.other LIMIT 1
 """
 _COUNTS: Final = """
 SELECT coalesce(sum(subjects), 0), coalesce(sum(patients), 0), coalesce(sum(records), 0), coalesce(sum(unlinkable), 0)

@@ -117,6 +117,8 @@ class Link:
     def _open_one(self, message: Message) -> Opened | InvalidMessage:
         try:
             event_id, kind, source, digest, revision = (message.header(name) for name in _NEEDED)
+            if any("\0" in text for text in (event_id, kind, source, digest)):
+                raise InvalidMessage(Reason.SCHEMA, "a header holds a NUL character")
             if not _is_whole(revision):
                 raise InvalidMessage(Reason.SCHEMA, "header revision is not a whole revision")
             record = self._record.decode(message.value)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from pydantic import BaseModel, Field
+from starlette.responses import Response
 
-from runtime.http import Authorization, Bearers, Problem, ProblemError, Readiness, create_app
+from runtime.http import Authorization, Bearers, Problem, ProblemError, Readiness, create_app, problem_response
+from runtime.messages import RetryLater
 from services.linkage.adapters import Lookup, RecordStatus
 from services.linkage.domain.decide import METHODS
 from services.linkage.domain.states import State
@@ -73,6 +75,10 @@ def application(ready: Readiness, lookup: Lookup, operators: Bearers) -> FastAPI
     def counts(authorization: Authorization = None) -> Counts:
         operators.name(authorization)
         return Counts(**lookup.counts()._asdict())
+
+    @app.exception_handler(RetryLater)
+    async def away(_request: Request, _error: RetryLater) -> Response:
+        return problem_response(503, "try again later", "The patient index does not answer.", {"Retry-After": "5"})
 
     app.include_router(router)
     return app

@@ -87,7 +87,8 @@ def worker(url: str) -> Iterator[Worker]:
 def stored(url: str) -> dict[bytes, bytes]:
     """Who is whose, as the database has it."""
     with psycopg.connect(url) as connection:
-        return dict(connection.execute("SELECT subject, patient FROM subjects WHERE patient IS NOT NULL").fetchall())
+        rows = connection.execute("SELECT subject, patient FROM subjects WHERE patient IS NOT NULL").fetchall()
+        return dict(rows)
 
 
 def test_states_of_a_record_survive_and_their_order_is_the_revision(worker: Worker, url: str) -> None:
@@ -296,3 +297,11 @@ def test_an_operator_asks_for_a_record(worker: Worker, url: str) -> None:
     assert (unknown.status_code, unknown.headers["content-type"]) == (404, "application/problem+json")
     assert client.get("/v1/counts").status_code == 401
     lookup.close()
+
+
+def test_an_index_that_is_not_there_yet_answers_try_again(url: str) -> None:
+    with closing(SqlLookup(url)) as lookup:
+        lookup.open()
+        client = TestClient(application(lambda: None, lookup, Bearers({hash_token("secret"): "operator"})))
+        answer = client.get("/v1/counts", headers={"Authorization": "Bearer secret"})
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")

@@ -80,7 +80,7 @@ class Policy:
         return self.population is None or _meets(self.population, person, diagnosed)
 
     def record(self, kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that may leave, at the permit's precision."""
+        """The fields that may leave, at the permit's precision. `record` is dicts and lists, as MessagePack has them."""
         return self._fields(record, self._columns.get(kind, {}))
 
     def demographics(self, person: Demographics) -> dict[str, Any]:
@@ -114,9 +114,9 @@ class Policy:
         return found
 
     def _value(self, name: str, value: Any, columns: _Tree | None) -> Any:
-        if isinstance(value, Mapping):
+        if type(value) is dict:
             return self._fields(value, columns)
-        if isinstance(value, list | tuple):
+        if type(value) is list:
             kept = (self._value(name, one, columns) for one in value)
             return [one for one in kept if one is not None and one != {} and one != []]
         if columns is not None:
@@ -129,10 +129,10 @@ class Policy:
             return None
         if name == "commune" and self.permit.precision.place != "commune":
             return department(value)
-        return self._shortened(value) if isinstance(value, str) else value
+        return self._shortened(value) if type(value) is str else value
 
     def _shortened(self, text: str) -> str | None:
-        if self._characters is None or not text[:1].isdigit():
+        if self._characters is None or len(text) < 5 or not text[0].isdecimal():
             return text
         if _CLOCK.fullmatch(text):
             return None

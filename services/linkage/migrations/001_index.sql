@@ -40,7 +40,13 @@ CREATE TABLE edges (
     decided_at timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (a, b)
 ) PARTITION BY HASH (a);
-CREATE INDEX edges_by_b ON edges (b);
+
+-- The pairs again, from both ends, so that a component is walked by look-ups in one partition each.
+CREATE TABLE neighbours (
+    subject bytea NOT NULL,
+    other bytea NOT NULL,
+    PRIMARY KEY (subject, other)
+) PARTITION BY HASH (subject);
 
 -- The current state of each record, and in `record_states` the few others that were accepted.
 CREATE TABLE records (
@@ -86,7 +92,8 @@ DO $$
 DECLARE
     large text;
 BEGIN
-    FOREACH large IN ARRAY ARRAY['subjects', 'subject_tokens', 'edges', 'records', 'record_states'] LOOP
+    FOREACH large IN ARRAY ARRAY[
+        'subjects', 'subject_tokens', 'edges', 'neighbours', 'records', 'record_states'] LOOP
         FOR number IN 0..7 LOOP
             EXECUTE format(
                 'CREATE TABLE %I PARTITION OF %I FOR VALUES WITH (MODULUS 8, REMAINDER %s) WITH (fillfactor = 85)',

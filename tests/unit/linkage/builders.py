@@ -40,7 +40,7 @@ def identity(
     flags: tuple[str, ...] = (),
     correction: bool = False,
     source: str = "urn:test",
-    **traits: str,
+    **traits: Any,
 ) -> TokenBlock:
     """A subject called `name`, with tokens of these traits; `strict` is added when all three parts are there."""
     tokens = {trait: token(f"{trait}:{value}") for trait, value in traits.items()}
@@ -96,7 +96,7 @@ class Topic:
 def links(outputs: Outputs) -> list[PatientLink]:
     """The patient-links messages, each once."""
     decoder: msgspec.msgpack.Decoder[Any] = msgspec.msgpack.Decoder(PatientLink)
-    found = {}
+    found: dict[int, PatientLink] = {}
     for _, emit in outputs.emits:
         if emit.topic == "patient-links":
             assert emit.value is not None

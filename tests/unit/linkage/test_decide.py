@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from contracts.messages import TokenBlock
+from contracts.messages import IdentifierToken, TokenBlock
 from services.linkage.domain.decide import EXACT, Outcome, RuleVersion, decide, is_unlinkable, must_not_link
 from tests.unit.linkage.builders import identity, number
 
@@ -15,13 +17,13 @@ IPP, ANO, OPENER = number("ipp", "8812"), number("ben-nir-ano", "1"), number("ni
 PSEUDO = number("pseudo-nir", "1")
 FIRST, SECOND = number("pseudo-nir", "1", 1, "s"), number("pseudo-nir", "1", 2, "s")
 SECOND_ELSEWHERE = number("pseudo-nir", "1", 2, "another scheme")
-ANNE = {"given_name": "ANNE", "birth_date": "1985-05-12"}
-PAUL = {"given_name": "PAUL", "birth_date": "2015-01-02"}
+ANNE: dict[str, Any] = {"given_name": "ANNE", "birth_date": "1985-05-12"}
+PAUL: dict[str, Any] = {"given_name": "PAUL", "birth_date": "2015-01-02"}
 LINK, REVIEW, APART = Outcome.LINK, Outcome.REVIEW, Outcome.APART
 
 
-def q(name: str, *numbers: object, **traits: object) -> TokenBlock:
-    return identity(name, *numbers, status="qualified", **traits)  # type: ignore[arg-type]
+def q(name: str, *numbers: IdentifierToken, **traits: Any) -> TokenBlock:
+    return identity(name, *numbers, status="qualified", **traits)
 
 
 A = "a"

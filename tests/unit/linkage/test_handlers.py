@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,8 +28,8 @@ from tests.unit.linkage.memory import MemoryIndex
 pytestmark = pytest.mark.unit
 
 NIR, OTHER_NIR, IPP = number("ins-nir", "1"), number("ins-nir", "2"), number("ipp", "8812")
-ANNE = {"given_name": "ANNE", "birth_date": "1985-05-12"}
-PAUL = {"given_name": "PAUL", "birth_date": "2015-01-02"}
+ANNE: dict[str, Any] = {"given_name": "ANNE", "birth_date": "1985-05-12"}
+PAUL: dict[str, Any] = {"given_name": "PAUL", "birth_date": "2015-01-02"}
 
 
 class Worker:
@@ -148,7 +149,7 @@ def test_a_mothers_nir_on_a_newborn_asks_a_steward_once() -> None:
 
 def test_a_rank_that_comes_later_splits_whom_a_number_had_joined() -> None:
     worker, topic = Worker(), Topic()
-    date = {"birth_date": "1985-05-12"}
+    date: dict[str, Any] = {"birth_date": "1985-05-12"}
     neither = identity("x", number("pseudo-nir", "n"), **date)
     first = identity("1", number("pseudo-nir", "n", 1), **date)
     second = identity("2", number("pseudo-nir", "n", 2), **date)
@@ -213,7 +214,7 @@ def population(people: int, records: int, seed: int) -> list[tuple[str, TokenBlo
             "birth_date": f"date{twin}",
             "family_name": f"family{twin}",
         }
-        kept = {name: traits[name] for name in draw.sample(sorted(traits), draw.randint(0, 3))}
+        kept: dict[str, Any] = {name: traits[name] for name in draw.sample(sorted(traits), draw.randint(0, 3))}
         status = draw.choice(("qualified", "provisional", "provisional", "fictitious"))
         name = repr((numbers, sorted(kept.items()), status))
         found.append((f"event{at}", identity(name, *numbers, status=status, **kept)))

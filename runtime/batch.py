@@ -1,0 +1,200 @@
+"""One batch: what was read together, what the loop adds to the step's outputs, and what it tells operators."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+
+import msgspec
+from opentelemetry.trace import Link, Tracer
+
+from runtime import telemetry
+from runtime.messages import (
+    BACKFILL,
+    DEAD_LETTERS,
+    MARKER,
+    ORIGIN,
+    SUMMARIES,
+    TRACEPARENT,
+    Emit,
+    FlowSummary,
+    InvalidMessage,
+    Message,
+    Outputs,
+    Passed,
+    Place,
+    Step,
+)
+from runtime.settings import RuntimeSettings
+
+_LINKS = 128
+_AGES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What a step reads, in order of priority, and where markers go on from each input."""
+
+    lanes: Sequence[str]
+    forward: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    broadcast: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+class Batch:
+    """Messages that were read together: all of them by partition, the records among them, and the markers."""
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+        self.begun = time.time()
+        self.records: list[Message] = []
+        self.markers: list[tuple[Message, Passed]] = []
+        self.places: defaultdict[Place, list[Message]] = defaultdict(list)
+        for message in messages:
+            self.places[message.place].append(message)
+            passed = _marker(message) if MARKER in message.headers else None
+            if passed:
+                self.markers.append((message, passed))
+            else:
+                self.records.append(message)
+
+    def __len__(self) -> int:
+        return len(self.messages)
+
+    def next_offsets(self) -> dict[Place, int]:
+        """Where each partition goes on after this batch."""
+        return {place: messages[-1].offset + 1 for place, messages in self.places.items()}
+
+
+class Report:
+    """What a batch writes beside the step's own outputs (dead letters, markers, a summary), and its figures."""
+
+    def __init__(self, name: str, settings: RuntimeSettings, step: Step, route: Route, tracer: Tracer) -> None:
+        self._name = name
+        self._settings = settings
+        self._step = step
+        self._route = route
+        self._tracer = tracer
+
+    def complete(self, batch: Batch, outputs: Outputs) -> list[tuple[Message, Emit]]:
+        """All that the batch writes, in order: outputs with their traces, dead letters, markers, the summary."""
+        emits = [(cause, self._traced(cause, emit, batch.begun)) for cause, emit in outputs.emits]
+        emits += [(cause, self._dead_letter(cause, why, batch.begun)) for cause, why in outputs.dead]
+        emits += [(marker, emit) for marker, _ in batch.markers for emit in self._forwarded(marker)]
+        summary = msgspec.msgpack.encode(self._summary(batch, outputs))
+        key = f"{self._name}-{self._settings.slot}".encode()
+        return [*emits, (batch.messages[0], Emit(SUMMARIES, key, summary))]
+
+    def account(self, batch: Batch, outputs: Outputs, written: int) -> None:
+        """Count a batch that is committed."""
+        now = int(time.time() * 1000)
+        for place, messages in batch.places.items():
+            telemetry.MESSAGES_READ.labels(self._name, self.plain(place.topic)).inc(len(messages))
+        telemetry.MESSAGES_WRITTEN.labels(self._name).inc(written)
+        for (source, verdict), count in outputs.counts.items():
+            telemetry.RECORDS.labels(self._name, source, verdict).inc(count)
+        for _, why in outputs.dead:
+            telemetry.DEAD_LETTERS.labels(self._name, why.reason).inc()
+        # quantiles need no more than a sample
+        for one in batch.records[:: len(batch.records) // _AGES + 1]:
+            source, accepted = self._origin(one)
+            if accepted:
+                telemetry.AGE_SECONDS.labels(self._name, source).observe((now - accepted) / 1000)
+        contexts = (telemetry.read_traceparent(one.headers.get(TRACEPARENT)) for one in batch.records)
+        links = [Link(context) for context in islice(contexts, _LINKS) if context]
+        began = int(batch.begun * 1e9)
+        self._tracer.start_span(
+            f"{self._name} batch", links=links, start_time=began, attributes={"messages": len(batch)}
+        ).end()
+        telemetry.BATCH_SECONDS.labels(self._name).observe(time.time() - batch.begun)
+
+    def plain(self, topic: str) -> str:
+        """A topic's name without the deployment's prefix."""
+        return topic.removeprefix(self._settings.topic_prefix)
+
+    def _traced(self, cause: Message, emit: Emit, begun: float) -> Emit:
+        traceparent = cause.headers.get(TRACEPARENT)
+        if emit.trace == "none" or not traceparent or traceparent.endswith(b"-00"):
+            return emit
+        context = telemetry.read_traceparent(traceparent)
+        if context is None or not context.trace_flags.sampled:
+            return emit
+        mine = telemetry.record_span(self._tracer, f"{self._name} record", context, begun)
+        if emit.trace == "fresh":
+            mine = telemetry.record_span(self._tracer, f"{self._name} view", mine, begun, fresh=True)
+        emit.headers = {**emit.headers, TRACEPARENT: telemetry.write_traceparent(mine).encode()}
+        return emit
+
+    def _dead_letter(self, cause: Message, why: InvalidMessage, begun: float) -> Emit:
+        context = telemetry.read_traceparent(cause.headers.get(TRACEPARENT))
+        telemetry.record_span(self._tracer, f"{self._name} dead letter", context, begun, error=why.reason)
+        plain = self.plain(cause.topic)
+        coordinates = {
+            "dlq_step": self._name,
+            "dlq_reason": why.reason,
+            "dlq_detail": why.detail,
+            "dlq_topic": plain,
+            "dlq_partition": str(cause.partition),
+            "dlq_offset": str(cause.offset),
+            "dlq_timestamp": str(cause.timestamp),
+        }
+        headers = {**cause.headers, **{name: text.encode() for name, text in coordinates.items()}}
+        return Emit(plain.removesuffix(BACKFILL) + DEAD_LETTERS, cause.key, cause.value or None, headers)
+
+    def _forwarded(self, marker: Message) -> Iterator[Emit]:
+        topic = self.plain(marker.topic)
+        headers = dict(marker.headers)
+        for target in self._route.forward.get(topic, ()):
+            yield Emit(target, None, b"", headers, marker.partition, "none")
+        for target in self._route.broadcast.get(topic, ()):
+            for partition in range(self._settings.hot_partitions):
+                yield Emit(target, None, b"", headers, partition, "none")
+
+    def _summary(self, batch: Batch, outputs: Outputs) -> FlowSummary:
+        counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for (source, verdict), count in outputs.counts.items():
+            counts[source][verdict] = count
+        for cause, why in outputs.dead:
+            of_source = counts[self._origin(cause)[0]]
+            of_source[f"dead_lettered:{why.reason}"] = of_source.get(f"dead_lettered:{why.reason}", 0) + 1
+        return FlowSummary(
+            self._name,
+            self._settings.slot,
+            int(time.time() * 1000),
+            tuple(
+                (self.plain(place.topic), place.partition, messages[0].offset, messages[-1].offset + 1)
+                for place, messages in batch.places.items()
+            ),
+            dict(counts),
+            tuple(self._passed(passed) for _, passed in batch.markers),
+            round(time.time() - batch.begun, 4),
+        )
+
+    def _passed(self, passed: Passed) -> Passed:
+        return msgspec.structs.replace(passed, topic=self.plain(passed.topic))
+
+    def _origin(self, message: Message) -> tuple[str, int]:
+        """The step's word on where a message is from, even if the step cannot read the message."""
+        try:
+            return self._step.origin(message)
+        except Exception:
+            return "", 0
+
+
+def _marker(message: Message) -> Passed | None:
+    """What a marker says; None if it is garbled, and so a record like any other to the step, which refuses it."""
+    try:
+        name, origin = message.headers[MARKER].decode(), int(message.headers[ORIGIN])
+    except (KeyError, ValueError):
+        return None
+    return Passed(name, message.topic, message.partition, origin)
+
+
+def by_place(emits: Iterable[tuple[Message, Emit]]) -> Mapping[Place, list[Emit]]:
+    """Outputs by the partition of their cause."""
+    found: defaultdict[Place, list[Emit]] = defaultdict(list)
+    for cause, emit in emits:
+        found[cause.place].append(emit)
+    return found

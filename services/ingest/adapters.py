@@ -1,0 +1,356 @@
+"""What ingest needs from outside: keys, producers' tokens, the broker both ways, traces, metrics."""
+
+from __future__ import annotations
+
+import logging
+import random
+import secrets
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import Future
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any, Final, Protocol
+
+import msgspec
+import yaml
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from opentelemetry.trace import Tracer
+from prometheus_client import Counter, Gauge, Histogram
+
+from runtime.http import Bearers
+from runtime.kafka import consumer_config, producer_config
+from runtime.keys import KeyStore, KeyUnavailable
+from runtime.messages import MARKER, ORIGIN, SUMMARIES, Emit, FlowSummary
+from runtime.sealing import Sealer
+from runtime.settings import RuntimeSettings
+from runtime.telemetry import read_traceparent, record_span, write_traceparent
+from services.ingest.domain.flow import Flow, Lane, topic
+from services.ingest.domain.identity import Tokeniser
+from services.ingest.handlers import RECEIVED, Ids, Intake, Trace
+
+log = logging.getLogger("estuaire.ingest")
+
+# Events acknowledged, by source.
+ACCEPTED: Final = Counter("estuaire_ingest_events_accepted", "Events acknowledged.", ["source"])
+# Events refused, by source and reason.
+REJECTED: Final = Counter("estuaire_ingest_events_rejected", "Events refused.", ["source", "reason"])
+# Values that no allow-list names, removed from accepted records.
+REMOVED: Final = Counter("estuaire_ingest_values_removed", "Values removed from accepted records.", ["source"])
+# Seconds from a request's first byte to its answer.
+REQUEST_SECONDS: Final = Histogram(
+    "estuaire_ingest_request_seconds",
+    "Seconds from a request's first byte to its answer.",
+    ["route"],
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
+)
+# Sources that have to wait because too much of theirs ends as dead letters.
+SOURCES_THROTTLED: Final = Gauge("estuaire_ingest_sources_throttled", "Sources that have to wait.")
+
+
+def intake_from(keys: KeyStore, trace: Trace, remember: int) -> Intake:
+    """The intake with its keys. Raises KeyUnavailable."""
+    try:
+        tokeniser = Tokeniser(keys.secret("level-1"), remember)
+    except ValueError as gap:
+        raise KeyUnavailable(f"key level-1: {gap}") from None
+    return Intake(
+        tokeniser=tokeniser,
+        ids=Ids(_for_good(keys, "event-id"), _for_good(keys, "digest")),
+        to_pseudonym=Sealer(keys.public("pseudonym-public")),
+        to_access=Sealer(keys.public("access-public")),
+        trace=trace,
+    )
+
+
+def _for_good(keys: KeyStore, name: str) -> bytes:
+    versions = keys.secret(name)
+    if len(versions) != 1:
+        raise KeyUnavailable(f"key {name} has {len(versions)} versions, but it names records for good: keep its first")
+    return next(iter(versions.values()))
+
+
+def tracing(tracer: Tracer, ratio: float) -> Trace:
+    """Traces of records: a producer's sampled one goes on; of the others, this share begins one."""
+
+    def begin(stated: str | None, begun: float) -> str:
+        parent = read_traceparent(stated)
+        if parent is not None and not parent.trace_flags.sampled:
+            parent = None
+        if parent is None and random.random() >= ratio:  # noqa: S311 - sampling, no secret
+            return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
+        return write_traceparent(record_span(tracer, "ingest record", parent, begun))
+
+    return begin
+
+
+class ProducersFile:
+    """Who holds which bearer token, from a YAML file that is read again when it changes."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises ValueError, in one line, when the file cannot be read."""
+        self._path = path
+        self._stamp = self._look()
+        self._bearers = self._read()
+
+    def source(self, authorization: str | None) -> str:
+        """The source of an `Authorization: Bearer` header. Raises a 401 problem."""
+        if (stamp := self._look()) != self._stamp:
+            try:
+                self._bearers = self._read()
+                self._stamp = stamp
+            except ValueError as error:
+                log.error("the producers stay as they were: %s", error)
+        return self._bearers.name(authorization)
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            stat = self._path.stat()
+        except OSError:
+            return None
+        return stat.st_mtime_ns, stat.st_size
+
+    def _read(self) -> Bearers:
+        try:
+            listed = yaml.safe_load(self._path.read_text())["producers"]
+            return Bearers({str(one["token_sha256"]).lower(): str(one["source"]) for one in listed})
+        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+            raise ValueError(
+                f"{self._path} is not a list of producers, each with its source and token_sha256"
+            ) from None
+
+
+class NotKept(Exception):
+    """The broker has not confirmed that it has these messages."""
+
+
+class QueueFull(Exception):
+    """The broker does not keep up: nothing more fits in front of it."""
+
+
+class Outbox(Protocol):
+    """Where messages go."""
+
+    def has_room(self) -> bool:
+        """Whether there is place in front of the broker."""
+
+    def send(self, emits: Sequence[Emit]) -> Future[None]:
+        """Done when all in-sync replicas have all of the messages, or NotKept. Raises QueueFull, NotKept."""
+
+
+class _Delivery:
+    """The acknowledgements of one call, counted down by the poll thread."""
+
+    __slots__ = ("_failed", "_left", "future")
+
+    def __init__(self, count: int) -> None:
+        self.future: Future[None] = Future()
+        self.future.set_running_or_notify_cancel()  # whoever waits may give up, and that does not cancel it
+        self._left = count
+        self._failed = False
+        if not count:
+            self.future.set_result(None)
+
+    def report(self, error: KafkaError | None, _message: object) -> None:
+        self._failed = self._failed or error is not None
+        self._left -= 1
+        if not self._left:
+            if self._failed:
+                self.future.set_exception(NotKept())
+            else:
+                self.future.set_result(None)
+
+
+class KafkaOutbox:
+    """An idempotent producer, acknowledged by all in-sync replicas. Its worker thread hands out the confirmations."""
+
+    ENOUGH: Final = 60_000
+    """Messages in front of the broker beyond which no request is begun (the client takes 100,000)."""
+
+    def __init__(self, settings: RuntimeSettings) -> None:
+        self._settings = settings
+        self._stop = Event()
+        self._reached: str | None = "waiting for the broker"
+        self._broken = False
+        self._producer = self._new()
+
+    def readiness(self) -> str | None:
+        """None when the broker has answered, otherwise why not."""
+        return self._reached
+
+    def has_room(self) -> bool:
+        """Whether there is place in front of the broker."""
+        return len(self._producer) < self.ENOUGH
+
+    def send(self, emits: Sequence[Emit]) -> Future[None]:
+        """Done when all in-sync replicas have all of the messages, or NotKept. Raises QueueFull, NotKept."""
+        delivery = _Delivery(len(emits))
+        producer, prefix = self._producer, self._settings.topic_prefix
+        for emit in emits:
+            options: dict[str, Any] = {"partition": emit.partition} if emit.partition >= 0 else {}
+            try:
+                producer.produce(
+                    prefix + emit.topic,
+                    emit.value,
+                    emit.key,
+                    headers=list(emit.headers.items()),
+                    on_delivery=delivery.report,
+                    **options,
+                )
+            except BufferError:
+                raise QueueFull from None
+            except KafkaException as error:
+                self._on_error(error.args[0])
+                raise NotKept from None
+        return delivery.future
+
+    def run(self) -> None:
+        """Hand out confirmations until asked to stop; a producer that cannot go on is made anew."""
+        while not self._stop.is_set():
+            self._producer.poll(0.1)
+            if self._broken:
+                self._broken = False
+                old, self._producer = self._producer, self._new()
+                old.purge()
+                old.poll(0)
+            if self._reached is not None:
+                self._reach()
+        self._producer.flush(5)
+
+    def stop(self) -> None:
+        """End, after what is under way is confirmed."""
+        self._stop.set()
+
+    def _new(self) -> Producer:
+        return Producer(producer_config(self._settings) | {"error_cb": self._on_error})
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal():
+            log.error("the producer is made anew: %s", error.name())
+            self._broken = True
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._reached = "waiting for the broker"
+
+    def _reach(self) -> None:
+        name = self._settings.topic_prefix + RECEIVED
+        try:
+            found = self._producer.list_topics(name, timeout=1).topics[name]
+        except KafkaException:
+            self._stop.wait(0.1)
+            return
+        there, wanted = len(found.partitions), self._settings.hot_partitions
+        if there == wanted:
+            self._reached = None
+            return
+        self._reached = (
+            f"{name} has {there} partitions, and ESTUAIRE_HOT_PARTITIONS is {wanted}: make them agree"
+            if there
+            else f"{name} is not there yet"
+        )
+        self._stop.wait(0.2)
+
+
+class Markers:
+    """Sends markers and forgets those that the broker did not take."""
+
+    def __init__(self, flow: Flow, outbox: Outbox, partitions: int) -> None:
+        self._watermarks = flow.watermarks
+        self._outbox = outbox
+        self._partitions = partitions
+
+    def ask(self, lane: Lane, through: int) -> None:
+        """See to it that a marker which answers for `through` is on its way, soon if not now."""
+        marker = self._watermarks.issue(lane, through, int(time.time() * 1000))
+        if marker is None:
+            return
+        emits = [
+            Emit(topic(RECEIVED, lane), None, b"", {MARKER: marker.encode(), ORIGIN: str(origin).encode()}, origin)
+            for origin in range(self._partitions)
+        ]
+        try:
+            self._outbox.send(emits).add_done_callback(lambda sent: self._settle(marker, sent))
+        except (QueueFull, NotKept):
+            self._watermarks.lost(marker)
+
+    def _settle(self, marker: str, sent: Future[None]) -> None:
+        if sent.exception() is not None:
+            self._watermarks.lost(marker)
+
+
+class SummariesReader:
+    """Tells `flow` what the steps report from now on. Assigned, not subscribed: every ingest reads all of it."""
+
+    def __init__(self, settings: RuntimeSettings, flow: Flow) -> None:
+        self._settings = settings
+        self._flow = flow
+        self._stop = Event()
+        self._assigned = False
+        self._decoder = msgspec.msgpack.Decoder(FlowSummary)
+
+    def readiness(self) -> str | None:
+        """None when reading, otherwise why not."""
+        return None if self._assigned else f"waiting for {self._settings.topic_prefix}{SUMMARIES}"
+
+    def run(self) -> None:
+        """Read until asked to stop."""
+        group = f"{self._settings.topic_prefix}ingest-summaries"
+        consumer = Consumer(consumer_config(self._settings, group) | {"auto.offset.reset": "latest"})
+        try:
+            while not self._stop.is_set():
+                if not self._assigned:
+                    self._assign(consumer)
+                    continue
+                self._tell(one.value() or b"" for one in consumer.consume(500, 0.2) if one.error() is None)
+        finally:
+            consumer.close()
+
+    def stop(self) -> None:
+        """End soon."""
+        self._stop.set()
+
+    def _assign(self, consumer: Consumer) -> None:
+        """From the current end, found before any marker is sent: what comes after it is read."""
+        name = self._settings.topic_prefix + SUMMARIES
+        try:
+            partitions = [
+                TopicPartition(name, one) for one in consumer.list_topics(name, timeout=2).topics[name].partitions
+            ]
+            for one in partitions:
+                one.offset = consumer.get_watermark_offsets(one, timeout=2)[1]
+            consumer.assign(partitions)
+            self._assigned = bool(partitions)
+        except (KafkaException, TypeError):  # get_watermark_offsets gives None when there is no answer in time
+            pass
+        if not self._assigned:
+            self._stop.wait(0.2)
+
+    def _tell(self, values: Iterable[bytes]) -> None:
+        now = time.monotonic()
+        for value in values:
+            try:
+                self._flow.seen(self._decoder.decode(value), now)
+            except msgspec.MsgspecError:
+                log.error("a message of flow-summaries is not one")
+        SOURCES_THROTTLED.set(self._flow.throttle.waiting(now))
+
+
+class Budget:
+    """The bytes of bodies held at one time."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held = 0
+        self._lock = Lock()
+
+    def take(self, count: int) -> bool:
+        """Whether there is place for so many more; they are held from then on."""
+        with self._lock:
+            if self._held + count > self._most:
+                return False
+            self._held += count
+            return True
+
+    def give_back(self, count: int) -> None:
+        """They are no longer held."""
+        with self._lock:
+            self._held -= count

@@ -1,0 +1,250 @@
+"""An event's bytes in, a message of records-received out. Pure but for the seals' randomness."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import time as clock
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+from pydantic import ValidationError
+
+from contracts.events import RECORD_TYPES, Event
+from contracts.messages import Content, Headers, RecordReceived, associated, encode
+from runtime.messages import Emit
+from runtime.telemetry import where
+from services.ingest.domain import batches, content, fhir, refusals
+from services.ingest.domain.batches import Element
+from services.ingest.domain.flow import Lane, topic
+from services.ingest.domain.identity import InvalidIdentity, Tokeniser, demographics
+from services.ingest.domain.refusals import Refusal, Refused
+
+log = logging.getLogger("estuaire.ingest")
+
+RECEIVED: Final = "records-received"
+LARGEST: Final = 900_000
+"""Bytes of a message; the broker takes no batch of more than a megabyte."""
+
+Trace = Callable[[str | None, float], str]
+"""From the traceparent that a producer gave, if any, and the time (epoch seconds) at which the work on its record
+began, to the traceparent that the record travels under."""
+
+
+class Seal(Protocol):
+    """Seals to one recipient; `runtime.sealing.Sealer` is one."""
+
+    def seal(self, plaintext: bytes, associated: bytes) -> bytes: ...
+
+
+class Kept(NamedTuple):
+    """An event that is taken, if the broker takes the message."""
+
+    id: str
+    event_id: str
+    emit: Emit
+    removed: int
+
+
+@dataclass(slots=True)
+class Taken:
+    """What becomes of some elements of a request."""
+
+    kept: list[Kept] = field(default_factory=list)
+    rejected: list[tuple[int, Refusal]] = field(default_factory=list)
+
+
+class Document(NamedTuple):
+    """An event that is decoded already. `place` is its position in the request."""
+
+    place: int
+    event: dict[str, Any] | Refusal
+
+
+class Ids:
+    """The hub's own ids and digests. Both keys are for good: they do not change with secret 1."""
+
+    def __init__(self, event_id: bytes, digest: bytes) -> None:
+        self._event_id = event_id
+        self._digest = digest
+
+    def event_id(self, source: str, record_id: str) -> str:
+        """The hub's name of a record, as hex."""
+        return hmac.digest(self._event_id, f"{source}\0{record_id}".encode(), "sha256")[:16].hex()
+
+    def digest(self, kind: str, time: str | None, version: int | None, data: Any) -> str:
+        """The digest of a record's state, as hex; it does not depend on the order of names."""
+        said = [kind, time, data] if version is None else [kind, time, data, version]
+        return hmac.digest(self._digest, msgspec.json.encode(said, order="sorted"), "sha256")[:16].hex()
+
+
+class Intake:
+    """Takes events, one after another. For one thread."""
+
+    def __init__(self, tokeniser: Tokeniser, ids: Ids, to_pseudonym: Seal, to_access: Seal, trace: Trace) -> None:
+        self.ids = ids
+        self._tokeniser = tokeniser
+        self._key_version = str(tokeniser.version).encode()
+        self._to_pseudonym = to_pseudonym
+        self._to_access = to_access
+        self._trace = trace
+        self._json = msgspec.json.Decoder()
+
+    def take(self, elements: Sequence[Element | Document], source: str, lane: Lane, now: datetime | None) -> Taken:
+        """Messages for the good ones, reasons for the bad ones. `now` is the time that was given to what has none."""
+        taken = Taken()
+        target = topic(RECEIVED, lane)
+        for element in elements:
+            try:
+                document = self._decoded(element.json) if isinstance(element, Element) else element.event
+                if isinstance(document, Refusal):
+                    raise Refused(document)
+                taken.kept.append(self._keep(document, source, target, now))
+            except Refused as refused:
+                taken.rejected.append((element.place, refused.refusal))
+            except RecursionError:
+                taken.rejected.append((element.place, refusals.TOO_DEEP))
+            except Exception as error:
+                log.error("an event cannot be read: %s", where(error))
+                taken.rejected.append((element.place, refusals.INTERNAL))
+        return taken
+
+    def documents(self, body: bytes, source: str, now: datetime) -> tuple[list[Document], dict[str, int]]:
+        """The events of a FHIR document, and what it has besides. Raises BadBody."""
+        try:
+            document = self._json.decode(body)
+        except RecursionError:
+            raise batches.BadBody("the document is nested too deeply") from None
+        except (msgspec.MsgspecError, ValueError):
+            raise batches.BadBody(
+                "the document is not JSON (RFC 8259) in UTF-8, or has a number out of range"
+            ) from None
+        found = fhir.events_of(document, source, now)
+        suspect = b"\\u0000" in body
+        documents = []
+        for place, event in zip(_places(document, found.events), found.events, strict=True):
+            if not isinstance(event, dict):
+                documents.append(Document(place, Refusal(*event)))
+            elif suspect and batches.has_nul(event):
+                documents.append(Document(place, refusals.NUL_BYTE))
+            else:
+                documents.append(Document(place, event))
+        return documents, found.not_taken
+
+    def _decoded(self, raw: bytes) -> dict[str, Any]:
+        if b"\0" in raw:
+            raise Refused(refusals.NUL_BYTE)
+        try:
+            document = self._json.decode(raw)
+        except msgspec.ValidationError:  # the one thing that an untyped decoder finds invalid
+            raise Refused(refusals.NUMBER_OUT_OF_RANGE) from None
+        except (msgspec.MsgspecError, ValueError):
+            raise Refused(refusals.NOT_JSON) from None
+        if b"\\u0000" in raw and batches.has_nul(document):
+            raise Refused(refusals.NUL_BYTE)
+        if not isinstance(document, dict):
+            raise Refused(refusals.NOT_AN_OBJECT)
+        return document
+
+    def _keep(self, document: dict[str, Any], source: str, target: str, now: datetime | None) -> Kept:
+        begun = clock()
+        event, time = _validated(document)
+        if event.source != source:
+            raise Refused(refusals.SOURCE_NOT_YOURS)
+        record, removed = _stripped(event)
+        event_id = self.ids.event_id(source, event.id)
+        try:
+            block = self._tokeniser.block(source, event.data.identity, event_id)
+        except InvalidIdentity as invalid:
+            raise Refused(Refusal(invalid.reason, invalid.detail)) from None
+        if event.correction:
+            block = msgspec.structs.replace(block, correction=True)
+        # A time that was given on arrival says nothing: sent again, the record is still the same.
+        stated = None if event.time == now else time
+        digest = self.ids.digest(event.type, stated, event.version, document.get("data"))
+        deceased = record.get("date") if event.record_type == "death.v1" else None
+        body = Content(event.record_type, time, 1, record, demographics(event.data.identity, deceased))
+        bound = associated(event_id, event.type, source, digest)
+        received = RecordReceived(
+            self._to_pseudonym.seal(encode(block), bound), self._to_access.seal(encode(body), bound)
+        )
+        value = encode(received)
+        if len(value) > LARGEST:
+            raise Refused(refusals.TOO_LARGE)
+        headers = {
+            Headers.EVENT_ID: event_id.encode(),
+            Headers.SOURCE: source.encode(),
+            Headers.TYPE: event.type.encode(),
+            Headers.DIGEST: digest.encode(),
+            Headers.REVISION: str(event.version or 0).encode(),
+            Headers.TRACEPARENT: self._trace(event.traceparent, begun).encode(),
+            Headers.KEY_VERSION: self._key_version,
+        }
+        return Kept(event.id, event_id, Emit(target, event_id.encode(), value, headers), removed)
+
+
+def _validated(document: dict[str, Any]) -> tuple[Event, str]:
+    """The event, and its time in UTC as RFC 3339."""
+    kind = document.get("type")
+    if isinstance(kind, str) and kind.removesuffix(".deleted") not in RECORD_TYPES:
+        raise Refused(refusals.UNKNOWN_TYPE)
+    stated = document.get("time")
+    if stated is not None and not (isinstance(stated, str) and stated[4:5] == "-"):  # pydantic takes numbers, too
+        raise Refused(refusals.BAD_TIME)
+    try:
+        event = Event.model_validate(document)
+        return event, event.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except ValidationError as error:
+        raise Refused(refusals.from_validation(error)) from None
+    except OverflowError:
+        raise Refused(refusals.BAD_TIME) from None
+
+
+def _stripped(event: Event) -> tuple[dict[str, Any], int]:
+    """The record as it may be kept; a retraction and an identity have none."""
+    record = event.data.record
+    if event.deleted or (event.record_type == "identity.v1" and not record):
+        return {}, 0
+    if event.record_type == "identity.v1":
+        raise Refused(refusals.NO_RECORD_TAKEN)
+    try:
+        return content.strip(event.record_type, record or {})
+    except content.InvalidRecord as invalid:
+        raise Refused(refusals.invalid_record(invalid.path, invalid.expected)) from None
+
+
+def _places(document: Any, events: Sequence[dict[str, Any] | fhir.Refusal]) -> list[int]:
+    """The position in the bundle of each event, which come in the order of their resources."""
+    entries = document.get("entry") if isinstance(document, dict) else None
+    if not isinstance(entries, list) or len(entries) == len(events):
+        return list(range(len(events)))
+    names = [_name(entry) for entry in entries]
+    places: list[int] = []
+    at = 0
+    for event in events:
+        if isinstance(event, dict):
+            at = next((place for place in range(at, len(names)) if names[place] == event["id"]), at)
+        elif event.detail.startswith("entry["):
+            at = int(event.detail[len("entry[") : event.detail.index("]")])
+        places.append(at)
+        at += 1
+    return places
+
+
+def _name(entry: Any) -> str | None:
+    """What an entry's event is called: <type>/<id>, of the resource or of what the request deletes."""
+    if not isinstance(entry, dict):
+        return None
+    resource, request = entry.get("resource"), entry.get("request")
+    if isinstance(resource, dict):
+        return f"{resource.get('resourceType')}/{resource.get('id')}"
+    return str(request.get("url")) if isinstance(request, dict) else None
+
+
+def tally(rejected: Sequence[tuple[int, Refusal]]) -> Counter[str]:
+    """How many were refused, by reason."""
+    return Counter(refusal.reason for _, refusal in rejected)

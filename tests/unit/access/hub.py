@@ -1,0 +1,199 @@
+"""A small hub around the step: makes its messages, runs its batches, reads its views. For unit and integration tests."""
+
+from __future__ import annotations
+
+import datetime as dt
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from contracts import messages
+from contracts.events import ViewEvent
+from contracts.messages import (
+    Content,
+    Demographics,
+    PatientLink,
+    PermitClosed,
+    PermitGranted,
+    PermitKeyWrapped,
+    RecordLinked,
+    associated,
+    permit_associated,
+)
+from contracts.permits import Permit, permit_from
+from estuaire.subscriber import View
+from runtime.messages import Emit, Message, Outputs
+from runtime.sealing import Opener, Sealer
+from services.access.adapters import History, Vault
+from services.access.handlers import LINKED, LINKS, PERMITS, Access
+
+SOURCE = "urn:estuaire:producer:chu-test"
+PARTITIONS = 2
+
+
+def permit(name: str = "cardio", **clauses: Any) -> Permit:
+    """A permit that releases stays, diagnoses and a few demographics of everybody."""
+    return permit_from(
+        {
+            "id": name,
+            "title": "A test",
+            "purpose": "To test.",
+            "sources": ["*"],
+            "types": ["hospital-stay.v1", "diagnosis.v1"],
+            "fields": {"hospital-stay.v1": ["entry", "principal_diagnosis"], "diagnosis.v1": ["*"]},
+            "demographics": ["sex", "birth_year", "department"],
+            "expires": "2099-12-31",
+            "subscribers": ["team"],
+        }
+        | clauses
+    )
+
+
+def event_id(name: str) -> str:
+    """The hub's id of a record that tests know by a name."""
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def subject_id(name: str) -> bytes:
+    """A subject that tests know by a name."""
+    return hashlib.md5(name.encode()).digest()
+
+
+class Hub:
+    """Messages in, the step's outputs collected by topic, each view followed by the reference subscriber."""
+
+    def __init__(self, history: History, vault: Vault, transaction: Any = nullcontext, **options: Any) -> None:
+        self.private = X25519PrivateKey.generate()
+        self.sealer = Sealer(self.private.public_key())
+        self.created: list[str] = []
+        self.now = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
+        self._transaction: Any = transaction
+        self.step = Access(
+            history=history,
+            vault=vault,
+            opener=Opener([self.private]),
+            create_view=self.created.append,
+            partitions=PARTITIONS,
+            clock=lambda: self.now,
+            **options,
+        )
+        self.emitted: list[Emit] = []
+        self.views: defaultdict[str, View] = defaultdict(View)
+        self.sequences: dict[tuple[str, str], int] = {}
+        self.outputs = Outputs()
+        self._offset = 0
+
+    # messages
+
+    def record(
+        self,
+        name: str,
+        subject: str,
+        patient: str,
+        record: Mapping[str, Any] | None = None,
+        *,
+        kind: str = "diagnosis.v1",
+        revision: int = 1,
+        time: str = "2026-03-01T10:00:00Z",
+        source: str = SOURCE,
+        deleted: bool = False,
+        **demographics: Any,
+    ) -> Message:
+        """A records-linked message."""
+        full = kind + (".deleted" if deleted else "")
+        content = Content(full, time, 1, dict(record or {}), Demographics(**demographics))
+        bound = associated(event_id(name), full, source, "digest")
+        value = RecordLinked(subject_id(subject), self.sealer.seal(messages.encode(content), bound))
+        headers = {
+            "ce_id": event_id(name),
+            "ce_type": full,
+            "ce_source": source,
+            "digest": "digest",
+            "revision": messages.revision("0", 1_700_000_000_000 + revision, revision),
+            "patient_id": patient,
+        }
+        encoded = {key: text.encode() for key, text in headers.items()}
+        return self.message(LINKED, event_id(name), messages.encode(value), encoded)
+
+    def link(self, link: PatientLink) -> Message:
+        """A patient-links message."""
+        return self.message(LINKS, "patient", messages.encode(link))
+
+    def granted(self, one: Permit) -> Message:
+        """A permit granted."""
+        return self.message(PERMITS, one.id, messages.encode(PermitGranted(one.id, one.definition(), "now")))
+
+    def key(self, name: str, key: bytes | None = None) -> Message:
+        """A permit's key, as pseudonym wraps it."""
+        sealed = self.sealer.seal(key or hashlib.sha256(name.encode()).digest(), permit_associated(name))
+        return self.message(PERMITS, f"{name}#key", messages.encode(PermitKeyWrapped(name, sealed)))
+
+    def closed(self, name: str) -> Message:
+        """A permit closed."""
+        return self.message(PERMITS, name, messages.encode(PermitClosed(name, "a test")))
+
+    def message(self, topic: str, key: str, value: bytes, headers: Mapping[str, bytes] | None = None) -> Message:
+        """A message of the next offset."""
+        self._offset += 1
+        return Message(topic, 0, self._offset, 0, key.encode(), value, dict(headers or {}))
+
+    # runs
+
+    def run(self, *batch: Message) -> Outputs:
+        """One batch, and what it sends to `permits` after it, until nothing more comes."""
+        first = outputs = self._handle(batch)
+        while orders := [emit for _, emit in outputs.emits if emit.topic == PERMITS]:
+            outputs = self._handle([self.message(PERMITS, (one.key or b"").decode(), one.value or b"") for one in orders])
+        return first
+
+    def _handle(self, batch: Sequence[Message]) -> Outputs:
+        transaction: AbstractContextManager[None] = self._transaction()
+        with transaction:
+            outputs = self.step.handle(batch)
+        self.outputs = outputs
+        for _, emit in outputs.emits:
+            self.emitted.append(emit)
+            if emit.topic.startswith("view-"):
+                self._follow(emit)
+        return outputs
+
+    def _follow(self, emit: Emit) -> None:
+        event = ViewEvent.model_validate_json(emit.value or b"")
+        assert emit.key == event.id.encode()
+        assert emit.trace == "fresh"
+        assert set(emit.headers) == {"content-type"}
+        subject = event.subject or ""
+        assert emit.partition == int(subject[:8], 16) % PARTITIONS
+        place = (emit.topic, subject)
+        assert event.sequence > self.sequences.get(place, 0), "a patient's sequence increases strictly"
+        self.sequences[place] = event.sequence
+        self.views[emit.topic.removeprefix("view-")].apply(event, emit.partition)
+
+    def opened(self, *permits: Permit) -> None:
+        """Grant permits and give them their keys."""
+        self.run(*(self.granted(one) for one in permits))
+        self.run(*(self.key(one.id) for one in permits))
+
+    def events(self, name: str = "cardio") -> list[ViewEvent]:
+        """Every message of a view so far."""
+        return [
+            ViewEvent.model_validate_json(one.value or b"") for one in self.emitted if one.topic == f"view-{name}"
+        ]
+
+    def shape(self, name: str = "cardio") -> list[list[str]]:
+        """What a view holds now: for each patient its records by what their bodies say, sorted."""
+        return sorted(
+            sorted(json.dumps(event.data["record"], sort_keys=True) for event in timeline)
+            for timeline in self.views[name].timelines().values()
+        )
+
+
+def bodies(*codes: str) -> list[str]:
+    """The shape of a timeline of diagnoses with these codes."""
+    return sorted(msgspec.json.encode({"code": code}).decode().replace(":", ": ") for code in codes)
