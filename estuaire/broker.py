@@ -238,9 +238,9 @@ def find_jars(report: Report) -> Path:
     """The folder of Kafka's jars in the user's cache, downloaded once, whole or not at all. Raises StartError."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "estuaire"
     folder = cache / f"kafka-{version()}"
-    if folder.is_dir():
-        return folder
     try:
+        if folder.is_dir():
+            return folder
         with Lock(cache / f"kafka-{version()}.lock") as lock:
             if not lock.take():
                 report("another start is downloading Kafka; waiting for it")

@@ -17,13 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from contracts.permits import PermitError, read_permit
 from estuaire import demo as demonstration
 from estuaire import link as linking
 from estuaire import topics
-from estuaire.broker import StartError
 from estuaire.files import FileSender, Sent, files_of
 from estuaire.keyring import OFFICER, OPERATOR, Keyring
 from estuaire.platform import Platform, home_folder
+from estuaire.process import StartError
 from estuaire.producer import Producer, SendError
 from estuaire.subscriber import Subscriber
 from runtime.settings import RuntimeSettings
@@ -51,7 +52,7 @@ def main() -> None:
     """Run a command; what goes wrong is one line on standard error and exit code 1."""
     try:
         app()
-    except (StartError, SendError, topics.TopicError, linking.LinkError) as error:
+    except (StartError, SendError, topics.TopicError, linking.LinkError, PermitError) as error:
         err.print(f"[red]error[/red]: {error}", soft_wrap=True)
         sys.exit(1)
     except httpx.TransportError as error:
@@ -219,7 +220,7 @@ def subscribe(
 def permit_grant(file: Path, access: AccessUrl = ACCESS, token: Token = None) -> None:
     """Grant the permit that FILE (YAML or JSON) describes."""
     keyring = Keyring(home_folder())
-    permit = demonstration.read_permit(file.read_text())
+    permit = read_permit(file.read_text())
     keyring.ensure("subscribers", permit.subscribers)
     body = permit.model_dump(mode="json", by_alias=True)
     _officer("POST", f"{access}/v1/permits/{permit.id}/grant", keyring, token, body)

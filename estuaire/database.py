@@ -281,6 +281,9 @@ def _account(data: Path) -> tuple[int | None, int | None]:
 def _check_given(url: str) -> dict[str, Any]:
     try:
         admin = conninfo_to_dict(url)
+    except psycopg.ProgrammingError:  # which repeats the text, and so the password
+        raise StartError("DATABASE_URL is not of the form postgresql://user:password@host:port/database") from None
+    try:
         with psycopg.connect(url, connect_timeout=GIVEN_SECONDS) as connection:
             version = connection.info.server_version // 10_000
     except psycopg.Error as error:

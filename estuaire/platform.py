@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -17,16 +14,15 @@ from pathlib import Path
 import httpx
 
 from contracts.registry import topics_to_create
-from estuaire.broker import StartError, start_broker
+from estuaire.broker import start_broker
 from estuaire.database import start_database
 from estuaire.keyring import Keyring
+from estuaire.process import Child, Report, StartError, is_free
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
 
 SERVICES = ("ingest", "access", "pseudonym", "linkage")
 """In the order of their ports, from the base port on."""
-
-Report = Callable[[str], None]
 
 
 def home_folder() -> Path:
@@ -42,53 +38,42 @@ class Service:
     url: str
     log: Path
     environment: Mapping[str, str]
-    process: subprocess.Popen[bytes] | None = field(default=None)
+    process: Child | None = field(default=None)
 
     def start(self) -> None:
         """Start the process; `wait` for it afterwards."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", f"services.{self.name}"],
-                env=dict(self.environment),
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
+        self.process = Child([sys.executable, "-m", f"services.{self.name}"], self.log, environment=self.environment)
 
     def wait(self, deadline: float) -> None:
         """Wait until the service says that it is ready. Raises StartError."""
         while time.monotonic() < deadline:
             if not self.running():
-                raise StartError(f"{self.name} ended while starting; see {self.log}: {_last_line(self.log)}")
+                raise StartError(f"{self.name} ended while starting; see {self.log}: {self.last_error()}")
             try:
                 if httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK:
                     return
             except httpx.TransportError:
                 pass
             time.sleep(0.05)
-        raise StartError(f"{self.name} is not ready in time; see {self.log}: {_last_line(self.log)}")
+        raise StartError(f"{self.name} is not ready in time; see {self.log}: {self.last_error()}")
 
     def running(self) -> bool:
         """Whether the process is there."""
-        return self.process is not None and self.process.poll() is None
+        return self.process is not None and self.process.running()
+
+    def last_error(self) -> str:
+        """The last line it has logged that speaks of an error."""
+        return self.process.last_error() if self.process else "it was never started"
 
     def kill(self) -> None:
         """End it at once, as a crash would."""
-        self._end(signal.SIGKILL)
+        if self.process:
+            self.process.kill()
 
     def stop(self) -> None:
         """Let it finish the batch at hand."""
-        self._end(signal.SIGTERM)
-
-    def _end(self, number: signal.Signals) -> None:
-        if self.process is None or self.process.poll() is not None:
-            return
-        self.process.send_signal(number)
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait(5)
+        if self.process:
+            self.process.stop()
 
 
 class Platform:
@@ -145,13 +130,14 @@ class Platform:
     def _start(self) -> None:
         (self.home / "logs").mkdir(parents=True, exist_ok=True)
         for offset, name in enumerate(SERVICES):
-            _require_free(self._port + offset, name)
+            if not is_free(self._port + offset):
+                port = self._port + offset
+                raise StartError(f"port {port} is in use, and {name} needs it: choose another base port with --port")
         self.keyring.prepare()
-        with ThreadPoolExecutor(2) as pool:
-            starting_broker = pool.submit(start_broker, self.home, report=self._report)
-            starting_database = pool.submit(start_database, self.home, report=self._report)
-            database = self._stack.enter_context(starting_database.result())
-            broker = self._stack.enter_context(starting_broker.result())
+        with ThreadPoolExecutor(1) as pool:
+            starting = pool.submit(lambda: self._stack.enter_context(start_broker(self.home, report=self._report)))
+            database = self._stack.enter_context(start_database(self.home, report=self._report))
+            broker = starting.result()
         self.bootstrap_servers = broker.bootstrap_servers
         create_topics(self.settings(), topics_to_create(self.settings().hot_partitions))
         for offset, name in enumerate(SERVICES):
@@ -184,19 +170,3 @@ _ROLES = {
     "linkage": ("operators",),
     "access": ("subscribers", "officers", "operators"),
 }
-
-
-def _require_free(port: int, name: str) -> None:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            raise StartError(
-                f"port {port} is in use, and {name} needs it: choose another base port with --port"
-            ) from None
-
-
-def _last_line(path: Path) -> str:
-    lines = path.read_text(errors="replace").strip().splitlines() if path.exists() else []
-    return lines[-1][-300:] if lines else "nothing was logged"

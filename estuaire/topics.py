@@ -50,7 +50,7 @@ def read(settings: RuntimeSettings, topic: str, *, follow: bool = False) -> Iter
 
 def describe(message: Message) -> dict[str, Any]:
     """A message for a person: coordinates, headers, and the decoded envelope (sealed bytes stay base64)."""
-    headers = {name: _text(value) for name, value in message.headers() or ()}
+    headers = {name: _text(value) for name, value in _headers(message).items()}
     return {
         "topic": message.topic(),
         "partition": message.partition(),
@@ -85,7 +85,7 @@ def replay(settings: RuntimeSettings, dead_letters: str, most: int) -> int:
             return 0
         producer.begin_transaction()
         for message in batch:
-            headers: dict[str, Any] = dict(message.headers() or ())
+            headers = _headers(message)
             topic = settings.topic_prefix + headers["dlq_topic"].decode()
             if Headers.REVISION in headers:
                 stated = headers[Headers.REVISION].decode()
@@ -125,6 +125,10 @@ def _value(topic: str, value: bytes | None, *, marker: bool) -> Any:
         return msgspec.to_builtins(msgspec.msgpack.decode(value, type=kind))
     except msgspec.MsgspecError:
         return _text(value)
+
+
+def _headers(message: Message) -> dict[str, Any]:
+    return dict(message.headers() or ())
 
 
 def _text(value: bytes | str | None) -> str | None:

@@ -1,8 +1,9 @@
 """The loop every step runs in: read a batch, transform it, write it, all of it exactly once in effect.
 
 Read-committed in, one transaction out with the input's offsets inside. A step with a store commits there first
-(see `runtime.database`); on any doubt about a Kafka transaction the producer is destroyed and made anew, and the
-loop goes back to what the broker has committed.
+(see `runtime.database`). On any doubt there is one way out: let go of the partitions, wait a little while still a
+member of the group, make the producer anew if a transaction was open, and settle on what is committed. The same way
+is taken when partitions are assigned, so nothing is done inside the consumer's callbacks.
 """
 
 from __future__ import annotations
@@ -11,40 +12,37 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
 from threading import Event
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
-from opentelemetry.trace import Link, Tracer
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Producer,
+    TopicPartition,
+)
+from confluent_kafka import Message as RawMessage
+from opentelemetry.trace import Tracer
 
 from runtime import telemetry
-from runtime.database import Place, Progress, ProgressMoved, Store
-from runtime.kafka import consumer_config, producer_config
-from runtime.messages import (
-    DEAD_LETTERS,
-    MARKER,
-    ORIGIN,
-    SUMMARIES,
-    TRACEPARENT,
-    Emit,
-    FlowSummary,
-    InvalidMessage,
-    Message,
-    Outputs,
-    Passed,
-    Reason,
-    RetryLater,
-    Step,
-)
+from runtime.batch import Batch, Report, Route, by_place
+from runtime.database import Progress, ProgressMoved, Store
+from runtime.kafka import LARGEST, consumer_config, producer_config
+from runtime.messages import Emit, InvalidMessage, Message, Outputs, Place, Reason, RetryLater, Step
 from runtime.settings import RuntimeSettings
+
+__all__ = ["Loop", "Route", "Stopped"]
 
 log = logging.getLogger("estuaire.loop")
 
 _TRIES = 3
 _PATIENCE = 30.0
+_SHORTEST, _LONGEST = 0.05, 5.0
+_FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.FENCED_INSTANCE_ID)
 
 
 class Stopped(Exception):
@@ -52,20 +50,24 @@ class Stopped(Exception):
 
 
 class _GoBack(Exception):
-    """Something is in doubt: drop the batch and go back to what is committed."""
+    """Something is in doubt: drop the batch and go back to what is committed, after `seconds` at least."""
+
+    def __init__(self, why: str, seconds: float = 0.0) -> None:
+        super().__init__(why)
+        self.seconds = seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """What a step reads, in order of priority, and where markers go on from each input."""
+class _Done(NamedTuple):
+    """A batch that is transformed, and stored if the step has a store, but not yet published."""
 
-    lanes: Sequence[str]
-    forward: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    broadcast: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    batch: Batch
+    outputs: Outputs
+    emits: list[Emit]
+    tallies: Mapping[Place, Tally]
 
 
 @dataclass(slots=True)
-class _Tally:
+class Tally:
     """A partition's recent dead letters of the hub's own making."""
 
     seen: int = 0
@@ -73,15 +75,17 @@ class _Tally:
     in_a_row: int = 0
 
     def too_many(self) -> bool:
-        return self.in_a_row >= 100 or (self.seen >= 1000 and self.ours > self.seen // 100)
+        """100 in a row, or past 1 % of at least 1,000."""
+        return self.in_a_row >= 100 or (self.seen >= 1000 and self.ours * 100 > self.seen)
 
-    def add(self, is_ours: bool) -> None:
+    def add(self, is_ours: bool, count: int = 1) -> None:
+        """Count messages; of more than 10,000 the older ones weigh half."""
         if self.seen >= 10_000:
             self.seen //= 2
             self.ours //= 2
-        self.seen += 1
-        self.ours += is_ours
-        self.in_a_row = self.in_a_row + 1 if is_ours else 0
+        self.seen += count
+        self.ours += count * is_ours
+        self.in_a_row = self.in_a_row + count if is_ours else 0
 
 
 class Loop:
@@ -97,22 +101,21 @@ class Loop:
         store: Store | None = None,
     ) -> None:
         self.name = name
-        self.ready = False
         self.stopped: dict[Place, str] = {}
         self._settings = settings
         self._step = step
-        self._route = route
         self._store = store
-        self._tracer = tracer
+        self._report = Report(name, settings, step, route, tracer)
         self._identity = f"{settings.topic_prefix}{name}-{settings.slot}"
-        self._priority = {settings.topic_prefix + lane: rank for rank, lane in enumerate(route.lanes)}
-        self._expected: dict[Place, int | None] = {}
-        self._pending: dict[Place, Progress] = {}
-        self._tallies: defaultdict[Place, _Tally] = defaultdict(_Tally)
+        self._ranks = {settings.topic_prefix + lane: rank for rank, lane in enumerate(route.lanes)}
+        self._tallies: defaultdict[Place, Tally] = defaultdict(Tally)
+        self._assigned: list[Place] | None = None
+        self._settled = False
+        self._next: dict[Place, int | None] = {}
         self._held: list[TopicPartition] = []
-        self._assignments = 0
+        self._trouble: str | None = "waiting for partitions"
         self._stop = Event()
-        self._producer: Producer
+        self._producer: Producer | None = None
         self._consumer: Consumer
 
     def stop(self) -> None:
@@ -121,78 +124,78 @@ class Loop:
 
     def readiness(self) -> str | None:
         """None when the loop is reading all of its partitions, otherwise why not."""
-        if self.stopped:
-            return "; ".join(
-                f"{place.topic}/{place.partition} is stopped: {why}" for place, why in self.stopped.items()
-            )
-        return None if self.ready else "waiting for partitions"
+        stopped = [f"{place.topic}/{place.partition} is stopped: {why}" for place, why in self.stopped.items()]
+        return "; ".join([self._trouble] if self._trouble else stopped) or None
 
     def run(self) -> None:
         """Read, transform, write, until asked to stop. Raises Stopped."""
-        settings = self._settings
-        group = settings.topic_prefix + self.name
-        self._consumer = Consumer(consumer_config(settings, group, self._identity))
-        self._patiently(self._new_producer)
-        self._consumer.subscribe(list(self._priority), on_assign=self._on_assign, on_revoke=self._on_revoke)
-        looked = 0.0
+        group = self._settings.topic_prefix + self.name
+        self._consumer = Consumer(consumer_config(self._settings, group, self._identity))
+        delay, looked = _SHORTEST, 0.0
         try:
+            self._consumer.subscribe(list(self._ranks), on_assign=self._on_assign, on_revoke=self._on_revoke)
             while not self._stop.is_set():
                 try:
-                    self._turn()
-                except (_GoBack, ProgressMoved) as doubt:
+                    self._settle()
+                    if self._turn():
+                        delay = _SHORTEST
+                except (_GoBack, ProgressMoved, RetryLater) as doubt:
                     log.warning("%s goes back to what is committed: %s", self.name, doubt)
-                    self._patiently(self._go_back)
+                    self._let_go(str(doubt))
+                    self._wait(max(delay, getattr(doubt, "seconds", 0.0)))
+                    delay = min(delay * 2, _LONGEST)
                 if time.monotonic() - looked > 2:
                     looked = time.monotonic()
                     self._measure_lag()
-        except Stopped:
-            if not self._stop.is_set():
-                raise
         except KafkaException as error:
             raise Stopped(f"{self.name}: {error.args[0].str()}") from None
         finally:
-            self.ready = False
+            self._trouble = "not running"
             self._consumer.close()
 
-    def _turn(self) -> None:
-        batch = self._read()
-        if self._pending:
-            self._publish_pending()
-        if not batch:
-            return
-        begun = time.time()
-        self._process(batch)
-        telemetry.BATCH_SECONDS.labels(self.name).observe(time.time() - begun)
+    def _turn(self) -> bool:
+        messages = self._read()
+        if messages:
+            self._process(messages, _TRIES)
+        return bool(messages)
 
     # reading
 
     def _read(self) -> list[Message]:
-        first = self._consumer.poll(0.2)
+        """The next batch: whatever is there, waiting a little for more; empty when the partitions change meanwhile."""
+        size = self._settings.batch_size
+        first = self._consumer.poll(0.02 if self._held else 0.2)
         if first is None:
             self._resume()
             return []
-        assignment = self._assignments
-        wanted = self._settings.batch_size
-        raw = [first, *self._consumer.consume(wanted - 1, self._settings.linger_seconds)] if wanted > 1 else [first]
-        batch = []
-        for one in raw:
-            error = one.error()
-            if error is None:
-                batch.append(_message(one))
-            elif error.fatal():
-                raise Stopped(f"{self.name}: {error.str()}")
-        if assignment != self._assignments:
-            raise _GoBack("the partitions changed within a batch")
-        self._give_way(batch, full=len(raw) >= wanted)
-        return batch
+        rest = self._consumer.consume(size - 1, self._settings.linger_seconds) if size > 1 else []
+        messages = [_message(one) for one in (first, *rest) if self._is_message(one)]
+        if not self._settled:
+            return []
+        self._give_way(Counter(self._ranks[one.topic] for one in messages))
+        return messages
 
-    def _give_way(self, batch: Sequence[Message], *, full: bool) -> None:
-        """While a lane fills whole batches, hold back the lanes below it."""
-        if not full or not batch:
+    def _is_message(self, polled: RawMessage) -> bool:
+        """Whether it is one. What else the consumer has to say is logged, or ends the loop."""
+        error = polled.error()
+        if error is None:
+            return True
+        if error.code() in _FENCED or (error.fatal() and "fenced" in error.str().lower()):
+            raise Stopped(f"{self.name}: another process runs as {self._identity}")
+        if error.fatal():
+            raise Stopped(f"{self.name}: {error.str()}")
+        log.warning("%s: %s", self.name, error.str())
+        if not self._settled:
+            self._trouble = f"waiting for partitions: {error.str()}"
+        return False
+
+    def _give_way(self, ranks: Mapping[int, int]) -> None:
+        """While a lane is busy, hold back the lanes below it."""
+        busy = busy_lane(ranks, self._settings.batch_size)
+        if busy is None:
             self._resume()
         elif not self._held:
-            highest = min(self._priority[one.topic] for one in batch)
-            self._held = [one for one in self._consumer.assignment() if self._priority[one.topic] > highest]
+            self._held = [one for one in self._consumer.assignment() if self._ranks[one.topic] > busy]
             self._consumer.pause(self._held)
 
     def _resume(self) -> None:
@@ -202,40 +205,60 @@ class Loop:
 
     # positions
 
-    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self._patiently(lambda: self._assign(consumer, partitions))
-        self.ready = True
+    def _on_assign(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
+        self._assigned = [Place(one.topic, one.partition) for one in partitions]
+        self._let_go("taking over partitions", consumer)
 
-    def _on_revoke(self, _consumer: Consumer, _partitions: list[TopicPartition]) -> None:
-        self.ready = False
-        self._forget()
+    def _on_revoke(self, consumer: Consumer, _partitions: Iterable[TopicPartition]) -> None:
+        self._assigned = None
+        self._let_go("waiting for partitions", consumer)
 
-    def _forget(self) -> None:
-        self._assignments += 1
-        self._expected.clear()
-        self._pending.clear()
+    def _let_go(self, why: str, consumer: Consumer | None = None) -> None:
+        """Read nothing more until settled again."""
+        self._settled = False
+        self._trouble = why
+        (consumer or self._consumer).assign([])
+
+    def _settle(self) -> None:
+        """Read on from where the broker is, or from where the store is if that is further on."""
+        if self._producer is None:
+            self._new_producer()
+        if self._settled or self._assigned is None:
+            return
+        self.stopped = {place: why for place, why in self.stopped.items() if place in self._assigned}
+        telemetry.PARTITIONS_STOPPED.labels(self.name).set(len(self.stopped))
+        places = [place for place in self._assigned if place not in self.stopped]
+        self._next = dict(self._committed(places))
+        if self._store:
+            self._catch_up(self._store.load(places))
+        starts = [TopicPartition(*place, OFFSET_BEGINNING if at is None else at) for place, at in self._next.items()]
+        self._consumer.assign(starts)
+        self._consumer.resume(starts)
         self._held = []
+        self._settled, self._trouble = True, None
 
-    def _assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Read on from the committed offsets, or further on where the store has already been."""
-        self._forget()
-        committed = consumer.committed(partitions, timeout=_PATIENCE) if partitions else []
-        places = [Place(one.topic, one.partition) for one in committed]
-        stored = self._store.load(places) if self._store else {}
-        starts = []
-        for place, one in zip(places, committed, strict=True):
-            at = one.offset if one.offset >= 0 else None
+    def _committed(self, places: Sequence[Place]) -> Iterable[tuple[Place, int | None]]:
+        """The broker's offsets; waits for the end of a transaction that another process left open (KIP-447)."""
+        wanted = [TopicPartition(*place) for place in places]
+        for one in self._insist(self._consumer.committed, wanted) if wanted else ():
+            if one.error is not None:
+                raise _GoBack(one.error.str())
+            yield Place(one.topic, one.partition), one.offset if one.offset >= 0 else None
+
+    def _catch_up(self, stored: Mapping[Place, Progress]) -> None:
+        """Publish what the store holds of a batch that never reached the broker, and go on from the store."""
+        pending = {}
+        for place, committed in self._next.items():
             progress = stored.get(place)
-            if self._store:
-                have = progress.next_offset if progress else None
-                if at is not None and (have or 0) < at:
-                    self._refuse_old_database(place, have or 0, at)
-                elif progress and progress.next_offset > (at or 0):
-                    self._pending[place] = progress
-                at = have
-            self._expected[place] = at
-            starts.append(TopicPartition(*place, OFFSET_BEGINNING if at is None else at))
-        consumer.assign([one for one in starts if Place(one.topic, one.partition) not in self.stopped])
+            have = progress.next_offset if progress else None
+            if committed is not None and (have or 0) < committed:
+                self._refuse_old_database(place, have or 0, committed)
+            elif progress and progress.next_offset > (committed or 0):
+                pending[place] = progress
+            self._next[place] = have
+        if pending:
+            emits = [emit for progress in pending.values() for emit in progress.outputs]
+            self._publish(emits, {place: progress.next_offset for place, progress in pending.items()})
 
     def _refuse_old_database(self, place: Place, have: int, committed: int) -> None:
         if not self._settings.rewind:
@@ -246,279 +269,170 @@ class Loop:
             )
         log.warning("%s rewinds %s/%s from %s to %s", self.name, place.topic, place.partition, committed, have)
 
-    def _go_back(self) -> None:
-        self._new_producer()
-        self._assign(self._consumer, self._consumer.assignment())
-
-    def _new_producer(self) -> None:
-        """Make the producer anew: what its predecessor left open is settled by the broker first."""
-        if hasattr(self, "_producer"):
-            telemetry.PRODUCER_RESETS.labels(self.name).inc()
-            self._producer.purge()
-        self._producer = Producer(producer_config(self._settings, self._identity))
-        self._producer.init_transactions(_PATIENCE)
-
     # processing
 
-    def _process(self, batch: Sequence[Message]) -> None:
+    def _process(self, messages: Sequence[Message], tries: int) -> None:
         """One batch, with the failure rules: an error that names no record is retried, then the batch is halved."""
-        for attempt in range(1, _TRIES + 1):
+        batch = Batch(messages)
+        for attempt in range(1, tries + 1):
             try:
-                self._patiently(lambda: self._attempt(batch))
-            except (_GoBack, ProgressMoved, Stopped):
+                done = self._transform(batch)
+            except (_GoBack, ProgressMoved):
                 raise
             except Exception as error:
-                log.error(
-                    "%s failed on %d messages, try %d: %s",
-                    self.name,
-                    len(batch),
-                    attempt,
-                    telemetry.where(error),
-                )
-                self._wait(0.05 * 4**attempt)
+                if isinstance(error, RetryLater):
+                    if attempt == tries:
+                        raise
+                else:
+                    place = telemetry.where(error)
+                    log.error("%s failed on %d messages, try %d: %s", self.name, len(batch), attempt, place)
+                if attempt < tries and self._stop.wait(_SHORTEST * 2**attempt):
+                    raise _GoBack("asked to stop") from None
             else:
+                self._commit(done)
                 return
         if len(batch) == 1:
-            culprit = InvalidMessage(Reason.INTERNAL, "the step fails on this message alone")
-            self._patiently(lambda: self._attempt(batch, dead=culprit))
+            why = InvalidMessage(Reason.INTERNAL, "the step fails on this message alone")
+            self._commit(self._transform(batch, Outputs(dead=[(messages[0], why)])))
             return
         half = len(batch) // 2
-        self._process(batch[:half])
-        self._process(batch[half:])
+        self._process(messages[:half], tries=1)
+        self._process(messages[half:], tries=1)
 
-    def _attempt(self, batch: Sequence[Message], dead: InvalidMessage | None = None) -> None:
-        begun = time.time()
-        records = [one for one in batch if MARKER not in one.headers]
-        next_offsets: dict[Place, int] = {Place(one.topic, one.partition): one.offset + 1 for one in batch}
-        if dead is None and records:
-            self._step.prepare(records)
+    def _transform(self, batch: Batch, outputs: Outputs | None = None) -> _Done:
+        """The step's outputs (or those given) and the loop's own, stored with the progress if there is a store."""
+        if outputs is None and batch.records:
+            self._step.prepare(batch.records)
         with self._store.transaction() if self._store else nullcontext():
-            if dead is None:
-                outputs = self._step.handle(records) if records else Outputs()
-            else:
-                outputs = Outputs(dead=[(batch[0], dead)])
-            tallies = self._keep_limits(outputs, records)
-            emits = self._finish(batch, outputs, begun)
+            if outputs is None:
+                outputs = self._step.handle(batch.records) if batch.records else Outputs()
+            if any(emit.value and len(emit.value) > LARGEST for _, emit in outputs.emits):
+                raise ValueError("an output is larger than the broker takes")
+            tallies = self._keep_limits(batch, outputs)
+            emits = self._report.complete(batch, outputs)
             if self._store:
-                for place, next_offset in next_offsets.items():
-                    mine = [emit for cause, emit in emits if Place(cause.topic, cause.partition) == place]
-                    self._store.advance(place, self._expected[place], next_offset, mine)
-        self._publish((emit for _, emit in emits), next_offsets)
-        self._tallies.update(tallies)
-        self._account(batch, outputs, len(emits))
+                mine = by_place(emits)
+                for place, next_offset in batch.next_offsets().items():
+                    self._store.advance(place, self._next[place], next_offset, mine.get(place, ()))
+        return _Done(batch, outputs, [emit for _, emit in emits], tallies)
 
-    def _publish_pending(self) -> None:
-        """Publish what the store holds of a batch that never reached the broker."""
-        emits = [emit for progress in self._pending.values() for emit in progress.outputs]
-        self._publish(emits, {place: progress.next_offset for place, progress in self._pending.items()})
-        self._pending.clear()
+    def _commit(self, done: _Done) -> None:
+        self._publish(done.emits, done.batch.next_offsets())
+        self._tallies.update(done.tallies)
+        self._report.account(done.batch, done.outputs, len(done.emits))
+
+    def _keep_limits(self, batch: Batch, outputs: Outputs) -> Mapping[Place, Tally]:
+        """The tallies after this batch. A partition in which the hub spoils too many is stopped, unread."""
+        spoilt = {id(cause) for cause, why in outputs.dead if why.reason.ours}
+        tallies = {place: replace(self._tallies[place]) for place in batch.places}
+        if not spoilt:
+            for place, messages in batch.places.items():
+                tallies[place].add(False, len(messages))
+            return tallies
+        for one in batch.records:
+            tally = tallies[one.place]
+            tally.add(id(one) in spoilt)
+            if tally.too_many():
+                self.stopped[one.place] = "too many dead letters of the hub's own making"
+                raise _GoBack(f"{one.topic}/{one.partition} is stopped: {self.stopped[one.place]}")
+        return tallies
+
+    # the producer
+
+    def _new_producer(self) -> None:
+        """Make the producer: what a predecessor of the same name left open is settled by the broker first."""
+        producer = Producer(producer_config(self._settings, self._identity))
+        self._insist(producer.init_transactions)
+        self._producer = producer
 
     def _publish(self, emits: Iterable[Emit], next_offsets: Mapping[Place, int]) -> None:
-        producer, prefix = self._producer, self._settings.topic_prefix
+        """Outputs and offsets in one transaction. We never abort: a new producer settles what this one left open."""
+        producer, self._producer = self._producer, None
+        assert producer is not None
         try:
             producer.begin_transaction()
             for emit in emits:
-                options: dict[str, Any] = {"partition": emit.partition} if emit.partition >= 0 else {}
-                while True:
-                    try:
-                        producer.produce(
-                            prefix + emit.topic,
-                            emit.value,
-                            emit.key,
-                            headers=list(emit.headers.items()),
-                            **options,
-                        )
-                        break
-                    except BufferError:
-                        producer.poll(0.1)
-            offsets = [TopicPartition(topic, number, at) for (topic, number), at in next_offsets.items()]
-            producer.send_offsets_to_transaction(offsets, self._consumer.consumer_group_metadata(), _PATIENCE)
-            producer.commit_transaction(_PATIENCE)
-        except KafkaException as error:
-            reason = error.args[0]
-            if reason.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):
-                raise Stopped(f"{self.name}: another process runs as {self._identity}") from None
-            raise _GoBack(f"transaction in doubt ({reason.name()})") from None
-        for place, at in next_offsets.items():
-            self._expected[place] = at
+                self._produce(producer, emit)
+            offsets = [TopicPartition(*place, at) for place, at in next_offsets.items()]
+            self._insist(producer.send_offsets_to_transaction, offsets, self._consumer.consumer_group_metadata())
+            self._insist(producer.commit_transaction)
+        except (KafkaException, _GoBack) as error:
+            telemetry.PRODUCER_RESETS.labels(self.name).inc()
+            producer.purge()
+            raise error if isinstance(error, _GoBack) else self._verdict(error) from None
+        self._producer = producer
+        self._next.update(next_offsets)
 
-    def _finish(self, batch: Sequence[Message], outputs: Outputs, begun: float) -> list[tuple[Message, Emit]]:
-        """All that the batch writes: the step's outputs with their traces, dead letters, markers, the summary."""
-        emits = [(cause, self._traced(cause, emit, begun)) for cause, emit in outputs.emits]
-        emits += [(cause, self._dead_letter(cause, why, begun)) for cause, why in outputs.dead]
-        passed = []
-        for one in batch:
-            if MARKER in one.headers:
-                emits += [(one, emit) for emit in self._forwarded(one)]
-                origin = int(one.headers[ORIGIN])
-                passed.append(Passed(one.headers[MARKER].decode(), self._plain(one.topic), one.partition, origin))
-        summary = self._summarise(batch, outputs, tuple(passed), begun)
-        key = f"{self.name}-{self._settings.slot}".encode()
-        emits.append((batch[0], Emit(SUMMARIES, key, msgspec.msgpack.encode(summary))))
-        return emits
-
-    def _traced(self, cause: Message, emit: Emit, begun: float) -> Emit:
-        if emit.trace == "none":
-            return emit
-        context = telemetry.read_traceparent(cause.headers.get(TRACEPARENT))
-        if context is None or not context.trace_flags.sampled:
-            return emit
-        mine = telemetry.record_span(self._tracer, f"{self.name} record", context, begun)
-        if emit.trace == "fresh":
-            mine = telemetry.record_span(self._tracer, f"{self.name} view", mine, begun, fresh=True)
-        emit.headers = {**emit.headers, TRACEPARENT: telemetry.write_traceparent(mine).encode()}
-        return emit
-
-    def _dead_letter(self, cause: Message, why: InvalidMessage, begun: float) -> Emit:
-        telemetry.record_span(
-            self._tracer,
-            f"{self.name} dead letter",
-            telemetry.read_traceparent(cause.headers.get(TRACEPARENT)),
-            begun,
-            error=why.reason,
-        )
-        plain = self._plain(cause.topic)
-        coordinates = {
-            "dlq_step": self.name,
-            "dlq_reason": why.reason,
-            "dlq_detail": why.detail,
-            "dlq_topic": plain,
-            "dlq_partition": str(cause.partition),
-            "dlq_offset": str(cause.offset),
-            "dlq_timestamp": str(cause.timestamp),
-        }
-        headers = {**cause.headers, **{name: text.encode() for name, text in coordinates.items()}}
-        return Emit(plain.removesuffix("-backfill") + DEAD_LETTERS, cause.key, cause.value, headers)
-
-    def _forwarded(self, marker: Message) -> Iterable[Emit]:
-        topic = self._plain(marker.topic)
-        headers = dict(marker.headers)
-        for target in self._route.forward.get(topic, ()):
-            yield Emit(target, None, b"", headers, marker.partition, "none")
-        for target in self._route.broadcast.get(topic, ()):
-            for partition in range(self._settings.hot_partitions):
-                yield Emit(target, None, b"", headers, partition, "none")
-
-    def _summarise(
-        self, batch: Sequence[Message], outputs: Outputs, passed: tuple[Passed, ...], begun: float
-    ) -> FlowSummary:
-        spans: dict[Place, tuple[int, int]] = {}
-        for one in batch:
-            place = Place(one.topic, one.partition)
-            spans[place] = (spans.get(place, (one.offset, 0))[0], one.offset + 1)
-        counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        for (source, verdict), count in outputs.counts.items():
-            counts[source][verdict] = count
-        for cause, why in outputs.dead:
-            of_source = counts[self._step.origin(cause)[0]]
-            of_source[f"dead_lettered:{why.reason}"] = of_source.get(f"dead_lettered:{why.reason}", 0) + 1
-        inputs = tuple((self._plain(topic), number, *span) for (topic, number), span in spans.items())
-        now = time.time()
-        return FlowSummary(
-            self.name,
-            self._settings.slot,
-            int(now * 1000),
-            inputs,
-            dict(counts),
-            passed,
-            round(now - begun, 4),
-        )
-
-    # limits, patience, figures
-
-    def _keep_limits(self, outputs: Outputs, records: Sequence[Message]) -> dict[Place, _Tally]:
-        """The tallies after this batch. A partition in which the hub spoils too many is stopped, unread."""
-        ours = {id(cause) for cause, why in outputs.dead if why.reason.ours}
-        tallies: dict[Place, _Tally] = {}
-        for one in records:
-            place = Place(one.topic, one.partition)
-            tally = tallies.get(place) or tallies.setdefault(place, replace(self._tallies[place]))
-            tally.add(id(one) in ours)
-            if tally.too_many():
-                self.stopped[place] = "too many dead letters of the hub's own making"
-                telemetry.PARTITIONS_STOPPED.labels(self.name).set(len(self.stopped))
-                raise _GoBack(f"{place.topic}/{place.partition} is stopped: {self.stopped[place]}")
-        return tallies
-
-    def _patiently(self, act: Callable[[], None]) -> None:
-        """Do it, again and again while what it needs is away; nothing is committed meanwhile."""
-        delay = 0.05
+    def _produce(self, producer: Producer, emit: Emit) -> None:
+        options: dict[str, Any] = {"headers": emit.headers}
+        if emit.partition >= 0:
+            options["partition"] = emit.partition
         while True:
             try:
-                act()
+                producer.produce(self._settings.topic_prefix + emit.topic, emit.value, emit.key, **options)
                 return
-            except RetryLater as away:
-                log.warning("%s waits: %s", self.name, away)
+            except BufferError:
+                producer.poll(0.1)
+
+    def _insist(self, call: Callable[..., Any], *arguments: Any) -> Any:
+        """Call it with a timeout of a second, again and again, so that a request to stop is heard meanwhile."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return call(*arguments, 1.0)
             except KafkaException as error:
-                if error.args[0].fatal():
-                    raise Stopped(f"{self.name}: {error.args[0].str()}") from None
-                log.warning("%s waits for the broker: %s", self.name, error.args[0].name())
-            self._wait(delay)
-            delay = min(delay * 2, 5.0)
+                reason = error.args[0]
+                again = reason.retriable() or reason.code() == KafkaError._TIMED_OUT
+                if not again or self._stop.is_set() or time.monotonic() > until:
+                    raise self._verdict(error) from None
+
+    def _verdict(self, error: KafkaException) -> Exception:
+        """What a broker's error means to the loop.
+
+        A fence is either another process of our name, or a transaction that timed out while we were suspended. The
+        group knows which: given two heartbeats' time, it ends the membership of the older of two.
+        """
+        reason = error.args[0]
+        if reason.code() in _FENCED:
+            return _GoBack("fenced", 7.0)
+        return _GoBack(f"{reason.name()}: {reason.str()}")
+
+    # patience, figures
 
     def _wait(self, seconds: float) -> None:
-        """Wait without losing the partitions: the consumer is polled, paused."""
-        deadline = time.monotonic() + seconds
-        assigned = self._consumer.assignment()
-        if assigned:
-            self._consumer.pause(assigned)
-        assignment = self._assignments
-        while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set():
-            if not assigned:
-                self._stop.wait(left)
-            elif self._consumer.poll(min(left, 0.5)) is not None or assignment != self._assignments:
-                raise _GoBack("the partitions changed while waiting")
-        if self._stop.is_set():
-            raise Stopped(f"{self.name} was asked to stop while it waited")
-        if assigned:
-            self._consumer.resume(assigned)
-            self._held = []
-
-    def _account(self, batch: Sequence[Message], outputs: Outputs, written: int) -> None:
-        now = int(time.time() * 1000)
-        for topic, count in Counter(one.topic for one in batch).items():
-            telemetry.MESSAGES_READ.labels(self.name, self._plain(topic)).inc(count)
-        telemetry.MESSAGES_WRITTEN.labels(self.name).inc(written)
-        for (source, verdict), count in outputs.counts.items():
-            telemetry.RECORDS.labels(self.name, source, verdict).inc(count)
-        for _, why in outputs.dead:
-            telemetry.DEAD_LETTERS.labels(self.name, why.reason).inc()
-        ages: defaultdict[str, list[int]] = defaultdict(list)
-        links = []
-        for one in batch:
-            if MARKER in one.headers:
-                continue
-            source, accepted = self._step.origin(one)
-            if accepted:
-                ages[source].append(now - accepted)
-            context = telemetry.read_traceparent(one.headers.get(TRACEPARENT))
-            if context:
-                links.append(Link(context))
-        for source, values in ages.items():
-            histogram = telemetry.AGE_SECONDS.labels(self.name, source)
-            for value in values:
-                histogram.observe(value / 1000)
-        with self._tracer.start_as_current_span(f"{self.name} batch", links=links[:128]) as span:
-            span.set_attribute("messages", len(batch))
+        """Stay a member of the group, with nothing assigned."""
+        until = time.monotonic() + seconds
+        while not self._stop.is_set() and (left := until - time.monotonic()) > 0:
+            polled = self._consumer.poll(min(left, 0.2))
+            if polled is not None:
+                self._is_message(polled)
 
     def _measure_lag(self) -> None:
-        for one in self._consumer.position(self._consumer.assignment()):
-            low, high = self._consumer.get_watermark_offsets(one, cached=True)
-            at = one.offset if one.offset >= 0 else low
-            if high >= 0:
-                telemetry.LAG.labels(self.name, self._plain(one.topic), str(one.partition)).set(max(0, high - at))
+        for place, at in self._next.items():
+            with suppress(KafkaException):
+                low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+                if high >= 0:
+                    lag = telemetry.LAG.labels(self.name, self._report.plain(place.topic), str(place.partition))
+                    lag.set(max(0, high - (low if at is None else at)))
 
-    def _plain(self, topic: str) -> str:
-        return topic.removeprefix(self._settings.topic_prefix)
+
+def busy_lane(ranks: Mapping[int, int], size: int) -> int | None:
+    """The lane that, with those above it, fills at least a quarter of a batch of this size, if there is one.
+
+    A backlog does, even where the broker's answers mix it with another; a trickle does not.
+    """
+    seen = 0
+    for rank in sorted(ranks):
+        seen += ranks[rank]
+        if seen * 4 >= size:
+            return rank
+    return None
 
 
 def _message(raw: Any) -> Message:
+    headers = dict(raw.headers() or ())
+    if None in headers.values():  # a header without a value is as good as missing
+        headers = {name: value for name, value in headers.items() if value is not None}
     return Message(
-        raw.topic(),
-        raw.partition(),
-        raw.offset(),
-        raw.timestamp()[1],
-        raw.key(),
-        raw.value() or b"",
-        dict(raw.headers() or ()),
+        raw.topic(), raw.partition(), raw.offset(), raw.timestamp()[1], raw.key(), raw.value() or b"", headers
     )

@@ -20,7 +20,7 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg.rows import tuple_row
-from psycopg.types.json import Jsonb, set_json_dumps, set_json_loads
+from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 
 from runtime.database import Database
@@ -240,7 +240,6 @@ class History(Protocol):
 
 
 _FACTS = "SELECT event_id, subject, revision, type, source, time, retracted, diagnoses FROM history WHERE "
-_SUBJECT = "SELECT subject, patient, link_version, key, demographics FROM subjects WHERE "
 
 
 class PostgresHistory:
@@ -249,7 +248,6 @@ class PostgresHistory:
     def __init__(self, database: Database, vault: Vault) -> None:
         self._database = database
         self._vault = vault
-        set_json_dumps(msgspec.json.encode)
         set_json_loads(msgspec.json.decode)
 
     def _run(self, query: str, *parameters: Any) -> psycopg.Cursor[Any]:
@@ -306,26 +304,26 @@ class PostgresHistory:
     # subjects
 
     def claim(self, hints: Mapping[bytes, str], patients: Iterable[str]) -> dict[bytes, Subject]:
-        known = self._subjects("subject = ANY(%b)", list(hints))
-        wanted = set(patients) | {one.patient for one in known.values()}
+        known = dict(self._run("SELECT subject, patient FROM subjects WHERE subject = ANY(%b)", list(hints)).fetchall())
         fresh = {subject: patient for subject, patient in hints.items() if subject not in known}
-        self._lock(sorted(wanted | set(fresh.values())))
+        locked = {*patients, *known.values(), *fresh.values()}
+        self._lock(sorted(locked))
         if fresh:
-            rows = [(subject, fresh[subject], self._vault.new_subject_key(subject)) for subject in sorted(fresh)]
+            new = [(subject, fresh[subject], self._vault.new_subject_key(subject)) for subject in sorted(fresh)]
             self._run(
                 "INSERT INTO subjects (subject, patient, link_version, key)"
                 " SELECT s, p, 0, k FROM unnest(%b::bytea[], %b::text[], %b::bytea[]) AS new (s, p, k)"
                 " ON CONFLICT DO NOTHING",
-                *_columns(rows),
+                *_columns(new),
             )
-        locked = wanted | set(fresh.values())
-        found = self._subjects("patient = ANY(%b)", list(locked))
+        rows = self._run(
+            "SELECT subject, patient, link_version, key, demographics FROM subjects WHERE patient = ANY(%b)",
+            list(locked),
+        )
+        found = {row[0]: Subject(*row) for row in rows}
         if not hints.keys() <= found.keys():
             raise RetryLater("a subject has another patient now")
         return found
-
-    def _subjects(self, condition: str, values: list[Any]) -> dict[bytes, Subject]:
-        return {row[0]: Subject(*row) for row in self._run(_SUBJECT + condition, values)} if values else {}
 
     def _lock(self, patients: list[str]) -> None:
         """Lock the patients' rows, always in the same order, making those that are missing."""
@@ -349,11 +347,11 @@ class PostgresHistory:
             )
 
     def tell(self, told: Mapping[bytes, Told]) -> None:
-        rows = [(subject, Jsonb(demographics)) for subject, demographics in told.items()]
+        rows = [(subject, msgspec.json.encode(demographics).decode()) for subject, demographics in told.items()]
         if rows:
             self._run(
-                "UPDATE subjects SET demographics = d"
-                " FROM unnest(%b::bytea[], %b::jsonb[]) AS told (s, d) WHERE subject = s",
+                "UPDATE subjects SET demographics = d::jsonb"
+                " FROM unnest(%b::bytea[], %b::text[]) AS told (s, d) WHERE subject = s",
                 *_columns(rows),
             )
 

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 from pydantic import ValidationError
 
-from contracts.events import RECORD_TYPES, Event
+from contracts.events import DELETED, RECORD_TYPES, Event
 from contracts.messages import Content, Headers, RecordReceived, associated, encode
 from runtime.messages import Emit
 from runtime.telemetry import where
@@ -190,11 +190,14 @@ class Intake:
 def _validated(document: dict[str, Any]) -> tuple[Event, str]:
     """The event, and its time in UTC as RFC 3339."""
     kind = document.get("type")
-    if isinstance(kind, str) and kind.removesuffix(".deleted") not in RECORD_TYPES:
+    if isinstance(kind, str) and kind.removesuffix(DELETED) not in RECORD_TYPES:
         raise Refused(refusals.UNKNOWN_TYPE)
     stated = document.get("time")
     if stated is not None and not (isinstance(stated, str) and stated[4:5] == "-"):  # pydantic takes numbers, too
         raise Refused(refusals.BAD_TIME)
+    data = document.get("data", {})
+    if isinstance(kind, str) and isinstance(data, dict) and data.get("record") in (None, {}) and _needs_record(kind):
+        raise Refused(refusals.NO_RECORD)
     try:
         event = Event.model_validate(document)
         return event, event.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
@@ -202,6 +205,10 @@ def _validated(document: dict[str, Any]) -> tuple[Event, str]:
         raise Refused(refusals.from_validation(error)) from None
     except OverflowError:
         raise Refused(refusals.BAD_TIME) from None
+
+
+def _needs_record(kind: str) -> bool:
+    return kind != "identity.v1" and not kind.endswith(DELETED)
 
 
 def _stripped(event: Event) -> tuple[dict[str, Any], int]:

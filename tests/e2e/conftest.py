@@ -12,7 +12,6 @@ from typing import Any
 
 import httpx
 import pytest
-from confluent_kafka import Message
 
 from contracts.permits import Permit
 from estuaire.demo import grant
@@ -20,6 +19,8 @@ from estuaire.platform import Platform
 from estuaire.producer import Answer, Producer
 from estuaire.subscriber import Subscriber, View
 from estuaire.topics import read
+from runtime.loop import message_from
+from runtime.messages import Message
 
 _numbers = itertools.count(1)
 
@@ -81,7 +82,7 @@ class Hub:
 
     def messages(self, topic: str) -> list[Message]:
         """Every committed message of a topic."""
-        return list(read(self.platform.settings(), topic))
+        return [message_from(one) for one in read(self.platform.settings(), topic)]
 
     def wait_for(self, condition: Callable[[], bool], seconds: float = 30) -> None:
         """Wait until the condition holds."""

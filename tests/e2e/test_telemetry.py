@@ -42,7 +42,7 @@ def test_one_trace_from_call_to_access_and_a_fresh_one_beyond(hub: Hub, observat
     wanted = ["ingest record", "pseudonym record", "linkage record", "access record"]
     hub.wait_for(lambda: chain() == wanted)
     (message,) = hub.messages(f"view-{permit.id}")
-    fresh = dict(message.headers() or ())["traceparent"].decode().split("-")[1]
+    fresh = message.header("traceparent").split("-")[1]
     assert fresh != trace
     hub.wait_for(lambda: any(span["context"]["trace_id"] == f"0x{fresh}" for span in spans(hub)))
     (tie,) = [span for span in spans(hub) if span["context"]["trace_id"] == f"0x{fresh}"]

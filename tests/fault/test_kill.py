@@ -68,11 +68,11 @@ def test_kills_lose_nothing_and_double_nothing(hub: Hub, observation: Callable[.
     sequences: defaultdict[str, list[int]] = defaultdict(list)
     values: defaultdict[str, list[float]] = defaultdict(list)
     for message in messages:
-        event = ViewEvent.model_validate_json(message.value() or b"")
+        event = ViewEvent.model_validate_json(message.value)
         view.apply(event)
         sequences[str(event.subject)].append(event.sequence)
         if event.type == "observation.v1":
-            values[event.id].append(json.loads(message.value() or b"")["data"]["record"]["valueQuantity"]["value"])
+            values[event.id].append(json.loads(message.value)["data"]["record"]["valueQuantity"]["value"])
     assert all(later > earlier for one in sequences.values() for earlier, later in itertools.pairwise(one))
     assert all(-1 not in one[:-1] for one in values.values()), "a revision went backwards"
     held = Counter(entry.data["record"]["valueQuantity"]["value"] for entry in view.entries())

@@ -329,9 +329,7 @@ def test_any_order_of_arrival_ends_in_the_same_view(server: str, vault: Vault) -
             size = shuffle.randint(1, 6)
             hub.run(*messages[:size])
             del messages[:size]
-        held = [
-            (event.id, event.subject, repr(event.data)) for event in hub.views["cardio"].entries()
-        ]
+        held = [(event.id, event.subject, repr(event.data)) for event in hub.views["cardio"].entries()]
         ends.add(repr(held))
         database.close()
     assert len(ends) == 1

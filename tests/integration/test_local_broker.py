@@ -191,6 +191,13 @@ def test_a_given_database_that_does_not_answer(tmp_path: Path, monkeypatch: pyte
     assert "secret" not in str(refused.value)
 
 
+def test_a_malformed_url_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgres//admin:secret@127.0.0.1/postgres")
+    with pytest.raises(StartError, match="DATABASE_URL is not of the form") as refused:
+        start_database(tmp_path)
+    assert "secret" not in str(refused.value)
+
+
 def test_both_end_with_a_killed_parent_and_start_again(tmp_path: Path) -> None:
     parent = subprocess.Popen(
         [sys.executable, "-c", UNTIL_KILLED, str(tmp_path)],

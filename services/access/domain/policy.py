@@ -17,6 +17,7 @@ UNKNOWN_DAY = dt.datetime.max.replace(tzinfo=dt.UTC)
 _DATE: Final = re.compile(r"\d{4}-\d{2}(-\d{2}([T ].*)?)?")
 _CLOCK: Final = re.compile(r"\d{2}:\d{2}.*")
 _COMMUNE: Final = re.compile(r"(\d{2}|2[AB])\d{3}")
+_NOTHING: Final = (None, {}, [])
 _CHARACTERS: Final = {"year": 4, "month": 7, "day": 10}
 
 _DIAGNOSES: Final[dict[str, tuple[str, ...]]] = {
@@ -80,7 +81,7 @@ class Policy:
         return self.population is None or _meets(self.population, person, diagnosed)
 
     def record(self, kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
-        """The fields that may leave, at the permit's precision. `record` is dicts and lists, as MessagePack has them."""
+        """The fields of a record (plain dicts and lists) that may leave, at the permit's precision."""
         return self._fields(record, self._columns.get(kind, {}))
 
     def demographics(self, person: Demographics) -> dict[str, Any]:
@@ -109,27 +110,24 @@ class Policy:
         found = {}
         for name in chosen:
             value = self._value(name, record[name], None if columns is None else columns[name])
-            if value is not None and value != {} and value != []:
+            if value not in _NOTHING:
                 found[name] = value
         return found
 
     def _value(self, name: str, value: Any, columns: _Tree | None) -> Any:
-        if type(value) is dict:
+        kind = type(value)
+        if kind is dict:
             return self._fields(value, columns)
-        if type(value) is list:
-            kept = (self._value(name, one, columns) for one in value)
-            return [one for one in kept if one is not None and one != {} and one != []]
+        if kind is list:
+            return [kept for one in value if (kept := self._value(name, one, columns)) not in _NOTHING]
         if columns is not None:
             return None
-        return self._leaf(name, value)
-
-    def _leaf(self, name: str, value: Any) -> Any:
-        """A value at the permit's precision: times wherever they stand, places and establishments by their field."""
+        # the value itself: places and establishments by the name of their field, times wherever they stand
         if name == "finess" and self.permit.precision.source != "exact":
             return None
         if name == "commune" and self.permit.precision.place != "commune":
             return department(value)
-        return self._shortened(value) if type(value) is str else value
+        return self._shortened(value) if kind is str else value
 
     def _shortened(self, text: str) -> str | None:
         if self._characters is None or len(text) < 5 or not text[0].isdecimal():

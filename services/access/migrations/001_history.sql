@@ -10,7 +10,7 @@ CREATE TABLE subjects (
     link_version bigint NOT NULL,
     key bytea,                                  -- wrapped under the master secret; NULL once erased
     demographics jsonb NOT NULL DEFAULT '{}'    -- {"sex": ["female", "<revision that said so>"], ...}
-);
+) WITH (fillfactor = 70);
 CREATE INDEX subjects_by_patient ON subjects (patient);
 
 -- The highest revision of each record. `body` is sealed under the subject's key; a retraction has none.
@@ -54,7 +54,7 @@ CREATE TABLE view_patients (
     diagnosed boolean NOT NULL,
     digest bytea NOT NULL,
     PRIMARY KEY (permit, patient)
-);
+) WITH (fillfactor = 70);
 CREATE UNIQUE INDEX view_patients_by_subject ON view_patients (permit, subject);
 
 -- What each view holds. `version` is a digest of all that the entry's content depends on.

@@ -16,9 +16,11 @@ from contracts.messages import TokenBlock
 
 BIRTH_DATE: Final = "birth_date"
 GIVEN_NAME: Final = "given_name"
+FAMILY_NAMES: Final = ("birth_family_name", "used_family_name")
+"""At birth and in use: tokens of one domain, so that either may agree with either."""
 FAMILY_NAME: Final = "family_name"
 STRICT: Final = "strict"
-"""The token of birth family name, first given name and birth date together."""
+"""The strict traits of the INS as one token: birth family name, first given name, birth date, sex and birth place."""
 
 QUALIFIED: Final = "qualified"
 FICTITIOUS: Final = "fictitious"
@@ -85,8 +87,8 @@ SYSTEMS: Final = {
         SystemRule("ben-nir-ano", 30),
         # A hospital's own number, or a FHIR server's Patient id: unique within its assigner, reused by mistake.
         SystemRule("ipp", 40),
-        # PMSI, VID-HOSP: the insured person's number with birth date, sex and rank; twins of one sex share it where
-        # no rank is given, so a given name has to agree where both have one.
+        # PMSI, VID-HOSP: the insured person's number with birth date, sex and rank. Ranks are mistaken, so a given
+        # name has to agree where both have one.
         SystemRule("nir-opener", 60, implied=frozenset((BIRTH_DATE,)), names_one_person=False),
         # SNDS, BEN_NIR_PSA and PMSI's NIR_ANO_17 (FOIN): the insured person's number with this person's birth date
         # and sex. Twins of one sex share it unless BEN_RNG_GEM tells them apart; a person has several in a life.
@@ -94,7 +96,7 @@ SYSTEMS: Final = {
     )
 }
 TRAITS_RANK: Final = 50
-PERSON_TRAITS: Final = (BIRTH_DATE, GIVEN_NAME, FAMILY_NAME)
+PERSON_TRAITS: Final = (BIRTH_DATE, GIVEN_NAME, *FAMILY_NAMES)
 
 METHODS: Final = {
     INS_NIR: "the same NIR (INS)",
@@ -103,14 +105,17 @@ METHODS: Final = {
     "ipp": "the same number of one hospital or server",
     "nir-opener": "the same insured person's number, birth date and sex, and an agreeing given name",
     PSEUDO_NIR: "the same pseudonymised NIR (BEN_NIR_PSA or NIR_ANO_17)",
-    STRICT: "the same birth family name, given name and birth date",
+    STRICT: "the same strict traits (birth family name, given name, birth date, sex and birth place)",
 }
 """The rules in words, for people who follow a record."""
 
 
 def is_unlinkable(block: TokenBlock) -> bool:
-    """Whether the subject meets nobody: fictitious, or with neither an identifier nor its full traits."""
-    return not search_tokens(block)
+    """Whether the subject meets nobody: fictitious, or with neither an identifier nor names and birth date."""
+    if block.status == FICTITIOUS:
+        return True
+    named = any(name in block.traits for name in FAMILY_NAMES) and GIVEN_NAME in block.traits
+    return not block.identifiers and not (named and BIRTH_DATE in block.traits)
 
 
 def search_tokens(block: TokenBlock) -> dict[bytes, str]:
@@ -135,12 +140,16 @@ def decide(left: TokenBlock, right: TokenBlock, rules: RuleVersion) -> Decision:
 
 
 def compare_traits(left: TokenBlock, right: TokenBlock) -> dict[str, float]:
-    """1 for each person's trait that both have and agree on, -1 for each they contradict each other in."""
-    return {
+    """1 for each of a person's traits that both have and agree on, -1 for each they contradict each other in."""
+    evidence: dict[str, float] = {
         name: 1.0 if left.traits[name] == right.traits[name] else -1.0
-        for name in PERSON_TRAITS
+        for name in (BIRTH_DATE, GIVEN_NAME)
         if name in left.traits and name in right.traits
     }
+    mine, theirs = ({one.traits[name] for name in FAMILY_NAMES if name in one.traits} for one in (left, right))
+    if mine and theirs:
+        evidence[FAMILY_NAME] = 1.0 if mine & theirs else -1.0
+    return evidence
 
 
 def must_not_link(left: TokenBlock, right: TokenBlock) -> str | None:

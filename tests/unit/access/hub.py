@@ -149,7 +149,9 @@ class Hub:
         """One batch, and what it sends to `permits` after it, until nothing more comes."""
         first = outputs = self._handle(batch)
         while orders := [emit for _, emit in outputs.emits if emit.topic == PERMITS]:
-            outputs = self._handle([self.message(PERMITS, (one.key or b"").decode(), one.value or b"") for one in orders])
+            outputs = self._handle(
+                [self.message(PERMITS, (one.key or b"").decode(), one.value or b"") for one in orders]
+            )
         return first
 
     def _handle(self, batch: Sequence[Message]) -> Outputs:
@@ -182,9 +184,7 @@ class Hub:
 
     def events(self, name: str = "cardio") -> list[ViewEvent]:
         """Every message of a view so far."""
-        return [
-            ViewEvent.model_validate_json(one.value or b"") for one in self.emitted if one.topic == f"view-{name}"
-        ]
+        return [ViewEvent.model_validate_json(one.value or b"") for one in self.emitted if one.topic == f"view-{name}"]
 
     def shape(self, name: str = "cardio") -> list[list[str]]:
         """What a view holds now: for each patient its records by what their bodies say, sorted."""

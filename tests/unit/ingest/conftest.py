@@ -105,8 +105,9 @@ class Ingest:
 
 def new_intake() -> Intake:
     """An intake under the keys of the tests."""
-    sealers = [Sealer(PRIVATE[name].public_key()) for name in ("pseudonym", "access")]
-    return Intake(Tokeniser(SECRET), Ids(b"e" * 32, b"d" * 32), *sealers, lambda stated, _begun: stated or TRACE)
+    to_pseudonym, to_access = (Sealer(PRIVATE[name].public_key()) for name in ("pseudonym", "access"))
+    ids = Ids(b"e" * 32, b"d" * 32)
+    return Intake(Tokeniser(SECRET), ids, to_pseudonym, to_access, lambda stated, _begun: stated or TRACE)
 
 
 @pytest.fixture

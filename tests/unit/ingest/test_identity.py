@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 from typing import Any
 
 import pytest
@@ -170,7 +171,7 @@ def test_a_dummy_makes_no_token(system: str, dummy: str) -> None:
 
 
 def test_an_openers_number_is_a_persons_with_date_sex_and_rank_only() -> None:
-    whole = {"birth_date": "2020-01-02", "sex": "male"}
+    whole: dict[str, Any] = {"birth_date": "2020-01-02", "sex": "male"}
     made = block(**number("nir-opener", NIR, rank=1), **whole)
     assert made.identifiers[0].system == "nir-opener"
     assert made.identifiers == block(**number("nir-opener", with_key(NIR), rank=1), **whole).identifiers
@@ -238,7 +239,7 @@ def test_unknown_sex_is_no_trait() -> None:
 def test_tokens_chain_over_versions() -> None:
     first, second = b"1" * 32, b"2" * 32
     old, new = FirstLevel({1: first}), FirstLevel({2: second, 1: first})
-    carried = own.hmac.digest(second, old.token("sex", "male"), "sha256")[:16]
+    carried = hmac.digest(second, old.token("sex", "male"), "sha256")[:16]
     assert new.token("sex", "male") == carried
     assert (old.version, new.version) == (1, 2)
     for gap in ({}, {2: second}, {1: first, 3: second}):

@@ -216,7 +216,7 @@ def test_a_digest_is_of_the_content(ingest: Ingest, event: Make) -> None:
     same = [plain, turned, plain | {"correction": True}, plain | {"subject": "x"}]
     same += [plain | {"traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}, plain | {"id": "another"}]
     same += [plain | {"time": "2026-03-01T11:00:00+01:00"}]
-    others = [plain | {"version": 1}, plain | {"time": "2026-03-01T10:00:01Z"}, event(record={"ghm": "05M092"})]
+    others = [plain | {"version": 1}, plain | {"time": "2026-03-01T10:00:01Z"}, event(record={"entry": "2026-02-24"})]
     found = digests(ingest, *same, *others)
     assert len(set(found[: len(same)])) == 1
     assert len(set(found)) == 1 + len(others)

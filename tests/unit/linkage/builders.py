@@ -43,7 +43,11 @@ def identity(
     **traits: Any,
 ) -> TokenBlock:
     """A subject called `name`, with tokens of these traits; `strict` is added when all three parts are there."""
-    tokens = {trait: token(f"{trait}:{value}") for trait, value in traits.items()}
+    named = {"family_name": "birth_family_name"}
+    tokens = {
+        named.get(trait, trait): token(f"{'family' if 'family' in trait else trait}:{value}")
+        for trait, value in traits.items()
+    }
     if {"birth_date", "given_name", "family_name"} <= traits.keys():
         tokens["strict"] = token("|".join(traits[one] for one in ("family_name", "given_name", "birth_date")))
     return TokenBlock(token(f"subject:{name}"), source, status, numbers, tokens, flags=flags, correction=correction)

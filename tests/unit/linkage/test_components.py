@@ -35,7 +35,7 @@ def pair(left: bytes, right: bytes) -> Pair:
 pairs = st.tuples(st.sampled_from(SUBJECTS), st.sampled_from(SUBJECTS)).filter(lambda it: it[0] != it[1])
 canonical = pairs.map(lambda it: pair(*it))
 edges = st.builds(
-    lambda it, rank, weight: Edge(*it, "m", rank, weight if rank == SCORED else 0.0),
+    lambda it, rank, weight: Edge(it[0], it[1], "m", rank, weight if rank == SCORED else 0.0),
     canonical,
     st.sampled_from([10, 20, SCORED]),
     st.sampled_from([1.0, 2.0, 3.0]),

@@ -103,6 +103,12 @@ ROWS = {
         LINK,
         "ipp",
     ),
+    "IPP, a married name": (
+        identity(A, IPP, family_name="X", used_family_name="Y"),
+        identity(B, IPP, family_name="Y"),
+        LINK,
+        "ipp",
+    ),
     "pseudo-NIR, the date agrees": (
         identity(A, PSEUDO, birth_date="1985-05-12"),
         identity(B, PSEUDO, birth_date="1985-05-12"),

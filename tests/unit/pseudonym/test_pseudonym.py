@@ -43,15 +43,15 @@ def step() -> Pseudonymise:
     )
 
 
-def received(block: TokenBlock, number: int = 1, lane: str = "", **headers: str) -> Message:
+def received(block: TokenBlock, number: int = 1, lane: str = "", revision: str = "0") -> Message:
     texts = {
         Headers.EVENT_ID: f"{number:032x}",
         Headers.TYPE: "observation.v1",
         Headers.SOURCE: "urn:estuaire:producer:x",
         Headers.DIGEST: "d" * 32,
-        Headers.REVISION: "0",
+        Headers.REVISION: revision,
         Headers.KEY_VERSION: "1",
-    } | headers
+    }
     bound = messages.associated(
         texts[Headers.EVENT_ID], texts[Headers.TYPE], texts[Headers.SOURCE], texts[Headers.DIGEST]
     )
@@ -118,10 +118,10 @@ def test_content_passes_on_unopened_and_the_lane_is_kept() -> None:
 
 
 def test_the_revision_becomes_whole_and_a_replayed_one_is_kept() -> None:
-    ((_, first),) = step().handle([received(block_of(b"s" * 16), **{Headers.REVISION: "7"})]).emits
+    ((_, first),) = step().handle([received(block_of(b"s" * 16), revision="7")]).emits
     whole = first.headers[Headers.REVISION].decode()
     assert whole == "0000000007-1790000000000-000000000041"
-    ((_, again),) = step().handle([received(block_of(b"s" * 16), 9, **{Headers.REVISION: whole})]).emits
+    ((_, again),) = step().handle([received(block_of(b"s" * 16), 9, revision=whole)]).emits
     assert again.headers[Headers.REVISION].decode() == whole
     assert first.headers[Headers.KEY_VERSION] == b"1.1"
 
