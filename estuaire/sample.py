@@ -86,10 +86,10 @@ def sample(seed: int = 2026, people: int = 500, events: int = 6000) -> Iterator[
 
     All accepted records of a person are connected by a NIR, a local number or the strict traits, and no two persons
     share one. A repeat, correction, retraction or conflict comes after its record, and no record has two of them.
-    Raises ValueError for fewer than six events a person and a hundred more.
+    Raises ValueError for fewer than 50 people, or than six events a person and a hundred more.
     """
-    if events < 6 * people + 100:
-        raise ValueError("the sample needs at least six events a person and a hundred more")
+    if people < 50 or events < 6 * people + 100:
+        raise ValueError("a sample needs 50 people or more, six events a person and a hundred more")
     rng = Random(f"sample {seed}")  # noqa: S311
     troubles = REPEATS + CORRECTIONS + RETRACTIONS + CONFLICTS + len(_FAULTS)
     sent = _numbered(_records(rng, list(population(seed, people, around="35")), events - troubles))
@@ -162,7 +162,7 @@ _DISEASES: Final = (
     ),
     _Disease(range(50, 111), "J440", ("F171",), ("ZBQK002",), "04M082", "03", 9, ("R03AC02",), ("59408-5",), 2),
     _Disease(range(0, 30), "J459", (), ("GLQP012",), "04M032", "03", 2, ("R03AC02", "R03BA05"), ("59408-5",), 3),
-    _Disease(range(0, 3), "J210", (), (), "04M182", "03", 3, ("N02BE01",), ("59408-5", "29463-7"), 8),
+    _Disease(range(0, 3), "J210", (), (), "04M182", "03", 3, ("N02BE01",), ("59408-5", "8310-5"), 8),
     _Disease(range(5, 60), "K358", (), ("HHFA016",), "06C091", "03", 3, ("J01CA04", "N02BE01"), ("1988-5",), 2),
     _Disease(range(70, 111), "S7200", ("M819",), ("NEKA020",), "08C472", "03", 11, ("N02BE01",), ("718-7",), 3),
     _Disease(range(60, 95), "H259", (), ("BFGA004",), "02C05J", "03", 0, ("S01BC03",), (), 3),
@@ -222,6 +222,16 @@ _PACKAGES: Final = {
 }
 """A made-up package of each medicine."""
 
+_SPELLINGS: Final[tuple[tuple[Corruption, ...], ...]] = (
+    ("no-accents",),
+    ("no-hyphens",),
+    ("upper-case",),
+    ("first-given-name-only",),
+    ("no-accents", "no-hyphens", "upper-case"),
+    ("first-given-name-only", "upper-case"),
+)
+"""How a hospital may write a name on another day."""
+
 _Found = tuple[dt.datetime, str, Record]
 """When a record is sent, its type, and itself."""
 
@@ -247,10 +257,8 @@ def _records(rng: Random, persons: Sequence[Person], wanted: int) -> list[_Draft
     counts = [Counter(dict.fromkeys(known, 1)) for known in sources]
     for place in deaths:
         last[place] = deaths[place]
-    for place, known in enumerate(sources):
-        if DEVICES in known:
-            counts[place][DEVICES] += 1
-    left = wanted - sum(count.total() for count in counts) - len(deaths)
+    enrolled = sum(DEVICES in known for known in sources)
+    left = wanted - sum(count.total() for count in counts) - enrolled - len(deaths)
     busy = [(1 + persons[place].age(BEGIN.date()) / 25) * rng.expovariate(1) ** 0.7 for place in range(len(persons))]
     for place in rng.choices(range(len(persons)), busy, k=left):
         counts[place][rng.choice(sources[place])] += 1
@@ -280,13 +288,13 @@ def _deaths(rng: Random, persons: Sequence[Person], sources: Sequence[Sequence[s
 
 
 def _history(rng: Random, person: Person, source: str, number: int, last: dt.datetime) -> list[_Draft]:
-    """So many records of a person from one source, by time, the first with all that the source knows."""
-    enrolled = source == DEVICES
+    """So many records of a person from one source, by time, the first with all that it knows.
+
+    The device maker's are preceded by an identity."""
     tell = {HOSPITAL: _in_hospital, INSURANCE: _at_home, DEVICES: _measured}[source]
-    found = sorted(islice(tell(rng, person, last), number - enrolled), key=lambda one: one[0])
-    if enrolled:
-        first = found[0][0] if found else last
-        found.insert(0, (max(BEGIN, first - dt.timedelta(minutes=rng.randrange(5, 3000))), "identity.v1", {}))
+    found = sorted(islice(tell(rng, person, last), number), key=lambda one: one[0])
+    if source == DEVICES:
+        found.insert(0, (found[0][0] - dt.timedelta(minutes=rng.randrange(5, 3000)), "identity.v1", {}))
     drafts: list[_Draft] = []
     by_pseudonym = source == INSURANCE and rng.random() < 0.5
     for place, (sent, kind, record) in enumerate(found):
@@ -307,22 +315,11 @@ def _history(rng: Random, person: Person, source: str, number: int, last: dt.dat
 def _as_hospital(rng: Random, person: Person, *, first: bool) -> Identity:
     if first:
         return identity(person, "hospital")
-    spelling: list[Corruption] = []
-    if rng.random() < 0.3:
-        spelling = rng.choice(
-            (
-                ["no-accents"],
-                ["no-hyphens"],
-                ["upper-case"],
-                ["first-given-name-only"],
-                ["no-accents", "no-hyphens", "upper-case"],
-                ["first-given-name-only", "upper-case"],
-            )
-        )
+    spelling = rng.choice(_SPELLINGS) if rng.random() < 0.3 else ()
     if rng.random() < 0.1:
         return identity(person, "provisional", corruptions=spelling)
     if rng.random() < 0.1:
-        spelling = ["married-name", *spelling]
+        spelling = ("married-name", *spelling)
     return identity(person, "hospital", corruptions=spelling)
 
 
@@ -446,12 +443,14 @@ def _stay(rng: Random, disease: _Disease, entry: dt.datetime, leaving: dt.dateti
         "entry_mode": "8",
         "exit_mode": "9" if died else rng.choices(("8", "6", "7"), (85, 10, 5))[0],
         "principal_diagnosis": disease.diagnosis,
-        "associated_diagnoses": list(disease.associated),
-        "acts": [{"code": act, "date": _day(_between(rng, entry, leaving))} for act in disease.acts],
         "units": [{"code": disease.unit, "entry": _day(entry), "exit": _day(leaving)}],
         "ghm": disease.ghm,
         "finess": CHU,
     }
+    if disease.acts:
+        record["acts"] = [{"code": act, "date": _day(_between(rng, entry, leaving))} for act in disease.acts]
+    if disease.associated:
+        record["associated_diagnoses"] = list(disease.associated)
     if disease.associated and rng.random() < 0.2:
         record["related_diagnosis"] = disease.associated[0]
     return record
@@ -465,12 +464,16 @@ def _coded(system: str, code: str) -> Record:
     return {"coding": [{"system": system, "code": code}]}
 
 
+def _icd10(code: str) -> Record:
+    """PMSI writes the code without its dot."""
+    return _coded(_ICD10, f"{code[:3]}.{code[3:]}" if code[3:] else code)
+
+
 def _diagnosis(disease: _Disease, entry: dt.datetime) -> Record:
-    code = disease.diagnosis
     return {
         "resourceType": "Condition",
         "clinicalStatus": _coded(f"{_HL7}/condition-clinical", "active"),
-        "code": _coded(_ICD10, f"{code[:3]}.{code[3:]}" if code[3:] else code),
+        "code": _icd10(disease.diagnosis),
         "onsetDateTime": _day(entry),
     }
 
@@ -518,7 +521,7 @@ def _report(rng: Random, disease: _Disease, at: dt.datetime) -> Record:
         "status": "final",
         "code": _coded(_LOINC, rng.choice(_REPORTS)),
         "effectiveDateTime": _moment(at),
-        "conclusionCode": [_coded(_ICD10, disease.diagnosis)],
+        "conclusionCode": [_icd10(disease.diagnosis)],
     }
 
 
@@ -575,7 +578,8 @@ def _careless(rng: Random, person: Person, record: Record) -> set[str]:
     planted: set[str] = set()
     for strings, elements in rng.sample(free_text, rng.randint(1, 2)):
         planted |= strings
-        record |= elements
+        for place, element in elements.items():
+            record[place] = [*record.get(place, []), *element] if isinstance(element, list) else element
     return planted
 
 
@@ -633,7 +637,7 @@ def _again(rng: Random, draft: _Draft, kind: Kind, *, version: int = 0) -> _Draf
 
 
 def _revise_stay(record: Record) -> None:
-    record["associated_diagnoses"] = [*record["associated_diagnoses"], "Z602"]
+    record["associated_diagnoses"] = [*record.get("associated_diagnoses", ()), "Z602"]
 
 
 def _revise_claim(record: Record) -> None:
@@ -664,8 +668,9 @@ _REVISIONS: Final[dict[str, Callable[[Record], None]]] = {
 
 def _faulty(rng: Random, drafts: Sequence[_Draft]) -> Iterator[_Draft]:
     """One event for each of the faults, under an id that no other has."""
+    with_nir = [one for one in drafts if any(it["system"] == "ins-nir" for it in _numbers(one.event))]
     for place, (kind, spoil) in enumerate(_FAULTS):
-        model = rng.choice([one for one in drafts if one.anchor and one.type == kind])
+        model = rng.choice([one for one in with_nir if one.type == kind])
         event = copy.deepcopy(model.event)
         event["id"] = f"{PREFIXES[model.source]}-{9_000_000 + place}"
         spoil(event)
@@ -673,14 +678,18 @@ def _faulty(rng: Random, drafts: Sequence[_Draft]) -> Iterator[_Draft]:
         yield _Draft(model.sent, model.source, kind, model.person, event["data"], planted, kind="refused", event=event)
 
 
+def _numbers(event: Record) -> list[dict[str, str]]:
+    numbers: list[dict[str, str]] = event["data"]["identity"].get("identifiers", [])
+    return numbers
+
+
 def _wrong_key(event: Record) -> None:
-    numbers = event["data"]["identity"]["identifiers"]
-    nir = next(one for one in numbers if one["system"] == "ins-nir")
+    nir = next(one for one in _numbers(event) if one["system"] == "ins-nir")
     nir["value"] = f"{nir['value'][:13]}{int(nir['value'][13:]) % 97 + 1:02d}"
 
 
 def _short_nir(event: Record) -> None:
-    number = event["data"]["identity"]["identifiers"][0]
+    number = next(one for one in _numbers(event) if one["system"] == "ins-nir")
     number["value"] = number["value"][:12]
 
 
@@ -713,7 +722,7 @@ def _unknown_field(event: Record) -> None:
 
 
 def _no_assigner(event: Record) -> None:
-    for number in event["data"]["identity"]["identifiers"]:
+    for number in _numbers(event):
         number.pop("assigner", None)
 
 

@@ -169,7 +169,7 @@ class Loop:
             self._resume()
             return []
         rest = self._consumer.consume(size - 1, self._settings.linger_seconds) if size > 1 else []
-        messages = [_message(one) for one in (first, *rest) if self._is_message(one)]
+        messages = [message_from(one) for one in (first, *rest) if self._is_message(one)]
         if not self._settled:
             return []
         self._give_way(Counter(self._ranks[one.topic] for one in messages))
@@ -429,7 +429,7 @@ def busy_lane(ranks: Mapping[int, int], size: int) -> int | None:
     return None
 
 
-def _message(raw: Any) -> Message:
+def message_from(raw: Any) -> Message:
     headers = dict(raw.headers() or ())
     if None in headers.values():  # a header without a value is as good as missing
         headers = {name: value for name, value in headers.items() if value is not None}
