@@ -21,7 +21,6 @@ from estuaire.sample import sample
 from runtime.kafka import consumer_config, create_topics, producer_config
 
 BATCH = 500
-SENDERS = 2
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -31,9 +30,10 @@ def main(home: Path, port: int, events: int = 20_000) -> dict[str, Any]:
         grant(platform, bundled_permits())
         sources = sorted({one.source for one in sample()})
         platform.keyring.ensure("producers", sources)
-        _send(platform, sources, 2_000, "warm")
+        run = f"bench-{time.time_ns()}"
+        _send(platform, sources, 2_000, f"{run}-warm")
         before = {name: _cpu_seconds(platform, name) for name in SERVICES}
-        seconds, size = _send(platform, sources, events, "run")
+        seconds, size = _send(platform, sources, events, run)
         cpu = {name: round((_cpu_seconds(platform, name) - before[name]) * 1e6 / events, 1) for name in SERVICES}
         passthrough = _passthrough(platform, events, size)
     rate = events / seconds
@@ -59,7 +59,7 @@ def _send(platform: Platform, sources: list[str], count: int, name: str) -> tupl
         if not clients[source].wait_for_views(source):
             raise RuntimeError("not in the views after two minutes")
 
-    with ThreadPoolExecutor(SENDERS) as pool:
+    with ThreadPoolExecutor(len(sources)) as pool:
         list(pool.map(stream, sources))
     return time.monotonic() - begun, size
 

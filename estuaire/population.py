@@ -1,7 +1,7 @@
 """A made-up population in the French manner, and how different sources know its people.
 
 Nobody here exists: names are drawn from common lists, telephone numbers from the ranges that Arcep keeps for fiction
-(décision 2018-0881, annex, section 2.5.12), and everything follows from the seed alone, on any machine.
+(its numbering plan, décision 2018-0881), and everything follows from the seed alone, on any machine.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ class Person:
 def nir_key(number: str) -> str:
     """The key of a NIR of 13 characters, as 2 digits: 97 - n mod 97, where 2A counts as 19 and 2B as 18.
 
-    Source: INSEE, "Numéro de sécurité sociale / NIR"; décret 82-103 of 22 January 1982, article 4.
+    Source: INSEE's rule for the NIR (décret 82-103 of 22 January 1982, on the répertoire national d'identification).
     """
     return f"{97 - int(number.replace('2A', '19').replace('2B', '18')) % 97:02d}"
 
@@ -272,7 +272,8 @@ CORRUPTIONS: Final[Mapping[Corruption, Callable[[Identity], Identity]]] = {
 
 _T = TypeVar("_T")
 
-# INSEE, Bilan démographique 2023, pyramide des âges: thousands of people by five years of age, rounded.
+# Thousands of people by five years of age, roughly. Under 20 and from 65 the shares are those that INED gives for 2022
+# (23.4 % and 21.2 %; "Population par sexe et âge", after INSEE).
 _PYRAMID: Final = (
     3500, 3950, 4250, 4250, 4050, 3850, 4050, 4200, 4400, 4150, 4500, 4400, 4200, 3900, 3650, 2900, 1750, 1300, 750,
     200, 30,

@@ -674,7 +674,7 @@ def _faulty(rng: Random, drafts: Sequence[_Draft]) -> Iterator[_Draft]:
         event = copy.deepcopy(model.event)
         event["id"] = f"{PREFIXES[model.source]}-{9_000_000 + place}"
         spoil(event)
-        planted = model.planted | identity_strings(event["data"]["identity"])
+        planted = model.planted - identity_strings(model.data["identity"]) | identity_strings(event["data"]["identity"])
         yield _Draft(model.sent, model.source, kind, model.person, event["data"], planted, kind="refused", event=event)
 
 

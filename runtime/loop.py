@@ -42,7 +42,7 @@ log = logging.getLogger("estuaire.loop")
 _TRIES = 3
 _PATIENCE = 30.0
 _SHORTEST, _LONGEST = 0.05, 5.0
-_FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.FENCED_INSTANCE_ID)
+_FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
 
 
 class Stopped(Exception):
@@ -180,10 +180,10 @@ class Loop:
         error = polled.error()
         if error is None:
             return True
-        if error.code() in _FENCED or (error.fatal() and "fenced" in error.str().lower()):
-            raise Stopped(f"{self.name}: another process runs as {self._identity}")
-        if error.fatal():
-            raise Stopped(f"{self.name}: {error.str()}")
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            fenced = "same group.instance.id" in error.str()
+            why = f"another process runs as {self._identity}" if fenced else error.str()
+            raise Stopped(f"{self.name}: {why}")
         log.warning("%s: %s", self.name, error.str())
         if not self._settled:
             self._trouble = f"waiting for partitions: {error.str()}"

@@ -130,6 +130,14 @@ class SqlPatientIndex:
         self._block = msgspec.msgpack.Decoder(TokenBlock)
         self._evidence = msgspec.msgpack.Decoder(dict[str, float])
 
+    def patients(self) -> dict[str, str]:
+        """Every record's event id with its patient, both as hex: what a file that was linked whole comes to."""
+        rows = self._database.connection.execute(
+            "SELECT encode(event_id, 'hex'), encode(coalesce(patient, records.subject), 'hex')"
+            " FROM records LEFT JOIN subjects USING (subject)"
+        )
+        return {event_id: patient for event_id, patient in rows}
+
     def insert_apart(self, blocks: Sequence[TokenBlock]) -> None:
         """Insert those subjects that are new; committed on return."""
         with self._database.transaction():
