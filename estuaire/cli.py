@@ -26,7 +26,7 @@ from estuaire.keyring import OFFICER, OPERATOR, Keyring
 from estuaire.platform import Platform, home_folder
 from estuaire.process import StartError
 from estuaire.producer import Producer, SendError
-from estuaire.subscriber import Subscriber
+from estuaire.subscriber import Subscriber, ViewError
 from runtime.settings import RuntimeSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -52,7 +52,7 @@ def main() -> None:
     """Run a command; what goes wrong is one line on standard error and exit code 1."""
     try:
         app()
-    except (StartError, SendError, topics.TopicError, linking.LinkError, PermitError) as error:
+    except (StartError, SendError, topics.TopicError, linking.LinkError, PermitError, ViewError) as error:
         err.print(f"[red]error[/red]: {error}", soft_wrap=True)
         sys.exit(1)
     except httpx.TransportError as error:
@@ -63,7 +63,7 @@ def main() -> None:
 @app.command()
 def up(port: Port = 8000) -> None:
     """Start broker, database and all services here; stop with Ctrl-C."""
-    with Platform(home_folder(), port, report=err.print) as platform:
+    with Platform(home_folder(), port, report=_say) as platform:
         _addresses(platform)
         _until_interrupted()
         err.print("stopping")
@@ -77,7 +77,7 @@ def demo(
     records: Annotated[Path | None, typer.Option(help="A file or folder to send in place of the sample.")] = None,
 ) -> None:
     """Start the platform, stream the sample (or FILE) through it, and print what came out of each step."""
-    with Platform(home_folder(), port, report=err.print) as platform:
+    with Platform(home_folder(), port, report=_say) as platform:
         err.print("streaming the sample" if records is None else f"streaming {records}")
         result = demonstration.run(platform, records)
         if not as_json or not once:
@@ -103,9 +103,10 @@ def send(
     """Send files of records; a repeated call goes on where the last one stopped."""
     home = home_folder()
     total = Sent()
+    paths = [one for given in files for one in files_of(given)]
     with Producer(url, token or Keyring(home).token("producers", source), backfill=backfill) as producer, _bar() as bar:
         sender = FileSender(producer, source, home / "send")
-        for path in (one for given in files for one in files_of(given)):
+        for path in paths:
             task = bar.add_task(path.name, total=None)
 
             def advance(accepted: int, refused: int, task: Any = task) -> None:
@@ -273,6 +274,10 @@ def _addresses(platform: Platform) -> None:
     err.print(f"access    {platform.access_url}/docs")
     err.print(f"broker    {platform.bootstrap_servers}")
     err.print("Ctrl-C stops everything")
+
+
+def _say(line: str) -> None:
+    err.print(line, soft_wrap=True)
 
 
 def _until_interrupted() -> None:

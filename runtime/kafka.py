@@ -59,6 +59,9 @@ def consumer_config(settings: RuntimeSettings, group: str, instance: str | None 
         "session.timeout.ms": 10_000,
         "partition.assignment.strategy": "range",
         "queued.max.messages.kbytes": 32_768,
+        # a few batches ahead and no more: what is live waits behind what was fetched before it
+        "queued.min.messages": 2_000,
+        "fetch.queue.backoff.ms": 10,
         "fetch.wait.max.ms": 100,
         "topic.metadata.refresh.interval.ms": 30_000,
     }

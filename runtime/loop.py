@@ -150,8 +150,8 @@ class Loop:
         except KafkaException as error:
             raise Stopped(f"{self.name}: {error.args[0].str()}") from None
         finally:
-            self._trouble = "not running"
             self._consumer.close()
+            self._trouble = "not running"
 
     def _turn(self) -> bool:
         messages = self._read()

@@ -150,7 +150,6 @@ class StoredPermit(NamedTuple):
     granted: str | None
     key: bytes | None
     state: str
-    version: int
 
 
 def shard_range(shard: int, shards: int) -> tuple[bytes, bytes | None]:
@@ -166,8 +165,8 @@ class History(Protocol):
     def enter(self, *, alone: bool) -> None:
         """Go in beside other batches, or alone: a permit opens only when no batch is under way that ignores it."""
 
-    def open_permits(self) -> dict[str, int]:
-        """Permits whose views are filled, with the version of their row."""
+    def open_permits(self) -> dict[str, str]:
+        """Permits that are filling or open, with a digest of their definition and key."""
 
     def permit(self, permit: str) -> StoredPermit | None:
         """One permit."""
@@ -180,11 +179,11 @@ class History(Protocol):
     def start_scans(self, permit: str, shards: int) -> None:
         """Note that these shards have to be gone through."""
 
-    def is_scanning(self, permit: str, shard: int) -> bool:
-        """Whether this shard still has to be gone through."""
+    def scans_left(self, permit: str) -> list[int]:
+        """The shards that still have to be gone through."""
 
-    def end_scan(self, permit: str, shard: int) -> bool:
-        """Note that it is done; True when it was the last."""
+    def end_scan(self, permit: str, shard: int) -> None:
+        """Note that it is done."""
 
     def drop_view(self, permit: str) -> None:
         """Forget all that the view holds."""
@@ -259,13 +258,14 @@ class PostgresHistory:
 
     # permits
 
-    def open_permits(self) -> dict[str, int]:
-        rows = self._run("SELECT permit, version FROM permits WHERE state IN (%s, %s)", FILLING, OPEN)
+    def open_permits(self) -> dict[str, str]:
+        query = "SELECT permit, coalesce(md5(definition || key), '') FROM permits WHERE state IN (%s, %s)"
+        rows = self._run(query, FILLING, OPEN)
         return dict(rows.fetchall())
 
     def permit(self, permit: str) -> StoredPermit | None:
         row = self._run(
-            "SELECT permit, definition, granted, key, state, version FROM permits WHERE permit = %s", permit
+            "SELECT permit, definition, granted, key, state FROM permits WHERE permit = %s", permit
         ).fetchone()
         return None if row is None else StoredPermit(*row)
 
@@ -275,19 +275,19 @@ class PostgresHistory:
         self._run(
             "INSERT INTO permits (permit, state, definition, granted, key) VALUES (%s, %s, %s, %s, %s)"
             " ON CONFLICT (permit) DO UPDATE SET state = EXCLUDED.state, definition = EXCLUDED.definition,"
-            " granted = EXCLUDED.granted, key = EXCLUDED.key, version = permits.version + 1",
+            " granted = EXCLUDED.granted, key = EXCLUDED.key",
             *(permit, state, definition, granted, key),
         )
 
     def start_scans(self, permit: str, shards: int) -> None:
         self._run("INSERT INTO permit_scans SELECT %s::text, generate_series(0, %s::int)", permit, shards - 1)
 
-    def is_scanning(self, permit: str, shard: int) -> bool:
-        return bool(self._run("SELECT FROM permit_scans WHERE permit = %s AND shard = %s", permit, shard).rowcount)
+    def scans_left(self, permit: str) -> list[int]:
+        rows = self._run("SELECT shard FROM permit_scans WHERE permit = %s ORDER BY shard", permit)
+        return [shard for (shard,) in rows]
 
-    def end_scan(self, permit: str, shard: int) -> bool:
+    def end_scan(self, permit: str, shard: int) -> None:
         self._run("DELETE FROM permit_scans WHERE permit = %s AND shard = %s", permit, shard)
-        return not self._run("SELECT FROM permit_scans WHERE permit = %s", permit).rowcount
 
     def drop_view(self, permit: str) -> None:
         for table in ("permit_scans", "view_entries", "view_patients"):
@@ -560,7 +560,7 @@ class PostgresReader:
         """One permit."""
         with self._pool.connection() as connection:
             row = connection.execute(
-                "SELECT permit, definition, granted, key, state, version FROM permits WHERE permit = %s", [permit]
+                "SELECT permit, definition, granted, key, state FROM permits WHERE permit = %s", [permit]
             ).fetchone()
             return None if row is None else StoredPermit(*row)
 

@@ -105,7 +105,7 @@ class Access:
         self._chunk = scan_chunk
         self._clock = clock
         self._releases: dict[str, Release | None] = {}
-        self._versions: dict[str, int] = {}
+        self._digests: dict[str, str] = {}
         self._permit = msgspec.msgpack.Decoder(messages.PermitMessage)
         self._link = msgspec.msgpack.Decoder(PatientLink)
         self._linked = msgspec.msgpack.Decoder(RecordLinked)
@@ -178,6 +178,9 @@ class Access:
         elif known.state == CLOSED or known.definition != definition:
             REFUSED.inc()
             log.error("a grant is refused: permit %s is %s with another definition or closed", permit.id, known.state)
+        elif known.state == FILLING:
+            # granted again: a filling that was cut short, because the permit could not be used, goes on
+            self._order_scans(message, permit.id, self._history.scans_left(permit.id), outputs)
 
     def _key(self, message: Message, wrapped: PermitKeyWrapped, outputs: Outputs) -> None:
         known = self._history.permit(wrapped.permit)
@@ -210,7 +213,10 @@ class Access:
         self._create_view(permit)
         self._history.save_permit(permit, FILLING, definition, granted, key)
         self._history.start_scans(permit, self._partitions)
-        for shard in range(self._partitions):
+        self._order_scans(message, permit, range(self._partitions), outputs)
+
+    def _order_scans(self, message: Message, permit: str, shards: Iterable[int], outputs: Outputs) -> None:
+        for shard in shards:
             outputs.emit(message, _scan_order(ViewScan(permit, shard)))
 
     def _closed(self, message: Message, closed: PermitClosed, outputs: Outputs) -> None:
@@ -224,9 +230,9 @@ class Access:
 
     def _open_releases(self) -> list[Release]:
         """The permits that release something now; one that cannot be used is left out, and an alarm is raised."""
-        versions = self._history.open_permits()
-        for permit, version in versions.items():
-            if self._versions.get(permit) == version:
+        digests = self._history.open_permits()
+        for permit, digest in digests.items():
+            if self._digests.get(permit) == digest:
                 continue
             stored = self._history.permit(permit)
             try:
@@ -234,15 +240,15 @@ class Access:
             except (PermitError, KeyBroken):
                 log.error("permit %s releases nothing: its definition or its key cannot be used", permit)
                 self._releases[permit] = None
-        self._versions = versions
-        self._releases = {permit: self._releases[permit] for permit in versions}
+        self._digests = digests
+        self._releases = {permit: self._releases[permit] for permit in digests}
         UNUSABLE.set(sum(one is None for one in self._releases.values()))
         now = self._clock()
         return [one for one in self._releases.values() if one is not None and one.policy.in_force(now)]
 
     def _scan(self, message: Message, scan: ViewScan, releases: Sequence[Release], outputs: Outputs) -> None:
         """One chunk of one shard, for one permit; then the order for the next."""
-        if not self._history.is_scanning(scan.permit, scan.shard):
+        if scan.shard not in self._history.scans_left(scan.permit):
             return
         release = next((one for one in releases if one.permit == scan.permit), None)
         if release is None:
@@ -259,7 +265,8 @@ class Access:
             outputs.emit(message, _scan_order(ViewScan(scan.permit, scan.shard, page[-1].event_id)))
             return
         outputs.emit(message, _tombstone(_scan_key(scan.permit, scan.shard)))
-        if self._history.end_scan(scan.permit, scan.shard):
+        self._history.end_scan(scan.permit, scan.shard)
+        if not self._history.scans_left(scan.permit):
             stored = self._history.permit(scan.permit)
             if stored is not None and stored.state == FILLING:
                 self._history.save_permit(stored.permit, OPEN, stored.definition, stored.granted, stored.key)

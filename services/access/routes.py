@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Annotated, Any
 
 import psycopg
@@ -24,6 +24,7 @@ from services.access.adapters import (
     FILLING,
     OPEN,
     BrokerAway,
+    EntryRow,
     Holders,
     KeyBroken,
     PermitRow,
@@ -41,7 +42,7 @@ Clock = Callable[[], dt.datetime]
 PermitId = Annotated[str, Path(pattern=PERMIT_ID)]
 EventId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 
-_AT_ONCE = 200
+_AT_ONCE = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +98,7 @@ def grant(permit: Permit, reader: Reader, publisher: Publisher, clock: Clock) ->
     if known is not None and known.definition not in (None, permit.definition()):
         detail = "A permit of this id has another definition: close it, and grant the new one under another id."
         raise ProblemError(409, "the permit is granted with another definition", detail)
-    if known is None or known.state not in (FILLING, OPEN):
+    if known is None or known.state != OPEN:
         granted = PermitGranted(permit.id, permit.definition(), clock().isoformat(timespec="seconds"))
         publisher.publish(PERMITS, permit.id, messages.encode(granted))
     return "granted" if known is None else known.state
@@ -230,8 +231,8 @@ def _lines(
     release: Release, subjects: Sequence[ViewSubject], reader: Reader, vault: Vault, clock: Clock
 ) -> Iterator[bytes]:
     """The timelines of these subjects, line by line. It ends at once when the permit does."""
-    for _, group in groupby(enumerate(subjects), key=lambda one: one[0] * _AT_ONCE // max(len(subjects), _AT_ONCE)):
-        chunk = [subject for _, subject in group]
+    for begin in range(0, len(subjects), _AT_ONCE):
+        chunk = subjects[begin : begin + _AT_ONCE]
         stored = reader.permit(release.permit)
         if stored is None or stored.state not in (FILLING, OPEN) or not release.policy.in_force(clock()):
             return
@@ -242,12 +243,15 @@ def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vaul
     patients = [one.patient for one in chunk]
     rows, told = reader.timelines(release.permit, patients)
     diagnosed = reader.diagnosed(patients, release.policy.prefixes) if release.policy.prefixes else set()
-    of: dict[str, list[views.Event]] = {}
+    rows_of: defaultdict[str, list[EntryRow]] = defaultdict(list)
+    for row in rows:
+        rows_of[row.patient].append(row)
     for patient in patients:
+        events: list[views.Event] = []
         demographics = views.demographics_of(views.newest(told.get(patient, ())))
         person = views.person_under(release.policy, demographics, patient in diagnosed)
         subject = release.ids.subject(patient)
-        for row in (one for one in rows if one.patient == patient):
+        for row in rows_of[patient]:
             if views.wanted_entry(release.policy, row.facts, patient, person) is None:
                 continue
             try:
@@ -255,10 +259,8 @@ def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vaul
             except KeyBroken:
                 continue
             name = release.ids.record(row.facts.event_id)
-            event = views.published(release.policy, row.facts, record, person, name, subject, row.sequence)
-            of.setdefault(patient, []).append(event)
-    for patient in patients:
-        yield from sorted(of.get(patient, ()), key=views.Event.place)
+            events.append(views.published(release.policy, row.facts, record, person, name, subject, row.sequence))
+        yield from sorted(events, key=views.Event.place)
 
 
 def _shown(row: PermitRow, caller: Officer | Subscriber, now: dt.datetime) -> dict[str, Any] | None:

@@ -132,11 +132,11 @@ class SqlPatientIndex:
 
     def patients(self) -> dict[str, str]:
         """Every record's event id with its patient, both as hex: what a file that was linked whole comes to."""
-        rows = self._database.connection.execute(
+        rows: Iterable[tuple[str, str]] = self._database.connection.execute(
             "SELECT encode(event_id, 'hex'), encode(coalesce(patient, records.subject), 'hex')"
             " FROM records LEFT JOIN subjects USING (subject)"
         )
-        return {event_id: patient for event_id, patient in rows}
+        return dict(rows)
 
     def insert_apart(self, blocks: Sequence[TokenBlock]) -> None:
         """Insert those subjects that are new; committed on return."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,14 @@ from typing import Any
 import psycopg
 import pytest
 from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
 
 from estuaire.database import start_database
 from estuaire.platform import Platform
 from estuaire.sample import sample
 from estuaire.topics import read
 from runtime.kafka import common, producer_config
+from runtime.loop import message_from
 from tests.e2e.conftest import free_base_port
 from tests.search import Hit, Search
 
@@ -51,7 +54,7 @@ def demo(home: Path, *arguments: str) -> dict[str, Any]:
     ]
     done = subprocess.run(
         command,
-        env={**_environment(), "ESTUAIRE_HOME": str(home)},
+        env={**os.environ, "ESTUAIRE_HOME": str(home)},
         capture_output=True,
         text=True,
         timeout=300,
@@ -62,12 +65,6 @@ def demo(home: Path, *arguments: str) -> dict[str, Any]:
     assert result["sent"] == result["accepted"] + result["rejected"]
     assert result["accepted"] == result["linked"] + result["duplicates"] + result["dead_lettered"]
     return result
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return dict(os.environ)
 
 
 @pytest.fixture(scope="module")
@@ -116,11 +113,9 @@ def test_no_identity_is_anywhere(home: Path, result: dict[str, Any]) -> None:
     hits = list(search.folder(home))
     with Platform(home, free_base_port(), report=lambda _line: None) as platform:
         for topic in _topics(platform):
-            for message in read(platform.settings(), topic):
-                parts = [message.value() or b"", message.key() or b""]
-                parts += [value for _, value in message.headers() or () if isinstance(value, bytes)]
-                for part in parts:
-                    hits += search.bytes(topic, part if isinstance(part, bytes) else part.encode())
+            for message in map(message_from, read(platform.settings(), topic)):
+                for part in (message.value, message.key or b"", *message.headers.values()):
+                    hits += search.bytes(topic, part)
     assert not hits, {(hit.place, hit.form) for hit in hits}
 
 
@@ -131,7 +126,6 @@ def test_the_search_finds_what_is_planted_in_each_kind_of_file(home: Path, resul
         producer = Producer(producer_config(platform.settings()) | {"compression.type": "none"})
         producer.produce("audit", planted.encode())
         assert producer.flush(30) == 0
-        assert common(platform.settings())
     with start_database(home, report=lambda _line: None) as database, psycopg.connect(database.url("access")) as access:
         access.execute("CREATE TABLE planted (name text)")
         access.execute("INSERT INTO planted VALUES (%s)", [planted])
@@ -146,7 +140,5 @@ def _kind(home: Path, hit: Hit) -> str:
 
 
 def _topics(platform: Platform) -> list[str]:
-    from confluent_kafka.admin import AdminClient
-
     names = AdminClient(common(platform.settings())).list_topics(timeout=10).topics
     return sorted(name for name in names if not name.startswith("__"))

@@ -141,7 +141,7 @@ def test_two_views_of_the_same_people_share_nothing_that_joins(hub: Hub, observa
     for one in (*left, *right):
         assert set(one.headers) <= {"content-type", "traceparent"}
         assert b"0af7651916cd43dd8448eb211c80319c" not in one.value + one.headers["traceparent"]
-    # A person's records lie on partitions, and in numbers on each, that say nothing of where they lie in the other view.
+    # Where a person's records lie, and how many lie together, says nothing of where they lie in the other view.
     assert _layout(left) != _layout(right)
 
 

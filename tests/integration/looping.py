@@ -170,7 +170,10 @@ def end_at(point: str, batches: int) -> None:
     def die() -> None:
         nonlocal left
         left -= 1
-        if left <= 0:
+        if point.startswith("suspended") and left == 0:
+            Path(os.environ["LOOPING_HOLD_FILE"]).touch()
+            os.kill(os.getpid(), signal.SIGSTOP)
+        elif left <= 0 and not point.startswith("suspended"):
             os.kill(os.getpid(), signal.SIGKILL)
 
     if point == "before the store commits":
@@ -189,12 +192,12 @@ def end_at(point: str, batches: int) -> None:
             real_publish(self, *arguments)
 
         Loop._publish = publish  # type: ignore[method-assign]
-    elif point == "amid the outputs":
+    elif point.endswith("amid the outputs"):
         real_produce = Loop._produce
 
         def produce(self: Loop, producer: Producer, emit: Emit) -> None:
             real_produce(self, producer, emit)
-            if left <= 1:
+            if left == 1:
                 producer.flush(2)
             die()
 

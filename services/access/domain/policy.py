@@ -17,7 +17,7 @@ UNKNOWN_DAY = dt.datetime.max.replace(tzinfo=dt.UTC)
 _DATE: Final = re.compile(r"\d{4}-\d{2}(-\d{2}([T ].*)?)?")
 _CLOCK: Final = re.compile(r"\d{2}:\d{2}.*")
 _COMMUNE: Final = re.compile(r"(\d{2}|2[AB])\d{3}")
-_NOTHING: Final = (None, {}, [])
+_NOTHING: Final[tuple[Any, ...]] = (None, {}, [])
 _CHARACTERS: Final = {"year": 4, "month": 7, "day": 10}
 
 _DIAGNOSES: Final[dict[str, tuple[str, ...]]] = {

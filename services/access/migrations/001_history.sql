@@ -33,9 +33,7 @@ CREATE TABLE permits (
     definition bytea,
     granted text,
     key bytea,                                  -- wrapped under the master secret; NULL before it came, and once closed
-    state text NOT NULL,
-    version bigint NOT NULL DEFAULT 1,
-    reason text
+    state text NOT NULL
 );
 
 -- Shards of the history that a new view still has to go through.

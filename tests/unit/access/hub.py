@@ -1,4 +1,4 @@
-"""A small hub around the step: makes its messages, runs its batches, reads its views. For unit and integration tests."""
+"""A small hub around the step of access: makes its messages, runs its batches, reads its views."""
 
 from __future__ import annotations
 

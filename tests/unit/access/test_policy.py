@@ -69,6 +69,9 @@ RECORD = {
 }
 
 
+EXACT = {"effectiveDateTime": "2026-03-01T10:15:00+01:00", "valueTime": "10:15:00"}
+
+
 @pytest.mark.parametrize(
     ("paths", "precision", "expected"),
     [
@@ -77,7 +80,7 @@ RECORD = {
         (["effectiveDateTime"], "day", {"effectiveDateTime": "2026-03-01"}),
         (["effectiveDateTime"], "month", {"effectiveDateTime": "2026-03"}),
         (["effectiveDateTime"], "year", {"effectiveDateTime": "2026"}),
-        (["effectiveDateTime", "valueTime"], "exact", {"effectiveDateTime": "2026-03-01T10:15:00+01:00", "valueTime": "10:15:00"}),
+        (["effectiveDateTime", "valueTime"], "exact", EXACT),
         (["valueTime"], "day", {}),
         (["valueQuantity.value"], "day", {"valueQuantity": {"value": 0}}),
         (["code.coding.code"], "day", {"code": {"coding": [{"code": "8867-4"}, {"code": "1234-5"}]}}),
@@ -145,7 +148,7 @@ def test_population(population: Any, person: Demographics, diagnosed: bool, admi
 @pytest.mark.parametrize(
     ("kind", "record", "codes"),
     [
-        ("diagnosis.v1", {"code": {"coding": [{"system": "icd", "code": "i50.1"}, {"code": "44054006"}]}}, ["44054006", "I501"]),
+        ("diagnosis.v1", {"code": {"coding": [{"system": "icd", "code": "i50.1"}, {"code": "44"}]}}, ["44", "I501"]),
         ("diagnosis.v1", {"bodySite": [{"coding": [{"code": "I50"}]}]}, []),
         ("hospital-stay.v1", {"principal_diagnosis": "I50.1", "acts": [{"code": "DZQM006"}]}, ["I501"]),
         ("hospital-stay.v1", {"associated_diagnoses": ["E11.9", "I10", "I10"]}, ["E119", "I10"]),

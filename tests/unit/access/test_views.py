@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -56,7 +57,9 @@ entries = st.dictionaries(
 
 
 @given(entries, entries)
-def test_a_difference_leads_from_what_is_held_to_what_is_wanted(wanted: dict[bytes, Entry], held: dict[bytes, Entry]) -> None:  # fmt: skip
+def test_a_difference_leads_from_what_is_held_to_what_is_wanted(
+    wanted: dict[bytes, Entry], held: dict[bytes, Entry]
+) -> None:
     state = {(event_id, entry.patient): entry.version for event_id, entry in held.items()}
     for change in difference(wanted, held):
         if change.withdraw:
@@ -87,7 +90,9 @@ tellings = st.lists(
 
 
 @given(tellings, st.randoms())
-def test_demographics_do_not_depend_on_the_order_of_tellings(told: list[dict[str, tuple[int, str]]], shuffle: random.Random) -> None:  # fmt: skip
+def test_demographics_do_not_depend_on_the_order_of_tellings(
+    told: list[dict[str, tuple[int, str]]], shuffle: random.Random
+) -> None:
     expected = views.newest(told)
     shuffled = list(told)
     shuffle.shuffle(shuffled)
@@ -101,4 +106,4 @@ def test_shards_cover_every_event_id_once(shards: int) -> None:
     ranges = [shard_range(shard, shards) for shard in range(shards)]
     assert ranges[0][0] == b"\0\0"
     assert ranges[-1][1] is None
-    assert all(one[1] == following[0] for one, following in zip(ranges, ranges[1:], strict=False))
+    assert all(one[1] == following[0] for one, following in pairwise(ranges))
