@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import signal
 import sys
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from contracts.messages import accepted_at
 from contracts.permits import PermitError, read_permit
 from estuaire import demo as demonstration
 from estuaire import link as linking
@@ -171,17 +173,42 @@ def trace(
     with Producer(url, token or keyring.token("producers", source)) as producer:
         event_id = producer.event_id(source, record_id)
     operator = {"Authorization": f"Bearer {keyring.token('operators', OPERATOR)}"}
-    table = Table("step", "what", title=f"{source} {record_id}")
-    table.add_row("ingest", f"event id {event_id}")
-    for step, base in (("linkage", linkage), ("access", access)):
-        response = httpx.get(f"{base}/v1/records/{event_id}", headers=operator, timeout=10)
-        if response.status_code == httpx.codes.NOT_FOUND:
-            table.add_row(step, "has not seen it (see the dead letters if it stays away)")
-        else:
-            response.raise_for_status()
-            for name, value in response.json().items():
-                table.add_row(step, f"{name}: {value if isinstance(value, str) else json.dumps(value)}")
+    linked, stored = (_record(f"{base}/v1/records/{event_id}", operator) for base in (linkage, access))
+    table = Table("step", "when", "what", title=f"{source} {record_id}")
+    table.add_row("ingest", _accepted(linked or stored), f"accepted as {event_id}")
+    if linked is None:
+        table.add_row("linkage", "", "has not seen it (look for it among the dead letters if it stays away)")
+    else:
+        for state in linked["states"]:
+            words = "a retraction" if state["retracted"] else "a correction" if state["correction"] else "a state"
+            at = state["coordinates"]
+            where = f"{at['topic']}/{at['partition']}@{at['offset']}"
+            table.add_row("linkage", _moment(state["linked_at"]), f"{words} of the record, from {where}")
+        table.add_row("linkage", "", f"patient {linked['patient_id']}, by {linked['method'] or 'itself'}")
+    if stored is None:
+        table.add_row("access", "", "has not seen it")
+    else:
+        held = "retracted" if stored["retracted"] else f"kept, {stored['type']}"
+        table.add_row("access", _moment(stored["stored_at"]), f"{held}, revision {stored['revision']}")
+        for permit, name in stored["views"].items():
+            table.add_row("access", "", f"in view-{permit} as {name}")
     out.print(table)
+
+
+def _record(url: str, headers: dict[str, str]) -> Any:
+    response = httpx.get(url, headers=headers, timeout=10)
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return None
+    return _checked(response)
+
+
+def _accepted(record: Any) -> str:
+    moment = accepted_at(record["revision"]) if record else 0
+    return _moment(dt.datetime.fromtimestamp(moment / 1000, dt.UTC).isoformat()) if moment else ""
+
+
+def _moment(text: str) -> str:
+    return dt.datetime.fromisoformat(text).astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
 @app.command()
@@ -248,6 +275,10 @@ def permit_list(access: AccessUrl = ACCESS, token: Token = None) -> None:
 def _officer(method: str, url: str, keyring: Keyring, token: str | None, body: Any = None) -> Any:
     headers = {"Authorization": f"Bearer {token or keyring.token('officers', OFFICER)}"}
     response = httpx.request(method, url, headers=headers, json=body, timeout=30)
+    return _checked(response)
+
+
+def _checked(response: httpx.Response) -> Any:
     if response.is_error:
         problem = response.json()
         raise SendError(f"{problem.get('title')}: {problem.get('detail')}")

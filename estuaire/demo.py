@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
@@ -76,15 +76,22 @@ def bundled_permits() -> list[Permit]:
     return [read_permit(file.read_text()) for file in sorted(folder.iterdir(), key=lambda one: one.name)]
 
 
-def grant(platform: Platform, permits: Iterable[Permit]) -> None:
-    """Grant permits, with a token for each subscriber. Raises SendError."""
+def grant(platform: Platform, permits: Sequence[Permit], deadline_seconds: float = 60.0) -> None:
+    """Grant permits, with a token for each subscriber, and wait until they are open. Raises SendError."""
     headers = {"Authorization": f"Bearer {platform.keyring.token('officers', OFFICER)}"}
-    for permit in permits:
-        platform.keyring.ensure("subscribers", permit.subscribers)
-        url = f"{platform.access_url}/v1/permits/{permit.id}/grant"
-        response = httpx.post(url, headers=headers, json=permit.model_dump(mode="json", by_alias=True), timeout=30)
-        if response.status_code != httpx.codes.ACCEPTED:
-            raise SendError(f"permit {permit.id} is not granted: {response.text}")
+    with httpx.Client(base_url=platform.access_url, headers=headers, timeout=30) as access:
+        for permit in permits:
+            platform.keyring.ensure("subscribers", permit.subscribers)
+            body = permit.model_dump(mode="json", by_alias=True)
+            response = access.post(f"/v1/permits/{permit.id}/grant", json=body)
+            if response.status_code != httpx.codes.ACCEPTED:
+                raise SendError(f"permit {permit.id} is not granted: {response.text}")
+        wanted = {permit.id for permit in permits}
+        deadline = time.monotonic() + deadline_seconds
+        while wanted - {one["id"] for one in access.get("/v1/permits").json()["permits"] if one["state"] == "open"}:
+            if time.monotonic() > deadline:
+                raise SendError(f"not open in time: {', '.join(sorted(wanted))}")
+            time.sleep(0.05)
 
 
 def verdicts(platform: Platform) -> Counter[str]:

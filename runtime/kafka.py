@@ -43,6 +43,7 @@ def producer_config(settings: RuntimeSettings, transactional_id: str | None = No
         "queue.buffering.max.kbytes": 65_536,
         "partitioner": "murmur2_random",
         "delivery.timeout.ms": 14_000,
+        "socket.timeout.ms": 6_000,
     }
     if transactional_id:
         config |= {"transactional.id": transactional_id, "transaction.timeout.ms": 15_000}

@@ -207,17 +207,18 @@ class Loop:
 
     def _on_assign(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
         self._assigned = [Place(one.topic, one.partition) for one in partitions]
-        self._let_go("taking over partitions", consumer)
+        self._settled, self._trouble = False, "taking over partitions"
+        consumer.assign([])
 
     def _on_revoke(self, consumer: Consumer, _partitions: Iterable[TopicPartition]) -> None:
         self._assigned = None
-        self._let_go("waiting for partitions", consumer)
+        self._settled, self._trouble = False, "waiting for partitions"
+        consumer.unassign()
 
-    def _let_go(self, why: str, consumer: Consumer | None = None) -> None:
+    def _let_go(self, why: str) -> None:
         """Read nothing more until settled again."""
-        self._settled = False
-        self._trouble = why
-        (consumer or self._consumer).assign([])
+        self._settled, self._trouble = False, why
+        self._consumer.unassign()
 
     def _settle(self) -> None:
         """Read on from where the broker is, or from where the store is if that is further on."""
