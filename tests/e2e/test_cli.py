@@ -68,7 +68,7 @@ def test_trace_names_every_step(hub: Hub, observation: Make) -> None:
     permit = hub.permit(source)
     hub.send(source, [observation(source, "followed", 1)])
     done = estuaire(hub, "trace", source, "followed")
-    for word in ("ingest", "event id", "linkage", "access", permit.id):
+    for word in ("ingest", "accepted as", "linkage", "access", permit.id):
         assert word in done.stdout
     missing = estuaire(hub, "trace", source, "never-sent")
     assert "has not seen it" in missing.stdout
