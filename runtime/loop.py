@@ -14,7 +14,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
-from threading import Event
+from queue import Empty, SimpleQueue
+from threading import Event, Thread
 from typing import Any, NamedTuple
 
 from confluent_kafka import (
@@ -40,7 +41,7 @@ __all__ = ["Loop", "Route", "Stopped"]
 log = logging.getLogger("estuaire.loop")
 
 _TRIES = 3
-_PATIENCE = 30.0
+_PATIENCE = 10.0
 _SHORTEST, _LONGEST = 0.05, 5.0
 _FENCED = (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)
 
@@ -350,17 +351,21 @@ class Loop:
         """Outputs and offsets in one transaction. We never abort: a new producer settles what this one left open."""
         producer, self._producer = self._producer, None
         assert producer is not None
+        offsets = [TopicPartition(*place, at) for place, at in next_offsets.items()]
+        member = self._consumer.consumer_group_metadata()
+
+        def end() -> None:
+            producer.send_offsets_to_transaction(offsets, member, _PATIENCE)
+            producer.commit_transaction(_PATIENCE)
+
         try:
             producer.begin_transaction()
             for emit in emits:
                 self._produce(producer, emit)
-            offsets = [TopicPartition(*place, at) for place, at in next_offsets.items()]
-            self._insist(producer.send_offsets_to_transaction, offsets, self._consumer.consumer_group_metadata())
-            self._insist(producer.commit_transaction)
+            self._bounded(end)
         except (KafkaException, _GoBack) as error:
             telemetry.PRODUCER_RESETS.labels(self.name).inc()
-            producer.purge()
-            raise error if isinstance(error, _GoBack) else self._verdict(error) from None
+            raise error if isinstance(error, _GoBack) else _verdict(error) from None
         self._producer = producer
         self._next.update(next_offsets)
 
@@ -375,6 +380,24 @@ class Loop:
             except BufferError:
                 producer.poll(0.1)
 
+    def _bounded(self, call: Callable[[], None]) -> None:
+        """Call it in a thread that is left behind when it hangs, or when we are asked to stop and it takes long.
+
+        librdkafka heeds no timeout while it looks for the group's coordinator, and after a broker's restart it may look
+        for ever (confluentinc/librdkafka#5456, #5511).
+        """
+        answers: SimpleQueue[BaseException | None] = SimpleQueue()
+        Thread(target=lambda: answers.put(_outcome(call)), daemon=True, name="transaction").start()
+        until = time.monotonic() + 2 * _PATIENCE
+        while True:
+            with suppress(Empty):
+                outcome = answers.get(timeout=1.0)
+                if outcome is not None:
+                    raise outcome
+                return
+            if self._stop.is_set() or time.monotonic() > until:
+                raise _GoBack("the transaction does not end")
+
     def _insist(self, call: Callable[..., Any], *arguments: Any) -> Any:
         """Call it with a timeout of a second, again and again, so that a request to stop is heard meanwhile."""
         until = time.monotonic() + _PATIENCE
@@ -382,21 +405,9 @@ class Loop:
             try:
                 return call(*arguments, 1.0)
             except KafkaException as error:
-                reason = error.args[0]
-                again = reason.retriable() or reason.code() == KafkaError._TIMED_OUT
+                again = error.args[0].retriable() or error.args[0].code() == KafkaError._TIMED_OUT
                 if not again or self._stop.is_set() or time.monotonic() > until:
-                    raise self._verdict(error) from None
-
-    def _verdict(self, error: KafkaException) -> Exception:
-        """What a broker's error means to the loop.
-
-        A fence is either another process of our name, or a transaction that timed out while we were suspended. The
-        group knows which: given two heartbeats' time, it ends the membership of the older of two.
-        """
-        reason = error.args[0]
-        if reason.code() in _FENCED:
-            return _GoBack("fenced", 7.0)
-        return _GoBack(f"{reason.name()}: {reason.str()}")
+                    raise _verdict(error) from None
 
     # patience, figures
 
@@ -415,6 +426,24 @@ class Loop:
                 if high >= 0:
                     lag = telemetry.LAG.labels(self.name, self._report.plain(place.topic), str(place.partition))
                     lag.set(max(0, high - (low if at is None else at)))
+
+
+def _outcome(call: Callable[[], None]) -> BaseException | None:
+    try:
+        call()
+    except Exception as error:
+        return error
+    return None
+
+
+def _verdict(error: KafkaException) -> _GoBack:
+    """What a broker's error means to the loop.
+
+    A fence is either another process of our name, or a transaction that timed out while we were suspended or the
+    broker was away. The group knows which: given two heartbeats' time, it ends the membership of the older of two.
+    """
+    reason = error.args[0]
+    return _GoBack("fenced", 7.0) if reason.code() in _FENCED else _GoBack(f"{reason.name()}: {reason.str()}")
 
 
 def busy_lane(ranks: Mapping[int, int], size: int) -> int | None:

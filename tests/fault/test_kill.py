@@ -7,7 +7,7 @@ import json
 import os
 import threading
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -38,10 +38,19 @@ def test_kills_lose_nothing_and_double_nothing(hub: Hub, observation: Callable[.
     sent = threading.Event()
     failures: list[BaseException] = []
 
+    allowed = 0
+
+    def paced() -> Iterator[dict[str, Any]]:
+        """The events, held back so that there are always some left for the next kill to meet."""
+        for number, event in enumerate(events):
+            while number >= allowed:
+                sent.wait(0.01)
+            yield event
+
     def stream() -> None:
         try:
             with hub.producer(source) as producer:
-                for answer in producer.send(events, BATCH):
+                for answer in producer.send(paced(), BATCH):
                     assert not answer.rejected
                     accepted.extend(answer.accepted)
         except BaseException as error:
@@ -51,12 +60,15 @@ def test_kills_lose_nothing_and_double_nothing(hub: Hub, observation: Callable[.
 
     sender = threading.Thread(target=stream)
     sender.start()
-    progress = 0
-    for _ in range(KILLS):
-        for name in SERVICES:
-            progress = _wait_for_more(accepted, progress, sent)
-            hub.platform.services[name].kill()
-            hub.platform.start_services(name)
+    victims = [name for _ in range(KILLS) for name in SERVICES]
+    share = len(events) // (len(victims) + 1)
+    for number, name in enumerate(victims):
+        allowed = (number + 2) * share
+        while len(accepted) < number * share + share // 4 and not sent.is_set():
+            sent.wait(0.02)
+        hub.platform.services[name].kill()
+        hub.platform.start_services(name)
+    allowed = len(events)
     sent.wait(600)
     sender.join()
     assert not failures, failures
@@ -82,11 +94,3 @@ def test_kills_lose_nothing_and_double_nothing(hub: Hub, observation: Callable[.
     assert len({entry.subject for entry in view.entries()}) == PEOPLE
     timeline = hub.timelines(permit)
     assert Counter(line["id"] for line in timeline) == Counter(entry.id for entry in view.entries())
-
-
-def _wait_for_more(accepted: list[dict[str, str]], before: int, sent: threading.Event) -> int:
-    """Wait until more has been accepted, so that each kill meets records on their way."""
-    moved = threading.Event()
-    while len(accepted) < before + BATCH and not sent.is_set():
-        moved.wait(0.02)
-    return len(accepted)

@@ -20,6 +20,7 @@ from typing import Any
 from confluent_kafka import Consumer, Producer, TopicPartition
 from confluent_kafka import Message as RawMessage
 
+from runtime import loop
 from runtime.database import Database
 from runtime.kafka import consumer_config, producer_config
 from runtime.loop import Loop, Route, Stopped
@@ -132,22 +133,22 @@ def values_by_partition(messages: Sequence[RawMessage]) -> dict[int, list[bytes 
 @contextmanager
 def running(settings: RuntimeSettings, step: Copy, store: Database | None = None) -> Iterator[Loop]:
     """The loop in a thread; stopped at the end. `Stopped` is in its attribute `failure`."""
-    loop = Loop("copy", settings, step, ROUTE, start_tracing("copy", None), store)
+    one = Loop("copy", settings, step, ROUTE, start_tracing("copy", None), store)
     failures: list[str] = []
-    loop.failures = failures  # type: ignore[attr-defined]
+    one.failures = failures  # type: ignore[attr-defined]
 
     def run() -> None:
         try:
-            loop.run()
+            one.run()
         except Stopped as stopped:
             failures.append(str(stopped))
 
     thread = threading.Thread(target=run)
     thread.start()
     try:
-        yield loop
+        yield one
     finally:
-        loop.stop()
+        one.stop()
         thread.join(15)
         assert not thread.is_alive()
 
@@ -203,20 +204,19 @@ def end_at(point: str, batches: int) -> None:
 
         Loop._produce = produce  # type: ignore[method-assign]
     elif point:
-        real_insist = Loop._insist
+        real_producer = loop.Producer
 
-        def insist(self: Loop, call: Callable[..., Any], *arguments: Any) -> Any:
-            ends = call.__name__ == "commit_transaction"
-            if ends and point == "before the broker commits":
-                die()
-            if ends and point == "while the broker commits":
-                threading.Timer(0.001, die).start()
-            answer = real_insist(self, call, *arguments)
-            if ends and point == "after both":
-                die()
-            return answer
+        class Ending(real_producer):  # type: ignore[misc, valid-type]
+            def commit_transaction(self, *arguments: Any) -> None:
+                if point == "before the broker commits":
+                    die()
+                if point == "while the broker commits":
+                    threading.Timer(0.001, die).start()
+                super().commit_transaction(*arguments)
+                if point == "after both":
+                    die()
 
-        Loop._insist = insist  # type: ignore[method-assign]
+        loop.Producer = Ending  # type: ignore[misc]
 
 
 def main() -> int:
@@ -238,10 +238,10 @@ def main() -> int:
             return real_handle(batch)
 
         step.handle = handle  # type: ignore[method-assign]
-    loop = Loop("copy", RuntimeSettings(), step, ROUTE, start_tracing("copy", None), store)
-    signal.signal(signal.SIGTERM, lambda *_: loop.stop())
+    one = Loop("copy", RuntimeSettings(), step, ROUTE, start_tracing("copy", None), store)
+    signal.signal(signal.SIGTERM, lambda *_: one.stop())
     try:
-        loop.run()
+        one.run()
     except Stopped as stopped:
         print(stopped, file=sys.stderr)  # noqa: T201
         return 1
