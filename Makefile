@@ -14,7 +14,7 @@ up: $(UV) ## Start the platform and leave it running until Ctrl-C
 	@$(RUN) estuaire up $(ARGS)
 
 test: $(UV) ## The whole suite, with a sample of each long run
-	@$(RUN) pytest $(ARGS)
+	@$(RUN) pytest $(addprefix tests/,unit contract integration e2e fault container) $(ARGS)
 
 check: $(UV) ## Lint, types, import rules, unit and contract tests; starts nothing
 	@$(RUN) ruff check

@@ -1,17 +1,20 @@
-"""One broker and one PostgreSQL a session; topics and databases of its own for each test."""
+"""One broker, one PostgreSQL and one platform a session; each test has topics, databases and sources of its own."""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from contracts.registry import topics_to_create
 from estuaire.broker import start_broker
 from estuaire.database import Database, start_database
+from estuaire.platform import Platform
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
+from tests.hub import Hub, free_base_port
 
 
 @pytest.fixture(scope="session")
@@ -40,3 +43,38 @@ def topics(broker: str) -> str:
     prefix = f"test-{secrets.token_hex(4)}-"
     create_topics(RuntimeSettings(bootstrap_servers=broker), topics_to_create(2, prefix))
     return prefix
+
+
+@pytest.fixture(scope="session")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
+    """The whole platform: real broker, real database, the four services."""
+    home = tmp_path_factory.mktemp("hub")
+    with Platform(home, free_base_port(), report=lambda _line: None, trace_ratio=0.0) as platform:
+        yield Hub(platform)
+
+
+@pytest.fixture
+def observation() -> Callable[..., dict[str, Any]]:
+    """Makes an observation about a person of the tests; the number is the person's."""
+
+    def make(source: str, record_id: str, person: int, value: float = 72, **changes: Any) -> dict[str, Any]:
+        return {
+            "specversion": "1.0",
+            "id": record_id,
+            "source": source,
+            "type": "observation.v1",
+            "time": "2026-03-01T10:00:00Z",
+            "datacontenttype": "application/json",
+            "data": {
+                "identity": {"identifiers": [{"system": "ipp", "assigner": source, "value": f"P{person:06d}"}]},
+                "record": {
+                    "resourceType": "Observation",
+                    "status": "final",
+                    "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
+                    "effectiveDateTime": "2026-03-01T10:00:00Z",
+                    "valueQuantity": {"value": value, "system": "http://unitsofmeasure.org", "code": "/min"},
+                },
+            },
+        } | changes
+
+    return make

@@ -11,9 +11,7 @@ import pytest
 from testcontainers.core.container import DockerContainer
 
 from estuaire.platform import SERVICES, Platform, Service
-from tests.e2e.conftest import Hub, free_base_port, observation
-
-__all__ = ["observation"]
+from tests.hub import Hub, free_base_port
 
 ROOT = Path(__file__).parents[2]
 BASE = os.environ.get("ESTUAIRE_BASE_IMAGE", "debian:bookworm-slim")
@@ -93,7 +91,7 @@ def images() -> None:
         assert done.returncode == 0, done.stderr[-2000:]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def hub(images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     home = tmp_path_factory.mktemp("contained")
     with ContainedPlatform(home, free_base_port(), report=lambda _line: None, trace_ratio=0.0) as platform:

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.conftest import Hub
+from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
 

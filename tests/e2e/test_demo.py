@@ -20,7 +20,7 @@ from estuaire.sample import sample
 from estuaire.topics import read
 from runtime.kafka import common, producer_config
 from runtime.loop import message_from
-from tests.e2e.conftest import free_base_port
+from tests.hub import free_base_port
 from tests.search import Hit, Search
 
 pytestmark = pytest.mark.e2e

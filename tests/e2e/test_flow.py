@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from runtime.messages import Message
-from tests.e2e.conftest import Hub
+from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
 

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.conftest import Hub
+from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
 

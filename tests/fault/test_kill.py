@@ -15,7 +15,7 @@ import pytest
 from contracts.events import ViewEvent
 from estuaire.platform import SERVICES
 from estuaire.subscriber import View
-from tests.e2e.conftest import Hub
+from tests.hub import Hub
 
 pytestmark = pytest.mark.fault
 

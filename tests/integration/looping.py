@@ -99,7 +99,7 @@ def send(
     producer = Producer(producer_config(settings))
     for number, value in enumerate(values):
         options: dict[str, Any] = {} if partition is None else {"partition": partition}
-        headers = {"ce_source": b"hospital", "ce_id": str(number).encode()}
+        headers: dict[str, Any] = {"ce_source": b"hospital", "ce_id": str(number).encode()}
         producer.produce(settings.topic_prefix + topic, value, b"%06d" % number, headers=headers, **options)
         producer.poll(0)
     assert producer.flush(20) == 0
@@ -130,18 +130,24 @@ def values_by_partition(messages: Sequence[RawMessage]) -> dict[int, list[bytes 
     return found
 
 
+class Watched(Loop):
+    """A loop that remembers why it stopped."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.failures: list[str] = []
+
+
 @contextmanager
-def running(settings: RuntimeSettings, step: Copy, store: Database | None = None) -> Iterator[Loop]:
-    """The loop in a thread; stopped at the end. `Stopped` is in its attribute `failure`."""
-    one = Loop("copy", settings, step, ROUTE, start_tracing("copy", None), store)
-    failures: list[str] = []
-    one.failures = failures  # type: ignore[attr-defined]
+def running(settings: RuntimeSettings, step: Copy, store: Database | None = None) -> Iterator[Watched]:
+    """The loop in a thread; stopped at the end."""
+    one = Watched("copy", settings, step, ROUTE, start_tracing("copy", None), store)
 
     def run() -> None:
         try:
             one.run()
         except Stopped as stopped:
-            failures.append(str(stopped))
+            one.failures.append(str(stopped))
 
     thread = threading.Thread(target=run)
     thread.start()
@@ -184,7 +190,7 @@ def end_at(point: str, batches: int) -> None:
             real_advance(self, *arguments)
             die()
 
-        Database.advance = advance  # type: ignore[method-assign]
+        Database.advance = advance  # type: ignore[method-assign, assignment]
     elif point == "between the commits":
         real_publish = Loop._publish
 
@@ -192,7 +198,7 @@ def end_at(point: str, batches: int) -> None:
             die()
             real_publish(self, *arguments)
 
-        Loop._publish = publish  # type: ignore[method-assign]
+        Loop._publish = publish  # type: ignore[method-assign, assignment]
     elif point.endswith("amid the outputs"):
         real_produce = Loop._produce
 
@@ -204,9 +210,8 @@ def end_at(point: str, batches: int) -> None:
 
         Loop._produce = produce  # type: ignore[method-assign]
     elif point:
-        real_producer = loop.Producer
 
-        class Ending(real_producer):  # type: ignore[misc, valid-type]
+        class Ending(Producer):
             def commit_transaction(self, *arguments: Any) -> None:
                 if point == "before the broker commits":
                     die()
@@ -216,7 +221,7 @@ def end_at(point: str, batches: int) -> None:
                 if point == "after both":
                     die()
 
-        loop.Producer = Ending  # type: ignore[misc]
+        loop.Producer = Ending  # type: ignore[attr-defined]
 
 
 def main() -> int:

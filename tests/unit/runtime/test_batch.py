@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 import pytest
@@ -77,7 +78,7 @@ def test_the_busy_lane_fills_a_quarter(ranks: dict[int, int], busy: int | None) 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=50))
 def test_a_batch_knows_its_partitions(parts: list[tuple[int, bool]]) -> None:
-    marks = {True: {"marker": b"m", "marker_origin": b"1"}, False: {}}
+    marks: dict[bool, dict[str, Any]] = {True: {"marker": b"m", "marker_origin": b"1"}, False: {}}
     messages = [message(at, part, **marks[marker]) for at, (part, marker) in enumerate(parts)]
     batch = Batch(messages)
     assert len(batch) == len(batch.records) + len(batch.markers) == len(messages)
@@ -88,7 +89,7 @@ def test_a_batch_knows_its_partitions(parts: list[tuple[int, bool]]) -> None:
 
 @pytest.mark.parametrize("headers", [{"marker": b"m"}, {"marker": b"\xff", "marker_origin": b"1"},
                                      {"marker": b"m", "marker_origin": b"one"}])  # fmt: skip
-def test_a_garbled_marker_is_a_record(headers: dict[str, bytes]) -> None:
+def test_a_garbled_marker_is_a_record(headers: dict[str, Any]) -> None:
     batch = Batch([message(**headers)])
     assert len(batch.records) == 1
     assert not batch.markers
@@ -139,7 +140,7 @@ def test_traces_go_on_begin_anew_or_stay(flags: bytes, trace: str, kept: bool, s
 
 
 @pytest.mark.parametrize(("name", "headers"), [("absent", {}), ("garbled", {"garbled": b"\xff\xfe"})])
-def test_a_header_that_is_no_text_makes_an_invalid_message(name: str, headers: dict[str, bytes]) -> None:
+def test_a_header_that_is_no_text_makes_an_invalid_message(name: str, headers: dict[str, Any]) -> None:
     with pytest.raises(InvalidMessage) as invalid:
         message(**headers).header(name)
     assert invalid.value.reason is Reason.SCHEMA

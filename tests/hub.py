@@ -1,4 +1,4 @@
-"""One platform for the whole suite: real broker, real database, the four services. Tests differ by their sources."""
+"""A platform of the tests, with what tests do to it in a word each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,10 @@ import itertools
 import json
 import socket
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import httpx
-import pytest
 
 from contracts.permits import Permit
 from estuaire.demo import grant
@@ -109,37 +107,3 @@ def free_base_port(count: int = 5) -> int:
             continue
         return base
     raise RuntimeError("no free ports")
-
-
-@pytest.fixture(scope="session")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    home: Path = tmp_path_factory.mktemp("hub")
-    with Platform(home, free_base_port(), report=lambda _line: None, trace_ratio=0.0) as platform:
-        yield Hub(platform)
-
-
-@pytest.fixture
-def observation() -> Callable[..., dict[str, Any]]:
-    """Makes an observation about a person of the tests; the number is the person's."""
-
-    def make(source: str, record_id: str, person: int, value: float = 72, **changes: Any) -> dict[str, Any]:
-        return {
-            "specversion": "1.0",
-            "id": record_id,
-            "source": source,
-            "type": "observation.v1",
-            "time": "2026-03-01T10:00:00Z",
-            "datacontenttype": "application/json",
-            "data": {
-                "identity": {"identifiers": [{"system": "ipp", "assigner": source, "value": f"P{person:06d}"}]},
-                "record": {
-                    "resourceType": "Observation",
-                    "status": "final",
-                    "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]},
-                    "effectiveDateTime": "2026-03-01T10:00:00Z",
-                    "valueQuantity": {"value": value, "system": "http://unitsofmeasure.org", "code": "/min"},
-                },
-            },
-        } | changes
-
-    return make
