@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
 
 RECORD_TYPES = (
     "identity.v1",
@@ -34,6 +34,17 @@ PartialDate = Annotated[str, StringConstraints(pattern=r"^\d{4}(-\d{2}(-\d{2})?)
 IdentitySystem = Literal["ins-nir", "ins-nia", "ben-nir-psa", "nir-ano-17", "ben-nir-ano", "nir-opener", "ipp"]
 IdentityStatus = Literal["qualified", "validated", "retrieved", "provisional", "fictitious"]
 Sex = Literal["female", "male", "other", "unknown"]
+
+
+EARLIEST = dt.datetime(1850, 1, 1, tzinfo=dt.UTC)
+LATEST = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+"""An event is not before the one, and is before the other: 9999-12-31 says "no end", and is no time of anything."""
+
+
+def _in_range(time: dt.datetime) -> dt.datetime:
+    if not EARLIEST <= time < LATEST:
+        raise ValueError("not within 1850 to 2199 (UTC): send when it happened, and no date that stands for none")
+    return time
 
 
 class _Edge(BaseModel):
@@ -105,7 +116,7 @@ class Event(_Edge):
     id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     source: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     type: Annotated[str, StringConstraints(max_length=64)]
-    time: AwareDatetime
+    time: Annotated[AwareDatetime, AfterValidator(_in_range)]
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: Annotated[str, StringConstraints(max_length=256)] | None = None
     subject: Annotated[str, StringConstraints(max_length=256)] | None = Field(

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 
 from contracts.registry import topics_to_create
-from estuaire.broker import start_broker
+from estuaire.broker import Broker, start_broker
 from estuaire.database import start_database
 from estuaire.keyring import Keyring
 from estuaire.process import Child, Report, StartError, is_free
@@ -23,6 +23,7 @@ from runtime.settings import RuntimeSettings
 
 SERVICES = ("ingest", "access", "pseudonym", "linkage")
 """In the order of their ports, from the base port on."""
+BROKER_OFFSET = 1092
 
 
 def home_folder() -> Path:
@@ -135,10 +136,9 @@ class Platform:
                 raise StartError(f"port {port} is in use, and {name} needs it: choose another base port with --port")
         self.keyring.prepare()
         with ThreadPoolExecutor(1) as pool:
-            starting = pool.submit(lambda: self._stack.enter_context(start_broker(self.home, report=self._report)))
+            starting = pool.submit(self._start_broker)
             database = self._stack.enter_context(start_database(self.home, report=self._report))
-            broker = starting.result()
-        self.bootstrap_servers = broker.bootstrap_servers
+            self.bootstrap_servers = starting.result().bootstrap_servers
         create_topics(self.settings(), topics_to_create(self.settings().hot_partitions))
         for offset, name in enumerate(SERVICES):
             environment = self._environment(name, self._port + offset)
@@ -148,6 +148,11 @@ class Platform:
             self.services[name] = self.make_service(name, url, self.home / "logs" / f"{name}.log", environment)
             self._stack.callback(self.services[name].stop)
         self.start_services()
+
+    def _start_broker(self) -> Broker:
+        """Beside the services (9092 for 8000), so that two platforms never share a port by accident."""
+        port = self._port + BROKER_OFFSET
+        return self._stack.enter_context(start_broker(self.home, port if is_free(port) else None, self._report))
 
     def _environment(self, name: str, port: int) -> dict[str, str]:
         own = f"ESTUAIRE_{name.upper()}_"

@@ -115,16 +115,21 @@ class Report:
         return topic.removeprefix(self._settings.topic_prefix)
 
     def _traced(self, cause: Message, emit: Emit, begun: float) -> Emit:
-        traceparent = cause.headers.get(TRACEPARENT)
-        if emit.trace == "none" or not traceparent or traceparent.endswith(b"-00"):
+        if emit.trace == "none":
             return emit
-        context = telemetry.read_traceparent(traceparent)
-        if context is None or not context.trace_flags.sampled:
-            return emit
-        mine = telemetry.record_span(self._tracer, f"{self._name} record", context, begun)
+        context = telemetry.read_traceparent(cause.headers.get(TRACEPARENT))
+        followed = context is not None and context.trace_flags.sampled
+        if followed:
+            context = telemetry.record_span(self._tracer, f"{self._name} record", context, begun)
         if emit.trace == "fresh":
-            mine = telemetry.record_span(self._tracer, f"{self._name} view", mine, begun, fresh=True)
-        emit.headers = {**emit.headers, TRACEPARENT: telemetry.write_traceparent(mine).encode()}
+            if followed:
+                context = telemetry.record_span(self._tracer, f"{self._name} view", context, begun, fresh=True)
+            text = telemetry.write_traceparent(context if followed and context else telemetry.random_context(), "00")
+        elif followed and context is not None:
+            text = telemetry.write_traceparent(context)
+        else:
+            return emit
+        emit.headers = {**emit.headers, TRACEPARENT: text.encode()}
         return emit
 
     def _dead_letter(self, cause: Message, why: InvalidMessage, begun: float) -> Emit:

@@ -66,6 +66,8 @@ class Database:
         if self._connection is None or self._connection.closed:
             try:
                 self._connection = psycopg.connect(self._url, autocommit=True, connect_timeout=5)
+                # a process suspended amid a transaction must not hold its successor up for ever
+                self._connection.execute("SET idle_in_transaction_session_timeout = '60s'; SET TimeZone = 'UTC'")
                 self._migrate(self._connection)
             except psycopg.OperationalError:
                 raise RetryLater("the database does not answer") from None

@@ -373,6 +373,8 @@ class Loop:
         options: dict[str, Any] = {"headers": emit.headers}
         if emit.partition >= 0:
             options["partition"] = emit.partition
+        if emit.timestamp:
+            options["timestamp"] = emit.timestamp
         while True:
             try:
                 producer.produce(self._settings.topic_prefix + emit.topic, emit.value, emit.key, **options)
@@ -460,6 +462,7 @@ def busy_lane(ranks: Mapping[int, int], size: int) -> int | None:
 
 
 def message_from(raw: Any) -> Message:
+    """A message as the client gives it, as a step reads it."""
     headers = dict(raw.headers() or ())
     if None in headers.values():  # a header without a value is as good as missing
         headers = {name: value for name, value in headers.items() if value is not None}

@@ -79,7 +79,11 @@ class Message:
 
 
 class Emit(msgspec.Struct, array_like=True):
-    """One message to write. `partition` -1 lets the key decide; `trace` says what becomes of the trace."""
+    """One message to write. `partition` -1 lets the key decide; `timestamp` is in ms since the epoch, 0 for now.
+
+    `trace` says what becomes of the cause's trace. A `fresh` one looks the same on every message, sampled or not, so
+    that it tells no reader which records somebody follows.
+    """
 
     topic: str
     key: bytes | None
@@ -87,6 +91,7 @@ class Emit(msgspec.Struct, array_like=True):
     headers: dict[str, bytes] = {}
     partition: int = -1
     trace: Literal["continue", "fresh", "none"] = "continue"
+    timestamp: int = 0
 
 
 @dataclass(slots=True)

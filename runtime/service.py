@@ -50,7 +50,9 @@ def serve(app: FastAPI, settings: RuntimeSettings, workers: Sequence[Worker]) ->
             log.critical("stopping: %s", failed[-1])
             server.should_exit = True
 
-    threads = [threading.Thread(target=work, args=[worker], name=type(worker).__name__) for worker in workers]
+    threads = [
+        threading.Thread(target=work, args=[worker], name=type(worker).__name__, daemon=True) for worker in workers
+    ]
     for thread in threads:
         thread.start()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import AliasChoices, Field
+from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class RuntimeSettings(BaseSettings):
     """What the loop and its surroundings need; services add their own under their own prefix."""
 
-    model_config = SettingsConfigDict(env_prefix="ESTUAIRE_", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix="ESTUAIRE_", extra="ignore", populate_by_name=True, hide_input_in_errors=True
+    )
 
     bootstrap_servers: str = Field(validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS", "bootstrap_servers"))
     kafka_config: dict[str, Any] = Field(default_factory=dict, description="More client settings, e.g. SASL.")
@@ -26,3 +28,15 @@ class RuntimeSettings(BaseSettings):
     trace_file: str | None = Field(None, description="Write spans here, where there is no OTLP endpoint.")
     trace_ratio: float = Field(0.01, ge=0, le=1, description="Share of records with a full trace of their own.")
     log_level: str = "INFO"
+
+
+Settings = TypeVar("Settings", bound=RuntimeSettings)
+
+
+def read_settings(kind: type[Settings]) -> Settings:
+    """The settings from the environment, or the end of the process with one line that names what is wrong."""
+    try:
+        return kind()
+    except ValidationError as error:
+        wrong = "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['type']}" for one in error.errors())
+        raise SystemExit(f"settings are missing or wrong: {wrong}") from None

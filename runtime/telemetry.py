@@ -14,6 +14,7 @@ from typing import Final
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import (
     Link,
     NonRecordingSpan,
@@ -26,6 +27,7 @@ from opentelemetry.trace import (
 from opentelemetry.trace.status import Status, StatusCode
 from prometheus_client import Counter, Gauge, Histogram
 
+_IDS: Final = RandomIdGenerator()
 _FINE: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _COARSE: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
@@ -133,9 +135,14 @@ def read_traceparent(text: bytes | str | None) -> SpanContext | None:
     return context if context.is_valid else None
 
 
-def write_traceparent(context: SpanContext) -> str:
-    """A context as a W3C traceparent."""
-    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"
+def write_traceparent(context: SpanContext, flags: str | None = None) -> str:
+    """A context as a W3C traceparent, with its own flags unless others are given."""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{flags or f'{context.trace_flags:02x}'}"
+
+
+def random_context() -> SpanContext:
+    """The context of a trace that nobody follows."""
+    return SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False)
 
 
 def record_span(

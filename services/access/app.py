@@ -20,6 +20,7 @@ from runtime.loop import Loop, Route
 from runtime.messages import RetryLater
 from runtime.sealing import Opener
 from runtime.service import Worker, serve
+from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from services.access.adapters import (
     BrokerAway,
@@ -71,7 +72,7 @@ class PermitsFolder:
 
 def main() -> int:
     """Run until asked to stop; returns the exit code."""
-    settings = AccessSettings()
+    settings = read_settings(AccessSettings)
     start_logging(settings.log_level)
     try:
         keys = FolderKeyStore(settings.keys)

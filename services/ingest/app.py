@@ -6,6 +6,7 @@ import logging
 
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.service import serve
+from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from services.ingest.adapters import KafkaOutbox, Markers, ProducersFile, SummariesReader, intake_from, tracing
 from services.ingest.domain.flow import Flow, ThrottleRule
@@ -15,7 +16,7 @@ from services.ingest.settings import IngestSettings
 
 def main() -> int:
     """Run until asked to stop; returns the exit code."""
-    settings = IngestSettings()
+    settings = read_settings(IngestSettings)
     start_logging(settings.log_level)
     trace = tracing(start_tracing("ingest", settings.trace_file), settings.trace_ratio)
     try:

@@ -13,6 +13,7 @@ from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.sealing import Opener
 from runtime.service import serve
+from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from services.linkage.adapters import MIGRATIONS, SqlLookup, SqlPatientIndex, index_conninfo
 from services.linkage.handlers import BACKFILL, LANES, LINKED, PATIENT_LINKS, PSEUDONYMISED, Link
@@ -28,7 +29,7 @@ ROUTE = Route(
 
 def main() -> int:
     """Run until asked to stop; returns the exit code."""
-    settings = LinkageSettings()
+    settings = read_settings(LinkageSettings)
     start_logging(settings.log_level)
     log = logging.getLogger("estuaire.linkage")
     try:

@@ -7,6 +7,7 @@ import logging
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.service import serve
+from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from services.pseudonym.adapters import step_from
 from services.pseudonym.handlers import PERMITS, PSEUDONYMISED, RECEIVED
@@ -21,7 +22,7 @@ ROUTE = Route(
 
 def main() -> int:
     """Run until asked to stop; returns the exit code."""
-    settings = PseudonymSettings()
+    settings = read_settings(PseudonymSettings)
     start_logging(settings.log_level)
     try:
         step = step_from(FolderKeyStore(settings.keys), settings.topic_prefix)

@@ -132,14 +132,25 @@ def test_two_views_of_the_same_people_share_nothing_that_joins(hub: Hub, observa
     source = hub.source()
     permits = [hub.permit(source), hub.permit(source)]
     sampled = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
-    hub.send(source, [observation(source, f"r{number}", number % 20, number, **sampled) for number in range(200)])
+    for start in range(0, 200, 20):
+        numbers = range(start, start + 20)
+        followed = [sampled if number % 3 == 0 else {} for number in numbers]
+        events = [
+            observation(source, f"r{number}", number % 20, number, **more)
+            for number, more in zip(numbers, followed, strict=True)
+        ]
+        with hub.producer(source) as producer:
+            list(producer.send(events))
+    hub.send(source, [observation(source, "last", 0, 200)])
     left, right = (hub.messages(f"view-{permit.id}") for permit in permits)
-    assert len(left) == len(right) == 200
+    assert len(left) == len(right) == 201
     for joins in (_id, _subject, _trace, _span):
         assert not {joins(one) for one in left} & {joins(one) for one in right}
     assert not {one.key for one in left} & {one.key for one in right}
     for one in (*left, *right):
-        assert set(one.headers) <= {"content-type", "traceparent"}
+        assert set(one.headers) == {"content-type", "traceparent"}, "a header that only some carry tells which"
+        assert one.headers["traceparent"].endswith(b"-00")
+        assert one.timestamp % 3_600_000 == 0
         assert b"0af7651916cd43dd8448eb211c80319c" not in one.value + one.headers["traceparent"]
     # Where a person's records lie, and how many lie together, says nothing of where they lie in the other view.
     assert _layout(left) != _layout(right)

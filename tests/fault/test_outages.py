@@ -67,7 +67,9 @@ def test_a_process_suspended_amid_a_transaction_goes_on(
             "KAFKA_BOOTSTRAP_SERVERS": broker,
             "ESTUAIRE_TOPIC_PREFIX": topics,
             "ESTUAIRE_BATCH_SIZE": "20",
-            "ESTUAIRE_KAFKA_CONFIG": json.dumps({"transaction.timeout.ms": 2000, "delivery.timeout.ms": 2000}),
+            "ESTUAIRE_KAFKA_CONFIG": json.dumps(
+                {"transaction.timeout.ms": 2000, "delivery.timeout.ms": 2000, "socket.timeout.ms": 1500}
+            ),
             "LOOPING_END": "suspended amid the outputs",
             "LOOPING_BATCHES": "30",
             "LOOPING_HOLD_FILE": str(held),
@@ -89,4 +91,4 @@ def test_a_process_suspended_amid_a_transaction_goes_on(
         assert process.wait(10) == 0
     finally:
         process.kill()
-        process.communicate()
+        print(process.communicate()[1])  # noqa: T201
