@@ -1,6 +1,6 @@
 .DEFAULT_GOAL := help
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
-RUN := $(UV) run --all-extras --locked
+RUN := $(UV) run --locked
 
 .PHONY: help demo up test check fault container bench documents clean
 

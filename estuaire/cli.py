@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import httpx
 import typer
+from confluent_kafka import KafkaException
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -25,7 +28,7 @@ from estuaire import link as linking
 from estuaire import topics
 from estuaire.files import FileSender, Sent, files_of
 from estuaire.keyring import OFFICER, OPERATOR, Keyring
-from estuaire.platform import Platform, home_folder
+from estuaire.platform import Platform, addresses, home_folder
 from estuaire.process import StartError
 from estuaire.producer import Producer, SendError
 from estuaire.subscriber import Subscriber, ViewError
@@ -38,7 +41,9 @@ err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
 Port = Annotated[int, typer.Option(help="Base port: ingest here, access one up, pseudonym and linkage after.")]
-Broker = Annotated[str, typer.Option("--broker", envvar="KAFKA_BOOTSTRAP_SERVERS", help="The broker's address.")]
+Broker = Annotated[
+    str, typer.Option("--broker", envvar=["KAFKA_BOOTSTRAP_SERVERS", "ESTUAIRE_BROKER"], help="The broker's address.")
+]
 IngestUrl = Annotated[str, typer.Option("--url", envvar="ESTUAIRE_INGEST_URL", help="Where ingest listens.")]
 AccessUrl = Annotated[str, typer.Option("--access", envvar="ESTUAIRE_ACCESS_URL", help="Where access listens.")]
 LinkageUrl = Annotated[str, typer.Option("--linkage", envvar="ESTUAIRE_LINKAGE_URL", help="Where linkage listens.")]
@@ -52,10 +57,18 @@ LOCAL_BROKER = "127.0.0.1:9092"
 
 def main() -> None:
     """Run a command; what goes wrong is one line on standard error and exit code 1."""
+    for name, address in addresses(home_folder()).items():
+        os.environ.setdefault(name, address)
     try:
         app()
     except (StartError, SendError, topics.TopicError, linking.LinkError, PermitError, ViewError) as error:
         err.print(f"[red]error[/red]: {error}", soft_wrap=True)
+        sys.exit(1)
+    except KafkaException as error:
+        err.print(f"[red]error[/red]: the broker: {error.args[0].str()}", soft_wrap=True)
+        sys.exit(1)
+    except OSError as error:
+        err.print(f"[red]error[/red]: {error.filename or ''}: {error.strerror}", soft_wrap=True)
         sys.exit(1)
     except httpx.TransportError as error:
         err.print(f"[red]error[/red]: no answer from {error.request.url} ({type(error).__name__})", soft_wrap=True)
@@ -79,6 +92,8 @@ def demo(
     records: Annotated[Path | None, typer.Option(help="A file or folder to send in place of the sample.")] = None,
 ) -> None:
     """Start the platform, stream the sample (or FILE) through it, and print what came out of each step."""
+    if records is not None:
+        files_of(records)
     with Platform(home_folder(), port, report=_say) as platform:
         err.print("streaming the sample" if records is None else f"streaming {records}")
         result = demonstration.run(platform, records)
@@ -89,6 +104,7 @@ def demo(
         if not once:
             _addresses(platform)
             _until_interrupted()
+            err.print("stopping")
 
 
 @app.command()
@@ -175,9 +191,11 @@ def trace(
     operator = {"Authorization": f"Bearer {keyring.token('operators', OPERATOR)}"}
     linked, stored = (_record(f"{base}/v1/records/{event_id}", operator) for base in (linkage, access))
     table = Table("step", "when", "what", title=f"{source} {record_id}")
+    if linked is None and stored is None:
+        raise SendError(f"nobody has seen {record_id} of {source}: never sent, refused, or among the dead letters")
     table.add_row("ingest", _accepted(linked or stored), f"accepted as {event_id}")
     if linked is None:
-        table.add_row("linkage", "", "has not seen it (look for it among the dead letters if it stays away)")
+        table.add_row("linkage", "", "has not seen it")
     else:
         for state in linked["states"]:
             words = "a retraction" if state["retracted"] else "a correction" if state["correction"] else "a state"
@@ -353,13 +371,15 @@ def bench(
     port: Port = 8000,
 ) -> None:
     """The benchmarks; figures of one run compare with each other, not with another machine's."""
-    from bench import flow
-    from bench import loop as loops
-
     if name == "flow":
-        result = flow.main(home_folder(), port)
+        from bench import flow
+
+        with TemporaryDirectory(prefix="estuaire-bench-") as folder:
+            result = flow.main(Path(folder), port)
     elif name == "loop":
-        result = loops.main()
+        from bench import loop
+
+        result = loop.main()
     else:
         raise SendError(f"there is no benchmark {name}: flow or loop")
     if not as_json:

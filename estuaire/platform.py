@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import time
@@ -17,7 +18,7 @@ from contracts.registry import topics_to_create
 from estuaire.broker import Broker, start_broker
 from estuaire.database import start_database
 from estuaire.keyring import Keyring
-from estuaire.process import Child, Report, StartError, is_free
+from estuaire.process import Child, Report, StartError, is_free, require_home
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
 
@@ -29,6 +30,16 @@ BROKER_OFFSET = 1092
 def home_folder() -> Path:
     """Where the state lives: `$ESTUAIRE_HOME`, or `.estuaire` here."""
     return Path(os.environ.get("ESTUAIRE_HOME", ".estuaire")).absolute()
+
+
+def addresses(home: Path) -> dict[str, str]:
+    """Where the platform that was last started here listens, by the environment variable a client reads it from."""
+    path = home / "addresses.json"
+    try:
+        found: dict[str, str] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        found = {}
+    return found
 
 
 @dataclass(slots=True)
@@ -129,12 +140,15 @@ class Platform:
             service.wait(deadline)
 
     def _start(self) -> None:
+        begun = time.monotonic()
+        require_home(self.home)
         (self.home / "logs").mkdir(parents=True, exist_ok=True)
         for offset, name in enumerate(SERVICES):
             if not is_free(self._port + offset):
                 port = self._port + offset
                 raise StartError(f"port {port} is in use, and {name} needs it: choose another base port with --port")
         self.keyring.prepare()
+        self._report("starting broker and database")
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(self._start_broker)
             database = self._stack.enter_context(start_database(self.home, report=self._report))
@@ -147,7 +161,15 @@ class Platform:
             url = f"http://127.0.0.1:{self._port + offset}"
             self.services[name] = self.make_service(name, url, self.home / "logs" / f"{name}.log", environment)
             self._stack.callback(self.services[name].stop)
+        self._report("starting the services")
         self.start_services()
+        self._write_addresses()
+        self._report(f"ready in {time.monotonic() - begun:.1f} s")
+
+    def _write_addresses(self) -> None:
+        found = {f"ESTUAIRE_{name.upper()}_URL": service.url for name, service in self.services.items()}
+        found["ESTUAIRE_BROKER"] = self.bootstrap_servers
+        (self.home / "addresses.json").write_text(json.dumps(found, indent=1))
 
     def _start_broker(self) -> Broker:
         """Beside the services (9092 for 8000), so that two platforms never share a port by accident."""
@@ -156,7 +178,7 @@ class Platform:
 
     def _environment(self, name: str, port: int) -> dict[str, str]:
         own = f"ESTUAIRE_{name.upper()}_"
-        files = {role.upper(): str(self.keyring.holders(role)) for role in _ROLES[name]}
+        files = {role.upper(): str(self.keyring.holders(role)) for role in ROLES[name]}
         inherited = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
         return {
             **inherited,
@@ -169,7 +191,7 @@ class Platform:
         }
 
 
-_ROLES = {
+ROLES = {
     "ingest": ("producers",),
     "pseudonym": (),
     "linkage": ("operators",),

@@ -31,28 +31,19 @@ _IDS: Final = RandomIdGenerator()
 _FINE: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _COARSE: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
-# Messages a step has read, by topic.
 MESSAGES_READ: Final = Counter("estuaire_messages_read", "Messages a step has read.", ["step", "topic"])
-# Messages a step has written in committed transactions.
 MESSAGES_WRITTEN: Final = Counter("estuaire_messages_written", "Messages a step has written, committed.", ["step"])
-# Records by source and verdict, as in flow-summaries.
 RECORDS: Final = Counter("estuaire_records", "Records by source and verdict.", ["step", "source", "verdict"])
-# Dead letters by reason.
 DEAD_LETTERS: Final = Counter("estuaire_dead_letters", "Dead letters by reason.", ["step", "reason"])
-# Seconds a batch took, from the first message read to the committed transaction.
 BATCH_SECONDS: Final = Histogram("estuaire_batch_seconds", "Seconds a batch took.", ["step"], buckets=_FINE)
-# Seconds since the hub accepted a record, when this step was done with it.
 AGE_SECONDS: Final = Histogram(
     "estuaire_record_age_seconds",
     "Seconds since acceptance, at this step.",
     ["step", "source"],
     buckets=_COARSE,
 )
-# Messages waiting, by topic and partition.
 LAG: Final = Gauge("estuaire_lag", "Messages waiting to be read.", ["step", "topic", "partition"])
-# Times the producer was destroyed and made anew.
 PRODUCER_RESETS: Final = Counter("estuaire_producer_resets", "Producers made anew after a doubt.", ["step"])
-# Partitions stopped because of too many dead letters of the hub's own making.
 PARTITIONS_STOPPED: Final = Gauge("estuaire_partitions_stopped", "Partitions stopped by dead letters.", ["step"])
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from contracts.registry import topics_to_create
 from estuaire.broker import start_broker
@@ -15,6 +16,10 @@ from estuaire.platform import Platform
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
 from tests.hub import Hub, free_base_port
+
+# A loaded machine is slow at making examples, which says nothing of the code.
+settings.register_profile("estuaire", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("estuaire")
 
 
 @pytest.fixture(scope="session")

@@ -6,8 +6,9 @@ import logging
 import random
 import secrets
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any, Final, Protocol
@@ -71,15 +72,21 @@ def _for_good(keys: KeyStore, name: str) -> bytes:
 
 
 def tracing(tracer: Tracer, ratio: float) -> Trace:
-    """Traces of records: a producer's sampled one goes on; of the others, this share begins one."""
+    """Traces of records: every record begins one of the hub's own, for this share of them with spans.
+
+    Nothing that a producer chose travels on: its trace id could be a hash of an identity, or one for all of a person's
+    records, and any reader of the broker sees it. What it asks for by a sampled traceparent is a span in its own trace,
+    to which the hub's is linked; that tie stays in the trace store.
+    """
 
     def begin(stated: str | None, begun: float) -> str:
-        parent = read_traceparent(stated)
-        if parent is not None and not parent.trace_flags.sampled:
-            parent = None
-        if parent is None and random.random() >= ratio:  # noqa: S311 - sampling, no secret
-            return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
-        return write_traceparent(record_span(tracer, "ingest record", parent, begun))
+        caller = read_traceparent(stated)
+        if caller is not None and caller.trace_flags.sampled:
+            call = record_span(tracer, "ingest call", caller, begun)
+            return write_traceparent(record_span(tracer, "ingest record", call, begun, fresh=True))
+        if random.random() < ratio:  # noqa: S311 - sampling, no secret
+            return write_traceparent(record_span(tracer, "ingest record", None, begun))
+        return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
     return begin
 
@@ -335,22 +342,55 @@ class SummariesReader:
 
 
 class Budget:
-    """The bytes of bodies held at one time."""
+    """The bytes of bodies held at one time, as sent and unpacked."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self._held = 0
         self._lock = Lock()
 
-    def take(self, count: int) -> bool:
-        """Whether there is place for so many more; they are held from then on."""
+    @contextmanager
+    def hold(self) -> Iterator[Hold]:
+        """A request's part of it, given back at the end."""
+        hold = Hold(self)
+        try:
+            yield hold
+        finally:
+            hold.end()
+
+    def move(self, count: int) -> bool:
+        """Whether so many more can be held (fewer, if negative); they are from then on."""
         with self._lock:
-            if self._held + count > self._most:
+            if count > 0 and self._held + count > self._most:
                 return False
             self._held += count
             return True
 
-    def give_back(self, count: int) -> None:
-        """They are no longer held."""
+
+class Hold:
+    """What one request holds of a budget. Its end may come before a thread that works for it has noticed."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._budget = budget
+        self._ended = False
+        self._lock = Lock()
+        self.count = 0
+
+    def take(self, count: int) -> bool:
+        """Whether there is place for so many more bytes; never after the end."""
         with self._lock:
-            self._held -= count
+            if self._ended or not self._budget.move(count):
+                return False
+            self.count += count
+            return True
+
+    def give_back(self, count: int) -> None:
+        """So many are no longer held."""
+        self.take(-count)
+
+    def end(self) -> None:
+        """Nothing is held any more, nor will be."""
+        with self._lock:
+            self._ended = True
+            self._budget.move(-self.count)
+            self.count = 0

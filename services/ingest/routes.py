@@ -21,7 +21,7 @@ from starlette.responses import Response
 from contracts.events import Receipt
 from runtime.http import Authorization, Problem, ProblemError, Readiness, create_app
 from services.ingest import adapters, handlers
-from services.ingest.adapters import Budget, Markers, NotKept, Outbox, ProducersFile, QueueFull
+from services.ingest.adapters import Budget, Hold, Markers, NotKept, Outbox, ProducersFile, QueueFull
 from services.ingest.domain import batches
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import LANES, Flow, Lane
@@ -89,6 +89,7 @@ class Desk:
         split = SPLITS[_media_type(request, SPLITS)]
         async with self._body(request, source) as body:
             elements: list[Element] = await self._work(split, body)
+            del body
             return await self._answered(elements, source, lane, None, {})
 
     async def fhir(self, request: Request, source: str, lane: Lane) -> Response:
@@ -97,6 +98,7 @@ class Desk:
         now = datetime.now(UTC).replace(microsecond=0)
         async with self._body(request, source) as body:
             documents, not_taken = await self._work(self._intake.documents, body, source, now)
+            del body
             return await self._answered(documents, source, lane, now, not_taken)
 
     async def _answered(
@@ -180,33 +182,32 @@ class Desk:
         most = self._limits.max_body_bytes
         if int(request.headers.get("content-length") or 0) > most:
             raise _too_large(most)
-        held = 0
-        chunks: list[bytes] = []
-        try:
+        parts: list[bytes] = []
+        with self._budget.hold() as hold:
             async for chunk in request.stream():
-                held, fits = held + len(chunk), self._budget.take(len(chunk))
-                if not fits:
-                    held -= len(chunk)
-                    raise _busy()
-                if held > most:
+                if not hold.take(len(chunk)):
+                    raise _full()
+                if hold.count > most:
                     raise _too_large(most)
-                chunks.append(chunk)
-            body = b"".join(chunks)
-            chunks.clear()
+                parts.append(chunk)
+            parts = [b"".join(parts)]
             if encoding == "gzip":
-                body = await self._unpacked(body, most)
-            yield body
-        finally:
-            self._budget.give_back(held)
+                packed = hold.count
+                parts = [await self._unpacked(parts.pop(), most, hold)]
+                hold.give_back(packed)
+            yield parts.pop()
 
-    async def _unpacked(self, body: bytes, most: int) -> bytes:
+    async def _unpacked(self, body: bytes, most: int, hold: Hold) -> bytes:
+        """On the one thread, so never two at a time; what comes of it is held until the request is answered."""
         try:
-            unpacked: bytes = await self._in_thread(batches.unpack, body, most)
+            unpacked: bytes = await self._in_thread(batches.unpack, body, most, hold.take)
             return unpacked
         except batches.BadBody as bad:
             raise ProblemError(400, "the body cannot be unpacked", str(bad)) from None
         except batches.TooLarge:
             raise _too_large(most) from None
+        except batches.NoRoom:
+            raise _full() from None
 
 
 def authenticated(request: Request, authorization: Authorization = None) -> str:
@@ -293,6 +294,15 @@ def _busy() -> ProblemError:
         429,
         "the hub is busy",
         "The broker does not keep up. Nothing is claimed: send the same again.",
+        {"Retry-After": "1"},
+    )
+
+
+def _full() -> ProblemError:
+    return ProblemError(
+        429,
+        "the hub is busy",
+        "Too much is being read at once. Nothing is claimed: send the same again, or less at a time.",
         {"Retry-After": "1"},
     )
 

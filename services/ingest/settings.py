@@ -24,7 +24,7 @@ class IngestSettings(RuntimeSettings):
     max_body_bytes: int = Field(16 * 2**20, ge=1024, validation_alias=_own("max_body_bytes"))
     max_events: int = Field(20_000, ge=1, validation_alias=_own("max_events"), description="In one request.")
     max_pending_bytes: int = Field(
-        128 * 2**20, ge=1024, validation_alias=_own("max_pending_bytes"), description="Bodies held at one time."
+        128 * 2**20, ge=1024, validation_alias=_own("max_pending_bytes"), description="Bodies held, unpacked."
     )
     remember_identities: int = Field(20_000, ge=0, validation_alias=_own("remember_identities"))
     throttle_share: float = Field(0.2, gt=0, le=1, validation_alias=_own("throttle_share"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -18,6 +18,10 @@ class TooLarge(Exception):
     """The body is, unpacked, larger than it may be."""
 
 
+class NoRoom(Exception):
+    """There is no place for what the body is, unpacked."""
+
+
 class Element(NamedTuple):
     """One event as it was sent: its position in the request, and its JSON."""
 
@@ -25,29 +29,43 @@ class Element(NamedTuple):
     json: bytes
 
 
+MEMBERS: Final = 64
+"""Of one gzip body: each costs a copy of what is left of it."""
+STRETCH: Final = 2**20
+"""Bytes that are unpacked at a time."""
+
 _BOM: Final = b"\xef\xbb\xbf"
 _WHITESPACE: Final = b" \t\r\n"
 _raw_list: Final = msgspec.json.Decoder(list[msgspec.Raw])
 
 
-def unpack(body: bytes, limit: int) -> bytes:
-    """The content of a gzip body (RFC 1952), of at most `limit` bytes. Raises BadBody, TooLarge."""
+def unpack(body: bytes, limit: int, take: Callable[[int], bool]) -> bytes:
+    """The content of a gzip body (RFC 1952), of at most `limit` bytes. Raises BadBody, TooLarge, NoRoom.
+
+    `take` is asked for every stretch that is unpacked, and says whether there is place for it.
+    """
     parts: list[bytes] = []
     size = 0
-    while body:
+    for _ in range(MEMBERS):
         stream = zlib.decompressobj(wbits=31)
-        try:
-            part = stream.decompress(body, limit - size + 1)
-        except zlib.error:
-            raise BadBody("Content-Encoding is gzip, but the body is not, or it is broken: pack it again") from None
-        parts.append(part)
-        size += len(part)
-        if size > limit:
-            raise TooLarge
-        if not stream.eof:
+        while body and not stream.eof:
+            try:
+                part = stream.decompress(body, min(STRETCH, limit - size + 1))
+            except zlib.error:
+                raise BadBody("Content-Encoding is gzip, but the body is not, or it is broken: pack it again") from None
+            size += len(part)
+            if size > limit:
+                raise TooLarge
+            if not take(len(part)):
+                raise NoRoom
+            parts.append(part)
+            body = stream.unconsumed_tail
+        if parts and not stream.eof:
             raise BadBody("the gzip body is cut short: send all of it")
         body = stream.unused_data
-    return b"".join(parts)
+        if not body:
+            return b"".join(parts)
+    raise BadBody(f"the gzip body has more than {MEMBERS} members: pack it as one")
 
 
 def lines(body: bytes) -> list[Element]:

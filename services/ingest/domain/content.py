@@ -131,18 +131,23 @@ def _boolean(value: Any, _: list[int]) -> Any:
     return value if value is True or value is False else _GONE
 
 
-def _number(value: Any, _: list[int]) -> Any:
+def _bounded(value: Any) -> Any:
     if (type(value) is float or type(value) is int) and -_BOUND < value < _BOUND:  # false for NaN
         return value
     return _GONE
+
+
+def _number(value: Any, _: list[int]) -> Any:
+    """To nine significant digits: a NIR with a point in it is a number, too."""
+    return _bounded(float(f"{value:.9g}")) if type(value) is float else _bounded(value)
 
 
 def _count(value: Any, _: list[int]) -> Any:
     return value if type(value) is int and 0 <= value < 100_000 else _GONE
 
 
-def _amount(value: Any, tally: list[int]) -> Any:
-    value = _number(value, tally)
+def _amount(value: Any, _: list[int]) -> Any:
+    value = _bounded(value)  # and two digits after the point at most
     if type(value) is float and round(value, 2) != value:
         return float(Decimal(repr(value)).quantize(Decimal("0.01"), ROUND_HALF_UP))
     return value
@@ -200,7 +205,7 @@ GRAMMARS: Final[dict[str, tuple[Keep, str]]] = {
     "instant": (_instant, "a date and time with its offset (RFC 3339)"),
     "time": (_time, "a time of day (HH:MM:SS)"),
     "boolean": (_boolean, "true or false"),
-    "number": (_number, "a finite number of less than nine digits before the point"),
+    "number": (_number, "a finite number of less than nine digits before the point, rounded to nine in all"),
     "count": (_count, "a whole number from 0 to 99999"),
     "amount": (_amount, "an amount of money as a number"),
     "money": (_money, "an amount with its ISO 4217 currency"),
@@ -318,6 +323,12 @@ def _read(name: str) -> Any:
 
 
 def _matcher(told: Mapping[str, Any]) -> Callable[[str], bool]:
+    match = _form_of(told)
+    denied = frozenset(told.get("denied", ()))
+    return (lambda code: code not in denied and match(code)) if denied else match
+
+
+def _form_of(told: Mapping[str, Any]) -> Callable[[str], bool]:
     if "values" in told:
         return frozenset(told["values"]).__contains__
     check = _CHECKS[told["check"]] if "check" in told else None

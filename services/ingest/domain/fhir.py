@@ -1,6 +1,10 @@
 """FHIR R4 to the hub's events: a Bundle or a resource becomes one CloudEvent per resource taken. Pure, stateless.
 
-A resource finds its person by the server's Patient id alone, so resources may come in any order and in any bundle.
+A resource finds its person by the server's Patient id alone, so resources may come in any order and in any bundle. An
+id counts within its server: Patient/123 of the source's own server has the source as its assigner, one of another
+server has the source and that server's base. The own server is the one that a bundle's full URLs name, if they name
+one; a relative reference is to it, and so is all that has no URL. A Patient with a full URL goes by both names, so that
+an absolute reference finds it from outside of its bundle, too.
 What the events carry is still whole: `content.strip` prunes it. Nothing here raises on any JSON value, and no detail
 of a refusal repeats a value of the input.
 """
@@ -11,9 +15,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from contracts.events import DELETED
+from contracts.events import DELETED, EARLIEST, LATEST
 
 
 class Refusal(NamedTuple):
@@ -46,7 +51,9 @@ def events_of(document: Any, source: str, now: datetime) -> FhirEvents:
         return FhirEvents([Refusal("malformed", "Bundle.entry is not a list")], {})
     else:
         entries = document.get("entry", [])
-    reader = _Reader(source, now, _targets(entries))
+    targets = _targets(entries)
+    bases = {target.base for target in targets.values()} - {None}
+    reader = _Reader(source, now, targets, bases.pop() if len(bases) == 1 else None)
     events: list[dict[str, Any] | Refusal] = []
     not_taken: Counter[str] = Counter()
     for index, entry in enumerate(entries):
@@ -110,10 +117,19 @@ class _Refused(Exception):
         self.detail = detail
 
 
+class _Target(NamedTuple):
+    """A resource as <type>/<id>, and the base of its server where that is known."""
+
+    name: str
+    base: str | None
+
+
 class _Reader(NamedTuple):
     source: str
     now: datetime
-    targets: Mapping[str, str]
+    targets: Mapping[str, _Target]
+    own: str | None
+    """The base of the source's own server, where the bundle tells it."""
 
     def event(self, entry: Any) -> dict[str, Any] | str:
         """The entry's event, or the name of a type that is not taken."""
@@ -139,27 +155,28 @@ class _Reader(NamedTuple):
         meta = resource.get("meta")
         meta = meta if isinstance(meta, dict) else {}
         gone = deletes or _entered_in_error(resource)
+        base = _base_of(entry.get("fullUrl"), f"{kind}/{name}")
         data: dict[str, Any]
         if kind == "Patient" and not gone:
-            data = {"identity": _identity(resource, self._local(name))}
+            data = {"identity": _identity(resource, self._locals(name, base))}
         elif kind == "Patient":
-            data = {"identity": {"identifiers": [self._local(name)]}}
+            data = {"identity": {"identifiers": self._locals(name, base)}}
         elif gone:
-            data = {"identity": self._person_if_told(resource, kind)}
+            data = {"identity": self._person_if_told(resource, kind, base)}
         else:
-            data = {"identity": self._person(resource, kind), "record": _with_contained_medication(resource)}
-        times = [*(_at(resource, path) for path in _TIMES.get(kind, ())), meta.get("lastUpdated")]
+            data = {"identity": self._person(resource, kind, base), "record": _with_contained_medication(resource)}
+        times = [(path, _at(resource, path)) for path in (*_TIMES.get(kind, ()), "meta.lastUpdated")]
         return self._event(kind, name, gone, times, meta.get("versionId"), data)
 
     def _event(
-        self, kind: str, name: str, gone: bool, times: list[Any], version: Any, data: dict[str, Any]
+        self, kind: str, name: str, gone: bool, times: list[tuple[str, Any]], version: Any, data: dict[str, Any]
     ) -> dict[str, Any]:
         event: dict[str, Any] = {
             "specversion": "1.0",
             "id": f"{kind}/{name}",
             "source": self.source,
             "type": _TYPES[kind] + (DELETED if gone else ""),
-            "time": next((time for time in map(_time, times) if time), None) or _utc(self.now),
+            "time": _first(kind, times, gone) or _utc(self.now),
             "data": data,
         }
         if isinstance(version, str) and version.isascii() and version.isdigit() and 0 < int(version[:11]) < 2**31:
@@ -178,19 +195,28 @@ class _Reader(NamedTuple):
         response = response if isinstance(response, dict) else {}
         etag = response.get("etag")
         version = match[1] if isinstance(etag, str) and (match := _ETAG.fullmatch(etag)) else None
-        data = {"identity": {"identifiers": [self._local(name)]} if kind == "Patient" else {}}
-        return self._event(kind, name, True, [response.get("lastModified")], version, data)
+        base = _base_of(entry.get("fullUrl"), f"{kind}/{name}")
+        data = {"identity": {"identifiers": self._locals(name, base)} if kind == "Patient" else {}}
+        return self._event(kind, name, True, [("", response.get("lastModified"))], version, data)
 
-    def _local(self, patient: str) -> dict[str, str]:
-        return {"system": "ipp", "assigner": self.source, "value": patient}
+    def _local(self, patient: str, base: str | None) -> dict[str, str]:
+        assigner = self.source if base is None or base == self.own else _assigner(self.source, base)
+        return {"system": "ipp", "assigner": assigner, "value": patient}
 
-    def _person_if_told(self, resource: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    def _locals(self, patient: str, base: str | None) -> list[dict[str, str]]:
+        """What a Patient is known by; the last is what its own server's references give."""
+        local = self._local(patient, base)
+        if base is None or base != self.own:
+            return [local]
+        return [{**local, "assigner": _assigner(self.source, base)}, local]
+
+    def _person_if_told(self, resource: Mapping[str, Any], kind: str, base: str | None) -> dict[str, Any]:
         try:
-            return self._person(resource, kind)
+            return self._person(resource, kind, base)
         except _Refused:
             return {}
 
-    def _person(self, resource: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    def _person(self, resource: Mapping[str, Any], kind: str, base: str | None) -> dict[str, Any]:
         """Who the resource is about, by its reference (hl7.org/fhir/R4/references.html) or a national identifier."""
         element = _PERSON.get(kind, "subject")
         place = f"{kind}.{element}"
@@ -199,7 +225,7 @@ class _Reader(NamedTuple):
             raise _Refused("no-person", f"{place} is not there: it has to refer to the Patient, as Patient/<id>")
         reference = person.get("reference")
         if isinstance(reference, str) and reference:
-            return {"identifiers": [self._local(self._patient(reference, place))]}
+            return {"identifiers": [self._local(*self._patient(reference, place, base))]}
         identity: dict[str, Any] = {}
         if isinstance(person.get("identifier"), dict):
             identity = _numbers([person["identifier"]])
@@ -207,7 +233,8 @@ class _Reader(NamedTuple):
             raise _Refused("no-person", f"{place}.reference is not there: it has to be Patient/<id>")
         return identity
 
-    def _patient(self, reference: str, place: str) -> str:
+    def _patient(self, reference: str, place: str, base: str | None) -> _Target:
+        """The id of the Patient that is referred to, and its server; of a relative reference it is the resource's."""
         target = self.targets.get(reference)
         if target is None:
             reference = reference.partition("/_history/")[0]
@@ -218,24 +245,44 @@ class _Reader(NamedTuple):
                     "no-person", f"{place}.reference is to a contained resource: send the Patient on its own"
                 )
             scheme, _, name = reference.rpartition(":" if reference.startswith("urn:") else "/")
-            is_patient = scheme == "urn:uuid" or scheme == "Patient" or scheme.endswith("/Patient")
-            target = f"Patient/{name}" if is_patient else ""
-        kind, _, name = target.partition("/")
+            if scheme == "urn:uuid":
+                target = _Target(f"Patient/{name}", None)
+            elif scheme == "Patient":
+                target = _Target(reference, base)
+            else:
+                target = _Target(f"Patient/{name}", _base_of(reference, f"Patient/{name}"))
+                target = target if scheme.endswith("/Patient") else _Target("", None)
+        kind, _, name = target.name.partition("/")
         if kind != "Patient" or not _ID.fullmatch(name):
             raise _Refused("no-person", f"{place}.reference is not to a Patient: it has to be Patient/<id>")
-        return name
+        return _Target(name, target.base)
 
 
-def _targets(entries: list[Any]) -> dict[str, str]:
-    """What the full URLs of a bundle's entries stand for, as <type>/<id> (R4, bundle.html#references)."""
+def _targets(entries: list[Any]) -> dict[str, _Target]:
+    """What the full URLs of a bundle's entries stand for (R4, bundle.html#references)."""
     targets = {}
     for entry in entries:
         if not isinstance(entry, dict) or not isinstance(entry.get("resource"), dict):
             continue
         url, kind, name = entry.get("fullUrl"), entry["resource"].get("resourceType"), entry["resource"].get("id")
         if isinstance(url, str) and isinstance(kind, str) and isinstance(name, str):
-            targets[url] = f"{kind}/{name}"
+            targets[url] = _Target(f"{kind}/{name}", _base_of(url, f"{kind}/{name}"))
     return targets
+
+
+def _base_of(url: Any, name: str) -> str | None:
+    """The base of the server that an absolute URL of <type>/<id> names, in one spelling; None if it names none."""
+    if not isinstance(url, str) or not url.endswith(f"/{name}"):
+        return None
+    server, slashes, path = url.removesuffix(name).partition("://")
+    host, slash, path = path.partition("/")
+    return f"{server}{slashes}{host}".lower() + f"{slash}{path}".rstrip("/") if slashes and host else None
+
+
+def _assigner(source: str, base: str) -> str:
+    """Another server's numbers, as this source knows them; hashed where that is longer than an assigner may be."""
+    assigner = f"{source}|{base}"
+    return assigner if len(assigner) <= 256 else f"sha256:{sha256(assigner.encode(errors='replace')).hexdigest()}"
 
 
 def _entered_in_error(resource: Mapping[str, Any]) -> bool:
@@ -285,6 +332,18 @@ def _time(value: Any) -> str | None:
         return None
 
 
+def _first(kind: str, times: list[tuple[str, Any]], gone: bool) -> str | None:
+    """The first that is a time. One that no event can have refuses the resource, but never hinders a retraction."""
+    for path, value in times:
+        stated = _DATETIME.fullmatch(value) if isinstance(value, str) else None
+        if stated and not EARLIEST.year <= int(stated[1]) < LATEST.year:
+            if not gone:
+                raise _Refused("bad-date", f"{kind}.{path} is not within {EARLIEST.year} to {LATEST.year - 1}")
+        elif time := _time(value):
+            return time
+    return None
+
+
 def _utc(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
@@ -313,11 +372,11 @@ _RELIABILITY: Final = {
 """FR Core's table v2-0445 and RNIV's four statuses; an anonymous, masked or usurped identity is nobody's."""
 
 
-def _identity(patient: Mapping[str, Any], local: dict[str, str]) -> dict[str, Any]:
+def _identity(patient: Mapping[str, Any], local: list[dict[str, str]]) -> dict[str, Any]:
     """The identity of a Patient (hl7.org/fhir/R4/patient.html; hl7.fr/ig/fhir/core)."""
     identity = _numbers(_list(patient, "identifier"))
     has_ins = any(one["system"] in ("ins-nir", "ins-nia") for one in identity["identifiers"])
-    identity["identifiers"] = [*identity["identifiers"][:19], local]
+    identity["identifiers"] = [*identity["identifiers"][: 20 - len(local)], *local]
     if "identity_status" not in identity and (status := _status(patient, has_ins)):
         identity["identity_status"] = status
     identity |= _names(patient)

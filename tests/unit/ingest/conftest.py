@@ -15,12 +15,13 @@ import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
 
 from contracts.messages import Content, Headers, RecordReceived, TokenBlock, associated
 from runtime.http import hash_token
 from runtime.messages import Emit
 from runtime.sealing import Opener, Sealer
-from services.ingest.adapters import Markers, NotKept, ProducersFile, QueueFull
+from services.ingest.adapters import Markers, NotKept, ProducersFile, QueueFull, tracing
 from services.ingest.domain.flow import Flow, ThrottleRule
 from services.ingest.domain.identity import Tokeniser
 from services.ingest.handlers import Ids, Intake
@@ -29,7 +30,6 @@ from services.ingest.settings import IngestSettings
 
 SOURCE = "urn:estuaire:producer:chu-rennes"
 TOKEN = "a token of the tests"
-TRACE = "00-" + "1" * 32 + "-" + "2" * 16 + "-00"
 SECRET = {1: b"1" * 32}
 PRIVATE = {name: X25519PrivateKey.from_private_bytes(name.encode().ljust(32)) for name in ("pseudonym", "access")}
 EXAMPLES = Path(__file__).parents[3] / "contracts" / "examples" / "event" / "1"
@@ -107,7 +107,8 @@ def new_intake() -> Intake:
     """An intake under the keys of the tests."""
     to_pseudonym, to_access = (Sealer(PRIVATE[name].public_key()) for name in ("pseudonym", "access"))
     ids = Ids(b"e" * 32, b"d" * 32)
-    return Intake(Tokeniser(SECRET), ids, to_pseudonym, to_access, lambda stated, _begun: stated or TRACE)
+    trace = tracing(TracerProvider().get_tracer("test"), 0.0)
+    return Intake(Tokeniser(SECRET), ids, to_pseudonym, to_access, trace)
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from runtime.keys import FolderKeyStore, KeyUnavailable, write_key
 from runtime.messages import Emit
@@ -105,20 +107,37 @@ def test_keys_that_name_records_do_not_rotate_and_a_chain_has_no_gap(tmp_path: P
         intake_from(store, lambda *_: "", 1)
 
 
-def test_a_sampled_trace_goes_on_and_another_begins() -> None:
+def test_every_record_has_a_trace_of_its_own() -> None:
     tracer = TracerProvider().get_tracer("test")
     trace, span = "4" * 32, "5" * 16
     quiet, loud = tracing(tracer, 0.0), tracing(tracer, 1.0)
-    kept = quiet(f"00-{trace}-{span}-01", 0.0)
-    assert kept.split("-")[1] == trace
-    assert kept.split("-")[2] != span
-    assert kept.endswith("-01")
-    for stated in (None, f"00-{trace}-{span}-00", "00-" + "0" * 32 + f"-{span}-01"):
-        begun = quiet(stated, 0.0)
-        assert begun.endswith("-00")
-        assert begun.split("-")[1] not in (trace, "0" * 32)
-        assert int(loud(stated, 0.0).split("-")[3], 16) & 1
-        assert trace not in loud(stated, 0.0)
+    stated = f"00-{trace}-{span}-01"
+    begun = [quiet(stated, 0.0), quiet(stated, 0.0), loud(stated, 0.0), loud(None, 0.0)]
+    assert all(int(one.split("-")[3], 16) & 1 for one in begun)
+    for unsampled in (None, f"00-{trace}-{span}-00", "00-" + "0" * 32 + f"-{span}-01"):
+        begun.append(quiet(unsampled, 0.0))
+        assert begun[-1].endswith("-00")
+        begun.append(loud(unsampled, 0.0))
+        assert int(begun[-1].split("-")[3], 16) & 1
+    ids = [one.split("-")[1] for one in begun]
+    assert len(set(ids)) == len(ids)
+    assert {trace, "0" * 32}.isdisjoint(ids)
+
+
+def test_a_sampled_call_leads_to_the_hubs_trace_in_the_trace_store_alone() -> None:
+    store = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(store))
+    trace, span = "4" * 32, "5" * 16
+    header = tracing(provider.get_tracer("test"), 0.0)(f"00-{trace}-{span}-01", 0.0)
+    call, record = store.get_finished_spans()
+    assert (call.name, record.name) == ("ingest call", "ingest record")
+    assert call.parent is not None
+    assert (f"{call.context.trace_id:032x}", f"{call.parent.span_id:016x}") == (trace, span)
+    assert record.parent is None
+    assert [link.context.span_id for link in record.links] == [call.context.span_id]
+    assert header.split("-")[1:3] == [f"{record.context.trace_id:032x}", f"{record.context.span_id:016x}"]
+    assert trace not in header
 
 
 @pytest.mark.parametrize("text", ["", "producers: 1", "producers: [{source: x}]", "[", "\x00"])

@@ -67,7 +67,7 @@ def test_no_leaf_is_where_identities_live(kind: str) -> None:
 def test_systems_say_what_they_are_and_how_their_codes_look() -> None:
     for url, system in SYSTEMS["systems"].items():
         assert system["about"], url
-        assert system.keys() <= {"about", "pattern", "values", "check"}, url
+        assert system.keys() <= {"about", "pattern", "values", "check", "denied"}, url
         assert system.keys() & {"pattern", "values", "check"}, url
         assert all(isinstance(value, str) for value in system.get("values", ())), url
 
@@ -213,6 +213,28 @@ def test_what_is_no_number(value: Any) -> None:
     assert "valueInteger" not in strip("observation.v1", observation(valueInteger=value)).record
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (2.85053523800148, 2.85053524),
+        (-28505352.3800148, -28505352.4),
+        (2.85053523800148e-7, 2.85053524e-7),
+        (176.3, 176.3),
+        (0.1 + 0.2, 0.3),
+        (12345678, 12345678),
+    ],
+)
+def test_numbers_have_nine_digits(value: float, kept: float) -> None:
+    record = strip("observation.v1", observation(valueQuantity={"value": value})).record
+    assert record["valueQuantity"] == {"value": kept}
+    assert strip("observation.v1", record).record == record
+
+
+def test_a_number_is_bounded_as_rounded() -> None:
+    stripped = strip("observation.v1", observation(valueQuantity={"value": 99999999.99}, valueBoolean=True))
+    assert "valueQuantity" not in stripped.record
+
+
 def test_amounts_are_to_the_cent() -> None:
     record = {"care_date": "2026-03-02", "amount_paid": 112.41600000000001, "amount_reimbursed": -16.555}
     assert strip("claim.v1", record).record == {
@@ -283,6 +305,17 @@ def test_a_record_of_nothing_but_its_status_is_refused() -> None:
     with pytest.raises(InvalidRecord) as refused:
         strip("claim.v1", {"resourceType": "Claim", "status": "active", "use": "claim", "insurer": {"display": "x"}})
     assert refused.value.path == "record"
+
+
+@pytest.mark.parametrize("code", SYSTEMS["systems"]["http://loinc.org"]["denied"])
+def test_a_code_whose_value_is_an_identity_is_denied(code: str) -> None:
+    stated = {"code": concept("http://loinc.org", code), "valueDateTime": "1985-05-12"}
+    assert re.fullmatch(SYSTEMS["systems"]["http://loinc.org"]["pattern"], code)
+    assert content._loinc(code)
+    with pytest.raises(InvalidRecord, match="code"):
+        strip("observation.v1", observation(**stated))
+    kept = strip("observation.v1", observation(component=[stated])).record
+    assert "1985" not in json.dumps(kept)
 
 
 def test_an_item_without_its_required_leaf_goes_alone() -> None:

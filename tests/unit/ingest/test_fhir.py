@@ -163,12 +163,24 @@ def substance(value: Any, name: str = "") -> Counter[str]:
             "2026-03-05T00:00:00.123456Z",
         ),
         ({"meta": {"lastUpdated": "2026-03-06T00:00:00Z"}}, "2026-03-06T00:00:00Z"),
-        ({"effectiveDateTime": "0001-01-01T00:00:00+14:00"}, "2026-03-20T00:00:00Z"),
+        ({"effectiveDateTime": "2026-02-30T00:00:00+14:00"}, "2026-03-20T00:00:00Z"),
+        ({"effectiveDateTime": "2026-03-01", "issued": "9999-12-31"}, "2026-03-01T00:00:00Z"),
         ({"effectiveDateTime": "2026-03-01T10:15:00", "meta": []}, "2026-03-20T00:00:00Z"),
     ],
 )
 def test_the_time_of_an_event(fields: dict[str, Any], time: str) -> None:
     assert one(observation(**fields))["time"] == time
+
+
+@pytest.mark.parametrize("year", ["0001", "1849", "2200", "9999"])
+def test_a_time_that_stands_for_none_is_refused_and_never_replaced(year: str) -> None:
+    for value in (f"{year}-12-31", year, f"{year}-12-31T23:59:59-14:00"):
+        refused = refusal(observation(effectiveDateTime=value, issued="2026-03-01"))
+        assert refused.reason == "bad-date"
+        assert "Observation.effectiveDateTime" in refused.detail
+        assert year not in refused.detail.replace("1850 to 2199", "")
+    gone = one(observation(status="entered-in-error", effectiveDateTime=f"{year}-12-31", issued="2026-03-01"))
+    assert gone["time"] == "2026-03-01T00:00:00Z"
 
 
 @pytest.mark.parametrize(
@@ -221,7 +233,7 @@ def test_a_delete_needs_no_resource() -> None:
     [
         ("Patient/p-1", "p-1"),
         ("Patient/p-1/_history/2", "p-1"),
-        ("https://fhir.chu.example/r4/Patient/p-1", "p-1"),
+        ("/Patient/p-1", "p-1"),
         ("urn:uuid:7f0d6a53-3c0e-4f04-9a43-5d2d6b0b8f01", "7f0d6a53-3c0e-4f04-9a43-5d2d6b0b8f01"),
     ],
 )
@@ -274,6 +286,58 @@ def test_a_full_url_is_resolved_within_the_bundle() -> None:
     assert first["data"]["identity"]["identifiers"][0]["value"] == "p-1"
     assert isinstance(second, Refusal)
     assert second.detail.startswith("entry[1]: ")
+
+
+A, B = "https://a.example/fhir", "https://b.example/fhir"
+
+
+def assigners(*entries: tuple[str | None, dict[str, Any]]) -> list[list[str]]:
+    listed = [{"resource": resource} | ({"fullUrl": url} if url else {}) for url, resource in entries]
+    events = read({"resourceType": "Bundle", "type": "searchset", "entry": listed}).events
+    assert all(isinstance(event, dict) and Event.model_validate(event) for event in events), events
+    return [
+        [number["assigner"] for number in event["data"]["identity"]["identifiers"]]
+        for event in events
+        if isinstance(event, dict)
+    ]
+
+
+def about(reference: str, name: str = "o-1") -> dict[str, Any]:
+    return observation(id=name, subject={"reference": reference})
+
+
+def test_the_same_id_on_two_servers_is_two_people() -> None:
+    told = assigners((None, about(f"{A}/Patient/p-1")), (None, about(f"{B}/Patient/p-1")), (None, about("Patient/p-1")))
+    assert told == [[f"{SOURCE}|{A}"], [f"{SOURCE}|{B}"], [SOURCE]]
+    assert assigners((None, about("HTTPS://A.example/fhir//Patient/p-1/_history/3"))) == [[f"{SOURCE}|{A}"]]
+
+
+def test_within_a_bundle_of_one_server_relative_and_absolute_references_agree() -> None:
+    told = assigners(
+        (f"{A}/Observation/o-1", about("Patient/p-1")),
+        (f"{A}/Observation/o-2", about(f"{A}/Patient/p-1", "o-2")),
+        (f"{A}/Observation/o-3", about(f"{A}/Patient/p-2", "o-3")),
+        (f"{A}/Observation/o-4", about(f"{B}/Patient/p-1", "o-4")),
+        (f"{A}/Patient/p-1", patient()),
+    )
+    assert told == [[SOURCE], [SOURCE], [SOURCE], [f"{SOURCE}|{B}"], [f"{SOURCE}|{A}", SOURCE]]
+
+
+def test_a_bundle_of_two_servers_has_no_own_one() -> None:
+    told = assigners(
+        (f"{A}/Patient/p-1", patient()),
+        (f"{A}/Observation/o-1", about("Patient/p-1")),
+        (f"{B}/Observation/o-2", about("Patient/p-1", "o-2")),
+        (f"{B}/Observation/o-3", about(f"{A}/Patient/p-1", "o-3")),
+    )
+    assert told == [[f"{SOURCE}|{A}"], [f"{SOURCE}|{A}"], [f"{SOURCE}|{B}"], [f"{SOURCE}|{A}"]]
+
+
+def test_a_long_base_is_hashed() -> None:
+    long = "https://c.example/" + "x" * 300
+    ((first,), (second,)) = assigners((None, about(f"{long}/Patient/p-1")), (None, about(f"{long}y/Patient/p-1")))
+    assert first.startswith("sha256:")
+    assert first != second
 
 
 def test_a_person_may_be_named_by_a_national_number() -> None:

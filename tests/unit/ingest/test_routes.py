@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import json
 import time
+from collections.abc import Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import pytest
@@ -15,9 +17,11 @@ from hypothesis import strategies as st
 from contracts.events import RECORD_TYPES
 from contracts.messages import Headers
 from runtime.http import hash_token
-from runtime.messages import FlowSummary, Passed
+from runtime.messages import Emit, FlowSummary, Passed
+from services.ingest.adapters import Budget
 from services.ingest.domain import batches
 from services.ingest.handlers import Document
+from services.ingest.routes import Desk
 from tests.unit.ingest.conftest import EXAMPLES, SOURCE, Ingest, Make, new_intake
 
 pytestmark = pytest.mark.unit
@@ -53,6 +57,9 @@ def bad_events(good: dict[str, Any]) -> dict[str, tuple[str, bytes]]:
         "no offset": ("bad-value", changed(time="2026-03-01T10:00:00")),
         "a number for a time": ("bad-value", changed(time=1740000000)),
         "a time out of range": ("bad-value", changed(time="0001-01-01T00:00:00+05:00")),
+        "a time that stands for none": ("bad-value", changed(time="9999-12-31T00:00:00Z")),
+        "a time too early": ("bad-value", changed(time="1849-12-31T23:59:59Z")),
+        "a time too late": ("bad-value", changed(time="2199-12-31T23:30:00-01:00")),
         "no birth date": ("bad-value", person(birth_date="1985-13-45")),
         "bad NIR key": ("bad-nir-key", nir("285053523800199")),
         "bad NIR": ("bad-identifier", nir(PLANTED)),
@@ -189,6 +196,14 @@ def test_every_example_is_taken(ingest: Ingest, event: Make, name: str) -> None:
         assert content.demographics.deceased == made["data"]["record"]["date"]
 
 
+def test_the_range_of_times_is_told(ingest: Ingest, event: Make) -> None:
+    for time_ in ("1850-01-01T00:00:00Z", "2199-12-31T23:59:59Z"):
+        assert ingest.post(event(time=time_)).status_code == 202
+    (rejected,) = ingest.post(event(time="9999-12-31T23:59:59-05:00")).json()["rejected"]
+    assert rejected["reason"] == "bad-value"
+    assert rejected["detail"].startswith("time: not within 1850 to 2199")
+
+
 def test_time_is_told_in_utc(ingest: Ingest, event: Make) -> None:
     ingest.post(event(time="2026-03-01T01:30:00+02:00"))
     assert ingest.outbox.opened()[1].time == "2026-02-28T23:30:00Z"
@@ -201,6 +216,15 @@ def test_no_identity_is_in_a_message(ingest: Ingest, event: Make) -> None:
     everything = repr((emit, block, content))
     assert PLANTED not in everything
     assert hashlib.sha256(PLANTED.encode()).hexdigest() not in everything
+
+
+def test_no_trace_id_of_a_producer_is_in_a_header(ingest: Ingest, event: Make) -> None:
+    hidden = hashlib.sha256(PLANTED.encode()).hexdigest()
+    for flags in ("00", "01"):
+        assert ingest.post(event(traceparent=f"00-{hidden[:32]}-{hidden[32:48]}-{flags}")).status_code == 202
+    headers = repr([emit.headers for emit in ingest.outbox.sent])
+    assert hidden[:32] not in headers
+    assert hidden[32:48] not in headers
 
 
 def digests(ingest: Ingest, *events: dict[str, Any]) -> list[bytes]:
@@ -277,6 +301,52 @@ def test_gzip_is_taken_within_bounds(ingest: Ingest, event: Make) -> None:
         assert (response.status_code, response.headers["content-type"]) == (400, "application/problem+json")
     assert ingest.post(gzip.compress(b"x" * 50_000_000), **encoding).status_code == 413
     assert ingest.post(packed, **{"Content-Encoding": "br"}).status_code == 415
+
+
+def test_a_gzip_body_has_few_members(ingest: Ingest) -> None:
+    empty = gzip.compress(b"")
+    assert ingest.post(empty * 65, **{"Content-Encoding": "gzip"}).status_code == 400
+    assert batches.unpack(empty * 63 + gzip.compress(b"x"), 100, lambda _: True) == b"x"
+    with pytest.raises(batches.BadBody, match="more than 64 members"):
+        batches.unpack(empty * 200_000, 100, lambda _: True)
+
+
+def test_an_empty_gzip_body_is_cut_short_or_empty() -> None:
+    assert batches.unpack(b"", 100, lambda _: True) == b""
+    assert batches.unpack(gzip.compress(b""), 100, lambda _: True) == b""
+    with pytest.raises(batches.BadBody, match="cut short"):
+        batches.unpack(gzip.compress(b"")[:10], 100, lambda _: True)
+
+
+def test_what_is_unpacked_is_held_until_it_is_answered(ingest: Ingest, event: Make) -> None:
+    desk: Desk = ingest.app.state.desk
+    desk._budget = Budget(50_000)
+    held: list[int] = []
+    outbox_send = ingest.outbox.send
+
+    def send(emits: Sequence[Emit]) -> Future[None]:
+        held.append(desk._budget._held)
+        return outbox_send(emits)
+
+    ingest.outbox.send = send  # type: ignore[method-assign]
+    encoding = {"Content-Encoding": "gzip"}
+    body = line(event())
+    assert ingest.post(gzip.compress(body + b"\n" * 20_000), **encoding).status_code == 202
+    assert held == [len(body) + 20_000]
+    busy = ingest.post(gzip.compress(body + b" " * 60_000), **encoding)
+    assert (busy.status_code, "retry-after" in busy.headers) == (429, True)
+    assert desk._budget._held == 0
+
+
+def test_a_hold_that_has_ended_takes_nothing() -> None:
+    budget = Budget(10)
+    with budget.hold() as hold, budget.hold() as other:
+        assert hold.take(7)
+        assert not other.take(4)
+        hold.give_back(2)
+        assert other.take(4)
+    assert not hold.take(1)
+    assert budget._held == 0
 
 
 def test_a_token_is_needed(ingest: Ingest, event: Make) -> None:
