@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from importlib.resources import files
 from itertools import chain
 from typing import Any, Final, LiteralString, NamedTuple, Protocol
@@ -86,13 +86,16 @@ class Tally(NamedTuple):
 
 
 class PatientIndex(Protocol):
-    """The memory of linkage. All but `insert_apart` run in the loop's transaction; all may raise RetryLater."""
+    """The memory of linkage. Within the loop's transaction, or `apart`; all may raise RetryLater."""
 
-    def insert_apart(self, blocks: Sequence[TokenBlock]) -> None:
-        """Insert those subjects that are new, with their tokens, in a transaction of its own."""
+    def apart(self) -> AbstractContextManager[None]:
+        """A transaction of its own, before the loop's."""
+
+    def insert_new(self, blocks: Sequence[TokenBlock]) -> None:
+        """Insert those subjects that are new, with their tokens."""
 
     def insert(self, blocks: Sequence[TokenBlock]) -> None:
-        """The same, within the transaction at hand."""
+        """Insert subjects that are known to be new."""
 
     def find_states(self, events: Iterable[bytes]) -> dict[bytes, list[State]]:
         """The accepted states of those records that are known, the current one first."""
@@ -102,6 +105,12 @@ class PatientIndex(Protocol):
 
     def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[bytes]]:
         """The subjects that carry each token."""
+
+    def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
+        """Those of the tokens that are marked as too common."""
+
+    def mark_common(self, tokens: Iterable[bytes]) -> None:
+        """Mark tokens as too common, for ever."""
 
     def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
         """The components of these subjects with all that was decided in them, locked against other workers."""
@@ -138,9 +147,13 @@ class SqlPatientIndex:
         )
         return dict(rows)
 
-    def insert_apart(self, blocks: Sequence[TokenBlock]) -> None:
-        """Insert those subjects that are new; committed on return."""
-        with self._database.transaction():
+    def apart(self) -> AbstractContextManager[None]:
+        """A transaction of its own; committed at its end."""
+        return self._database.transaction()
+
+    def insert_new(self, blocks: Sequence[TokenBlock]) -> None:
+        """Insert those subjects that are new, with their tokens."""
+        if blocks:
             known = self.find_subjects(block.subject for block in blocks)
             self.insert([block for block in blocks if block.subject not in known])
 
@@ -195,6 +208,20 @@ class SqlPatientIndex:
         ):
             found[token].append(subject)
         return found
+
+    def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
+        """Those of the tokens that are marked as too common."""
+        rows = self._rows(
+            "SELECT token FROM unnest(%b::bytea[]) AS wanted (token) JOIN common_tokens USING (token)", [list(tokens)]
+        )
+        return frozenset(token for (token,) in rows)
+
+    def mark_common(self, tokens: Iterable[bytes]) -> None:
+        """Mark tokens as too common, in their order, so that workers do not deadlock."""
+        self._write(
+            "INSERT INTO common_tokens (token) SELECT * FROM unnest(%b::bytea[]) ON CONFLICT DO NOTHING",
+            [(token,) for token in sorted(tokens)],
+        )
 
     def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
         """Reach, lock in the order of ids, and reach again: a component may have grown while this one waited."""

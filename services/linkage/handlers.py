@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -19,13 +20,15 @@ from services.linkage.adapters import Decided, Move, PatientIndex, Saved, Subjec
 from services.linkage.domain.changes import Change, compare_partitions
 from services.linkage.domain.components import (
     Pair,
+    between_two_sides,
+    contradicted,
     pairs_apart,
     partition,
     split_into_components,
     without_a_place,
 )
 from services.linkage.domain.decide import EXACT, Outcome, RuleVersion, decide, is_unlinkable, search_tokens
-from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge
+from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge, place
 
 PSEUDONYMISED: Final = "records-pseudonymised"
 LINKED: Final = "records-linked"
@@ -45,6 +48,15 @@ class Opened:
     state: State
     block: TokenBlock
     content: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The messages of a batch with their verdicts, and the states of their records before and after it."""
+
+    judged: Sequence[tuple[Opened, Verdict]]
+    before: Mapping[bytes, list[State]]
+    after: Mapping[bytes, list[State]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +95,23 @@ class Link:
         self._batch: tuple[Sequence[Message], list[Opened | InvalidMessage]] = ([], [])
 
     def prepare(self, batch: Sequence[Message]) -> None:
-        """Insert new subjects with their tokens, committed, so that of two workers at least one sees the other."""
-        fresh = {
-            one.state.subject: one.block
-            for one in self._open(batch)
-            if isinstance(one, Opened) and not _names_nobody(one)
-        }
-        self._index.insert_apart(list(fresh.values()))
+        """Insert the new subjects of what will be admitted, committed, so that of two workers at least one sees the
+        other.
+
+        A message that `handle` will reject leaves no subject through which others would link. (If another slot admits
+        another state of the same record between the two, in the other lane, one subject too many may stay.)
+        """
+        with self._index.apart():
+            admitted = self._judge([one for one in self._open(batch) if isinstance(one, Opened)])
+            self._index.insert_new(
+                list(
+                    {
+                        one.state.subject: one.block
+                        for one, verdict in admitted.judged
+                        if verdict not in _REFUSED and one.block.subject == one.state.subject
+                    }.values()
+                )
+            )
 
     def origin(self, message: Message) -> tuple[str, int]:
         """The record's source, and when the hub accepted it."""
@@ -144,35 +166,46 @@ class Link:
                 outputs.reject(message, one)
             else:
                 opened.append(one)
-        before = self._index.find_states({one.event: None for one in opened})
-        after: dict[bytes, list[State]] = {}
+        judged = self._judge(opened)
         accepted = []
-        for one in opened:
-            known = after.get(one.event) or before.get(one.event, [])
-            if known and _names_nobody(one):
-                one = replace(one, state=msgspec.structs.replace(one.state, subject=known[0].subject))
-            verdict = judge(one.state, known)
+        for one, verdict in judged.judged:
             if verdict is Verdict.CONFLICT:
                 outputs.reject(
                     one.message,
                     InvalidMessage(Reason.CONFLICT, "the record has other content, and this is no correction"),
                 )
-                continue
-            if verdict is Verdict.DUPLICATE:
+            elif verdict is Verdict.DUPLICATE:
                 outputs.count(one.source, "duplicates")
-                continue
-            if verdict is not Verdict.AGAIN:
-                after[one.event] = accept(one.state, known)
-            accepted.append(one)
-            _count(one, outputs)
+            else:
+                accepted.append(one)
+                _count(one, outputs)
+        before, after = judged.before, judged.after
         self._index.save([Saved(event, before.get(event, []), states) for event, states in after.items()])
         fresh = sum(event not in before for event in after)
         self._index.count(self._slot, Tally(records=fresh))
         return accepted
 
+    def _judge(self, opened: Sequence[Opened]) -> Judged:
+        """Each message with its verdict, and its state with its subject and place; nothing is written."""
+        before = self._index.find_states({one.event: None for one in opened})
+        after: dict[bytes, list[State]] = {}
+        judged = []
+        for one in opened:
+            known = after.get(one.event) or before.get(one.event, [])
+            state = one.state
+            if known and _names_nobody(one):
+                state = msgspec.structs.replace(state, subject=known[0].subject)
+            state = place(state, known)
+            verdict = judge(state, known)
+            if verdict in (Verdict.FIRST, Verdict.NEXT):
+                after[one.event] = accept(state, known)
+            judged.append((replace(one, state=state), verdict))
+        return Judged(judged, before, after)
+
     def _pass_on(self, one: Opened, patient: bytes, outputs: Outputs) -> None:
         lane = one.message.topic.removeprefix(self._prefix).removeprefix(PSEUDONYMISED)
-        headers = {**one.message.headers, Headers.PATIENT_ID: patient.hex().encode()}
+        placed = {Headers.REVISION: one.state.revision.encode(), Headers.PATIENT_ID: patient.hex().encode()}
+        headers = {**one.message.headers, **placed}
         value = messages.encode(RecordLinked(one.state.subject, one.content))
         outputs.emit(one.message, Emit(LINKED + lane, one.message.key, value, headers))
 
@@ -189,10 +222,15 @@ class Link:
         if not fresh:
             return patients
         self._index.insert([one.block for subject, one in fresh.items() if subject not in known])
-        pairs = self._find_pairs(fresh)
-        subjects, decided = self._index.lock_components({*fresh, *chain.from_iterable(pairs)})
-        new = self._decide(pairs - {one.pair for one in decided}, subjects)
-        components = self._recompute(fresh, subjects, decided, new)
+        pairs, crowded = self._find_pairs(fresh, outputs)
+        subjects, decided = self._index.lock_components({*fresh, *chain.from_iterable(pairs), *crowded})
+        held = {subject: search_tokens(one.block).keys() for subject, one in subjects.items()}
+        common = self._index.find_common(set(chain.from_iterable(held.values())))
+        rules = self._rules.without(common)
+        again = [one for one in decided if common and not common.isdisjoint(held[one.left] & held[one.right])]
+        lapsed = {one.pair: one for one in self._decide((one.pair for one in again), subjects, rules)}
+        new = self._decide(pairs - {one.pair for one in decided}, subjects, rules)
+        components = self._recompute(fresh, subjects, decided, lapsed, new, rules)
         self._keep_edges(components, decided, new)
         self._keep_patients(components, fresh, outputs)
         self._ask_stewards(components, outputs)
@@ -200,21 +238,33 @@ class Link:
             patients |= component.after
         return patients
 
-    def _find_pairs(self, fresh: Mapping[bytes, Opened]) -> set[Pair]:
-        """Each new subject with everybody who carries one of its tokens."""
-        tokens = {subject: search_tokens(one.block).keys() - self._rules.too_common for subject, one in fresh.items()}
-        holders = self._index.search(dict.fromkeys(chain.from_iterable(tokens.values())))
-        return {
+    def _find_pairs(self, fresh: Mapping[bytes, Opened], outputs: Outputs) -> tuple[set[Pair], set[bytes]]:
+        """Each new subject with everybody who carries one of its tokens, unless too many do.
+
+        Beside the pairs, those who carry a token that has just become too common: it no longer links them either.
+        """
+        tokens = {subject: search_tokens(one.block) for subject, one in fresh.items()}
+        systems = {token: system for own in tokens.values() for token, system in own.items()}
+        common = self._index.find_common(systems) | self._rules.too_common
+        holders = self._index.search([token for token in systems if token not in common])
+        over = {token for token, who in holders.items() if len(who) > self._rules.most(systems[token])}
+        self._index.mark_common(over)
+        common |= over
+        for subject, own in tokens.items():
+            if not common.isdisjoint(own):
+                outputs.count(fresh[subject].source, "too_common")
+        pairs = {
             (min(subject, other), max(subject, other))
             for subject, own in tokens.items()
-            for token in own
+            for token in own.keys() - common
             for other in holders.get(token, ())
             if other != subject
         }
+        return pairs, {subject for token in over for subject in holders[token]}
 
-    def _decide(self, pairs: Iterable[Pair], subjects: Mapping[bytes, Subject]) -> list[Decided]:
+    def _decide(self, pairs: Iterable[Pair], subjects: Mapping[bytes, Subject], rules: RuleVersion) -> list[Decided]:
         return [
-            Decided(left, right, decide(subjects[left].block, subjects[right].block, self._rules))
+            Decided(left, right, decide(subjects[left].block, subjects[right].block, rules))
             for left, right in sorted(pairs)
         ]
 
@@ -223,9 +273,14 @@ class Link:
         fresh: Mapping[bytes, Opened],
         subjects: Mapping[bytes, Subject],
         decided: Sequence[Decided],
+        lapsed: Mapping[Pair, Decided],
         new: Sequence[Decided],
+        rules: RuleVersion,
     ) -> list[Recomputed]:
-        """Every component the batch touches, in the order in which the batch touches them."""
+        """Every component the batch touches, in the order in which the batch touches them.
+
+        `lapsed` are the pairs that share a token that has become too common, as they are decided without it.
+        """
         order = {subject: place for place, subject in enumerate(fresh)}
         pairs = [*decided, *new]
         members = split_into_components(subjects, (one.pair for one in pairs))
@@ -235,32 +290,53 @@ class Link:
             within[place[one.left]].append(one)
         asked = {one.pair for one in decided if one.guarded or one.decision.outcome is Outcome.REVIEW}
         found = []
+        last = max(fresh, key=order.__getitem__)
         for component, own in zip(members, within, strict=True):
-            first = min((subject for subject in component if subject in order), key=order.__getitem__)
-            cause = fresh[first].message
-            found.append((order[first], self._recompute_one(cause, {it: subjects[it] for it in component}, own, asked)))
+            first = min((subject for subject in component if subject in order), key=order.__getitem__, default=None)
+            if first is None and not own:
+                continue
+            cause = fresh[first or last].message
+            inside = {it: subjects[it] for it in component}
+            found.append((order[first or last], self._recompute_one(cause, inside, own, lapsed, asked, rules)))
         return [component for _, component in sorted(found, key=lambda one: one[0])]
 
     def _recompute_one(
-        self, cause: Message, subjects: Mapping[bytes, Subject], decided: Sequence[Decided], asked: set[Pair]
+        self,
+        cause: Message,
+        subjects: Mapping[bytes, Subject],
+        stored: Sequence[Decided],
+        lapsed: Mapping[Pair, Decided],
+        asked: set[Pair],
+        rules: RuleVersion,
     ) -> Recomputed:
+        decided = [lapsed.get(one.pair, one) for one in stored]
         blocks = {subject: one.block for subject, one in subjects.items()}
         links = [one.edge for one in decided if one.decision.outcome is Outcome.LINK]
         placeless = without_a_place(blocks, links)
         followed = [edge for edge in links if (edge.left, edge.right) not in placeless]
-        apart = pairs_apart(blocks, followed)
+        doubtful = [one.edge for one in decided if one.decision.outcome is Outcome.REVIEW]
+        apart = pairs_apart(blocks, followed) | contradicted(blocks, doubtful)
+        undecided = between_two_sides(blocks, followed, apart, rules)
+        followed = [edge for edge in followed if (edge.left, edge.right) not in undecided]
         after = partition({subject: one.seq for subject, one in subjects.items()}, followed, apart)
         before = {subject: one.patient for subject, one in subjects.items()}
+        reasons = dict.fromkeys(undecided, _TWO_SIDES) | dict.fromkeys(placeless, _NO_PLACE)
         guarded = {
-            (edge.left, edge.right): _NO_PLACE if (edge.left, edge.right) in placeless else _KEPT_APART
+            (edge.left, edge.right): reasons.get((edge.left, edge.right), _KEPT_APART)
             for edge in links
             if after[edge.left] != after[edge.right]
         }
-        reviews = [
-            LinkReview(*one.pair, guarded.get(one.pair, one.decision.reason), one.decision.evidence, self._rules.name)
-            for one in decided
-            if one.pair not in asked and (one.pair in guarded or one.decision.outcome is Outcome.REVIEW)
-        ]
+        reviews = []
+        for one in self._worth_asking(decided, guarded, asked, subjects):
+            reason = guarded.get(one.pair, one.decision.reason)
+            reviews.append(LinkReview(*one.pair, reason, one.decision.evidence, rules.name))
+        guarded |= {
+            one.pair: _TOO_COMMON
+            for one in stored
+            if one.decision.outcome is Outcome.LINK
+            and one.pair in lapsed
+            and lapsed[one.pair].decision.outcome is not Outcome.LINK
+        }
         joined = [subject for subject, patient in before.items() if patient is None]
         more = Tally(
             subjects=len(joined),
@@ -268,6 +344,26 @@ class Link:
             unlinkable=sum(is_unlinkable(blocks[subject]) for subject in joined),
         )
         return Recomputed(cause, after, compare_partitions(before, after), guarded, reviews, more)
+
+    def _worth_asking(
+        self,
+        decided: Sequence[Decided],
+        guarded: Mapping[Pair, str],
+        asked: set[Pair],
+        subjects: Mapping[bytes, Subject],
+    ) -> list[Decided]:
+        """The doubtful pairs not asked before; of those of one newer subject only the strongest, the others stay in
+        the index."""
+        found = []
+        per_subject: Counter[bytes] = Counter()
+        for one in sorted(decided, key=lambda it: (it.decision.rank, it.pair)):
+            if one.pair in asked or not (one.pair in guarded or one.decision.outcome is Outcome.REVIEW):
+                continue
+            newer = max(one.pair, key=lambda it: subjects[it].seq)
+            per_subject[newer] += 1
+            if per_subject[newer] <= self._rules.most_reviews:
+                found.append(one)
+        return found
 
     def _keep_edges(self, components: Sequence[Recomputed], decided: Sequence[Decided], new: Sequence[Decided]) -> None:
         guarded = {pair for component in components for pair in component.guarded}
@@ -336,5 +432,8 @@ def _count(one: Opened, outputs: Outputs) -> None:
 
 _HEX: Final = frozenset("0123456789abcdef")
 _NEEDED: Final = (Headers.EVENT_ID, Headers.TYPE, Headers.SOURCE, Headers.DIGEST, Headers.REVISION)
+_REFUSED: Final = (Verdict.CONFLICT, Verdict.DUPLICATE)
+_TOO_COMMON: Final = "too many others carry the number"
 _NO_PLACE: Final = "the number carries two ranks, and one of the two subjects has none"
+_TWO_SIDES: Final = "the number links to people who must not meet, and nothing says which of them this is"
 _KEPT_APART: Final = "the link would bring together what must not be one patient"

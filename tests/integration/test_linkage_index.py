@@ -23,7 +23,7 @@ from services.linkage.adapters import MIGRATIONS, SqlLookup, SqlPatientIndex, Ta
 from services.linkage.handlers import Link, event_key
 from services.linkage.routes import application
 from tests.unit.linkage.builders import Topic, apply_links, counts, identity, number, opener, sets, token
-from tests.unit.linkage.test_handlers import ANNE, PAUL, population, run
+from tests.unit.linkage.test_handlers import ANNE, PAUL, crowd, population, run
 
 pytestmark = pytest.mark.integration
 
@@ -112,6 +112,35 @@ def test_states_of_a_record_survive_and_their_order_is_the_revision(worker: Work
     ((_, states),) = found.items()
     assert [state.digest for state in states] == ["D", "B", "C", "A"]
     assert [state.version for state in states] == [4, 3, 2, 1]
+
+
+def test_a_conflicting_message_leaves_no_subject_and_a_late_retraction_wins(worker: Worker, url: str) -> None:
+    topic = Topic()
+    worker.take(topic.record("e", identity("a", NIR), version=3))
+    conflicting = topic.record("e", identity("b", NIR, IPP), digest="X", version=3)
+    retracting = topic.record("e", identity("nobody"), digest="D", kind="claim.v1.deleted")
+    outputs = worker.take(conflicting, retracting, topic.record("f", identity("c", IPP)))
+    assert counts(outputs) == {"conflict": 1, "linked": 2, "retractions": 1}
+    assert stored(url).keys() == {token("subject:a"), token("subject:c")}
+    assert len(set(stored(url).values())) == 2
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT count(*) FROM subjects").fetchone() == (2,)
+    (states,) = SqlPatientIndex(worker.database).find_states([event_key(token("e").hex())]).values()
+    assert [state.revision for state in states] == [
+        "0000000003-0000000000002-000000000002",
+        "0000000003-0000000000000-000000000000",
+    ]
+
+
+def test_a_filler_number_ends_in_the_partition_of_the_memory_index(worker: Worker, url: str) -> None:
+    records = crowd(60)
+    topic = Topic()
+    for start in range(0, len(records), 25):
+        worker.take(*(topic.record(event, block) for event, block in records[start : start + 25]))
+    assert sets(stored(url)) == sets(run(records, len(records)).known)
+    assert {subject: patient.hex() for subject, patient in stored(url).items()} == worker.known
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT token FROM common_tokens").fetchall() == [(number("ipp", "INCONNU").token,)]
 
 
 def test_the_same_coordinates_after_a_rewind_are_emitted_again(worker: Worker) -> None:
@@ -283,7 +312,7 @@ def test_an_operator_asks_for_a_record(worker: Worker, url: str) -> None:
     body = answer.json()
     assert body["patient_id"] == token("subject:a").hex()
     assert body["method"] == "the same NIR (INS)"
-    assert body["rule_version"] == "exact-1"
+    assert body["rule_version"] == "exact-2"
     assert body["coordinates"] == {"topic": "records-pseudonymised", "partition": 3, "offset": 3}
     assert [state["correction"] for state in body["states"]] == [True, False]
     alone = client.get(f"/v1/records/{token('e3').hex()}", headers=headers).json()

@@ -13,7 +13,20 @@ from typing import Final
 import msgspec
 
 from contracts.messages import TokenBlock
-from services.linkage.domain.decide import PSEUDO_NIR, must_not_link, qualified_nirs, ranks_by_number
+from services.linkage.domain.decide import (
+    BIRTH_DATE,
+    FAMILY_NAME,
+    GIVEN_NAME,
+    PSEUDO_NIR,
+    RuleVersion,
+    compare_traits,
+    linking_tokens,
+    must_not_link,
+    owned_numbers,
+    qualified_nirs,
+    ranks_by_number,
+    search_tokens,
+)
 
 Pair = tuple[bytes, bytes]
 SCORED: Final = 1000
@@ -103,6 +116,107 @@ def pairs_apart(
             for theirs in qualified_nirs(blocks[right])
         )
     }
+
+
+def contradicted(
+    blocks: Mapping[bytes, TokenBlock], doubtful: Iterable[Edge], stewards: Sequence[Stewarded] = ()
+) -> set[Pair]:
+    """The must-not-link pairs among pairs on which an exact rule was left in doubt, by the person's own contradiction.
+
+    Nobody else joins them either, until a steward has joined two with the same birth dates and given names. (Where two
+    numbers contradict each other, `pairs_apart` decides; a doubt about a weight contradicts nothing.)
+    """
+
+    def named(subject: bytes) -> tuple[bytes | None, bytes | None]:
+        traits = blocks[subject].traits
+        return traits.get(BIRTH_DATE), traits.get(GIVEN_NAME)
+
+    joined = {frozenset((named(one.left), named(one.right))) for one in stewards if one.together}
+    return {
+        (edge.left, edge.right)
+        for edge in doubtful
+        if edge.rank < SCORED
+        and not must_not_link(blocks[edge.left], blocks[edge.right])
+        and frozenset((named(edge.left), named(edge.right))) not in joined
+    }
+
+
+def between_two_sides(
+    blocks: Mapping[bytes, TokenBlock], edges: Sequence[Edge], apart: Collection[Pair], rules: RuleVersion
+) -> set[Pair]:
+    """The edges not to follow of subjects that say too little of themselves to tell two sides of one number apart.
+
+    A subject without birth date or given name that a number links to two who must not meet joins the side whose
+    traits agree better; else the number's qualified owner, if that is one side; else neither by that number.
+    """
+    foes = _neighbours(apart)
+    linked = _neighbours((edge.left, edge.right) for edge in edges if edge.rank < SCORED)
+    carried = {subject: search_tokens(blocks[subject]).keys() - rules.too_common for subject in linked}
+
+    def by_number(left: bytes, right: bytes) -> set[bytes]:
+        """The numbers that link two whom some number does link: if they share one, that one."""
+        shared = carried[left] & carried[right]
+        return shared if len(shared) == 1 else linking_tokens(blocks[left], blocks[right], rules)
+
+    torn: dict[tuple[bytes, bytes], tuple[set[bytes], set[bytes]]] = {}
+    for subject in foes and linked:
+        if {BIRTH_DATE, GIVEN_NAME} <= blocks[subject].traits.keys():
+            continue
+        if all(foes[one].isdisjoint(linked[subject]) for one in linked[subject]):
+            continue
+        holders: defaultdict[bytes, set[bytes]] = defaultdict(set)
+        for other in linked[subject]:
+            for number in by_number(subject, other):
+                holders[number].add(other)
+        for number, near in holders.items():
+            if sides := _at_odds(near, foes):
+                torn[subject, number] = sides, _chosen(subject, number, sides, blocks, foes)
+    if not torn:
+        return set()
+
+    def follows(subject: bytes, other: bytes, number: bytes) -> bool:
+        if (subject, number) not in torn:
+            return True
+        sides, chosen = torn[subject, number]
+        if other in sides:
+            return other in chosen
+        return (other, number) not in torn or (bool(chosen) and torn[other, number][1] == chosen)
+
+    undecided = {subject for subject, _ in torn}
+    return {
+        (edge.left, edge.right)
+        for edge in edges
+        if edge.rank < SCORED
+        and not undecided.isdisjoint((edge.left, edge.right))
+        and not any(
+            follows(edge.left, edge.right, number) and follows(edge.right, edge.left, number)
+            for number in by_number(edge.left, edge.right)
+        )
+    }
+
+
+def _at_odds(subjects: Collection[bytes], foes: Mapping[bytes, set[bytes]]) -> set[bytes]:
+    """Those who must not meet some other of them."""
+    return {one for one in subjects if not foes[one].isdisjoint(subjects)}
+
+
+def _chosen(
+    subject: bytes,
+    number: bytes,
+    sides: set[bytes],
+    blocks: Mapping[bytes, TokenBlock],
+    foes: Mapping[bytes, set[bytes]],
+) -> set[bytes]:
+    """Of those who must not meet, the one side that the subject joins by this number; nobody if it may be either."""
+    weights: dict[bytes, tuple[float, float]] = {}
+    for other in sides:
+        evidence = compare_traits(blocks[subject], blocks[other])
+        weights[other] = sum(evidence.get(name, 0.0) for name in (BIRTH_DATE, GIVEN_NAME)), evidence.get(FAMILY_NAME, 0)
+    best = {other for other, weight in weights.items() if weight == max(weights.values())}
+    if not _at_odds(best, foes):
+        return best
+    owners = {other for other in best if number in owned_numbers(blocks[other])}
+    return set() if _at_odds(owners, foes) else owners
 
 
 def without_a_place(blocks: Mapping[bytes, TokenBlock], edges: Iterable[Edge]) -> set[Pair]:

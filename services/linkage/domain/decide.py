@@ -55,25 +55,42 @@ class Decision(msgspec.Struct, frozen=True):
 class RuleVersion(msgspec.Struct, frozen=True):
     """What decisions depend on beside the pair; never changed, only followed by another version.
 
-    `too_common` are tokens not worth a search. (The weights, term frequencies and thresholds of scored pairs
-    belong here too.)
+    `too_common` are tokens that decide nothing, from the start. A token that more subjects carry than `most_holders`
+    (a filler such as "INCONNU" for a number; `most_identities` for a NIR or NIA) decides nothing either, from then on
+    and on those that it had linked. `most_reviews` is how many pairs are put to stewards per new subject. (The
+    weights, term frequencies and thresholds of scored pairs belong here too.)
     """
 
     name: str
     too_common: frozenset[bytes] = frozenset()
+    most_holders: int = 50
+    most_identities: int = 200
+    most_reviews: int = 5
+
+    def most(self, system: str) -> int:
+        """How many subjects may carry one token of this system."""
+        return self.most_identities if SYSTEMS.get(system, _OTHER).alone_if_qualified else self.most_holders
+
+    def without(self, common: frozenset[bytes]) -> RuleVersion:
+        """The same rules, where these tokens decide nothing."""
+        return msgspec.structs.replace(self, too_common=self.too_common | common)
 
 
-EXACT: Final = RuleVersion("exact-1")
+EXACT: Final = RuleVersion("exact-2")
 
 
 class SystemRule(msgspec.Struct, frozen=True):
-    """How one kind of token links. `implied` are traits the token is itself made of: they agree by construction."""
+    """How one kind of token links. `implied` are traits the token is itself made of: they agree by construction.
+
+    `reused`: given to another by mistake, so that a birth date alone does not outweigh two names that contradict.
+    """
 
     system: str
     rank: int
     alone_if_qualified: bool = False
     implied: frozenset[str] = frozenset()
     names_one_person: bool = True
+    reused: bool = False
 
 
 SYSTEMS: Final = {
@@ -86,7 +103,7 @@ SYSTEMS: Final = {
         # SNDS, ORAVUE/IR_BEN_R: BEN_NIR_ANO is the pseudonym of the person's own certified NIR.
         SystemRule("ben-nir-ano", 30),
         # A hospital's own number, or a FHIR server's Patient id: unique within its assigner, reused by mistake.
-        SystemRule("ipp", 40),
+        SystemRule("ipp", 40, reused=True),
         # PMSI, VID-HOSP: the insured person's number with birth date, sex and rank. Ranks are mistaken, so a given
         # name has to agree where both have one.
         SystemRule("nir-opener", 60, implied=frozenset((BIRTH_DATE,)), names_one_person=False),
@@ -137,6 +154,26 @@ def decide(left: TokenBlock, right: TokenBlock, rules: RuleVersion) -> Decision:
     conflict = must_not_link(left, right)
     decisions = [_by_system(system, left, right, evidence, conflict) for system in shared]
     return min(decisions, key=lambda one: (_PREFERENCE[one.outcome], one.rank))
+
+
+def linking_tokens(left: TokenBlock, right: TokenBlock, rules: RuleVersion) -> set[bytes]:
+    """The shared tokens each of which would link these two by itself."""
+    theirs = search_tokens(right)
+    evidence, conflict = compare_traits(left, right), must_not_link(left, right)
+    return {
+        token
+        for token, system in search_tokens(left).items()
+        if theirs.get(token) == system
+        and token not in rules.too_common
+        and _by_system(system, left, right, evidence, conflict).outcome is Outcome.LINK
+    }
+
+
+def owned_numbers(block: TokenBlock) -> frozenset[bytes]:
+    """The NIR and NIA whose rightful owner this is: qualified, and not at odds with its own sex or birth date."""
+    if block.status != QUALIFIED or any(flag.startswith(CONTRADICTS_ITSELF) for flag in block.flags):
+        return frozenset()
+    return frozenset(one.token for one in block.identifiers if SYSTEMS.get(one.system, _OTHER).alone_if_qualified)
 
 
 def compare_traits(left: TokenBlock, right: TokenBlock) -> dict[str, float]:
@@ -237,6 +274,8 @@ def _has_traits(block: TokenBlock) -> bool:
 
 def _agrees(rule: SystemRule, evidence: Mapping[str, float]) -> bool:
     """One agreeing trait. Relatives share a name and twins a date, so these count only where nothing contradicts."""
+    if rule.reused and evidence.get(GIVEN_NAME) == evidence.get(FAMILY_NAME) == -1.0:
+        return False
     own = {name: sign for name, sign in evidence.items() if name != FAMILY_NAME}
     if -1.0 in own.values():
         return any(sign == 1.0 and name not in rule.implied for name, sign in own.items())
@@ -244,4 +283,4 @@ def _agrees(rule: SystemRule, evidence: Mapping[str, float]) -> bool:
 
 
 _PREFERENCE: Final = {Outcome.LINK: 0, Outcome.REVIEW: 1, Outcome.APART: 2}
-_OTHER: Final = SystemRule("other", 80)
+_OTHER: Final = SystemRule("other", 80, reused=True)

@@ -48,6 +48,28 @@ class Verdict(StrEnum):
     CONFLICT = "conflict"
 
 
+def place(state: State, known: Sequence[State]) -> State:
+    """The state with the revision it has among those accepted so far; what `judge` and `accept` take.
+
+    A correction or retraction without a version is about the record as it stands when it is read: it takes the highest
+    version known, so that arrival orders it. One that was accepted before keeps the revision it got then. (One read
+    before every versioned state of its record, having overtaken them in the other lane, has no version to take.)
+    """
+    arrival = state.revision.partition("-")[2]
+    for one in known:
+        again = one.coordinates == state.coordinates
+        if again or (
+            not state.version
+            and (state.digest, state.retracted, state.correction, arrival)
+            == (one.digest, one.retracted, one.correction, one.revision.partition("-")[2])
+        ):
+            return msgspec.structs.replace(state, revision=one.revision)
+    if not known or state.version or not state.declared:
+        return state
+    highest = max(known, key=lambda one: one.version).revision.partition("-")[0]
+    return msgspec.structs.replace(state, revision=f"{highest}-{arrival}")
+
+
 def judge(state: State, known: Sequence[State]) -> Verdict:
     """The verdict on a state, given those accepted so far, the current (highest) one first.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from contracts.messages import TokenBlock
 from services.linkage.adapters import Decided, Known, Move, Saved, Subject, Tally
@@ -23,8 +24,12 @@ class MemoryIndex:
         self.states: dict[bytes, list[State]] = {}
         self.tally = Tally()
         self.version = 0
+        self.common: frozenset[bytes] = frozenset()
 
-    def insert_apart(self, blocks: Sequence[TokenBlock]) -> None:
+    def apart(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def insert_new(self, blocks: Sequence[TokenBlock]) -> None:
         self.insert([block for block in blocks if block.subject not in self.subjects])
 
     def insert(self, blocks: Sequence[TokenBlock]) -> None:
@@ -45,6 +50,12 @@ class MemoryIndex:
 
     def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[bytes]]:
         return {token: self.tokens[token] for token in tokens}
+
+    def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
+        return frozenset(tokens) & self.common
+
+    def mark_common(self, tokens: Iterable[bytes]) -> None:
+        self.common |= frozenset(tokens)
 
     def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
         reached = set(subjects)

@@ -16,6 +16,7 @@ from services.linkage.domain.components import (
     Edge,
     Pair,
     Stewarded,
+    contradicted,
     pairs_apart,
     partition,
     split_into_components,
@@ -129,6 +130,17 @@ def test_two_qualified_nirs_until_somebody_joins_them() -> None:
     assert pairs_apart(blocks, joining[:1]) == apart
     assert pairs_apart(blocks, joining) == set()
     assert pairs_apart(blocks, [], [Stewarded(*pair(one.subject, other.subject), together=True)]) == set()
+
+
+def test_a_contradicted_pair_is_apart_until_a_steward_joins_such_two() -> None:
+    one, again = (identity(name, NIR, given_name="ANNE", birth_date="1985-05-12") for name in "12")
+    other = identity("3", NIR, given_name="PAUL", birth_date="1970-01-01")
+    blocks = {it.subject: it for it in (one, again, other)}
+    doubtful = [Edge(*pair(it.subject, other.subject), "ins-nir", 10) for it in (one, again)]
+    assert contradicted(blocks, doubtful) == {(it.left, it.right) for it in doubtful}
+    assert contradicted(blocks, [Edge(one.subject, other.subject, "scored", SCORED, 1.0)]) == set()
+    joined = Stewarded(*pair(one.subject, other.subject), together=True)
+    assert contradicted(blocks, doubtful, [joined]) == set()
 
 
 def test_a_subject_without_rank_has_no_place_on_a_number_with_two() -> None:

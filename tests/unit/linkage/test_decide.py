@@ -97,6 +97,18 @@ ROWS = {
         REVIEW,
         "ipp",
     ),
+    "IPP, only the birth date agrees, both names contradict": (
+        identity(A, IPP, family_name="X", **ANNE),
+        identity(B, IPP, family_name="Y", given_name="PAUL", birth_date="1985-05-12"),
+        REVIEW,
+        "ipp",
+    ),
+    "IPP, the birth date and the family name agree": (
+        identity(A, IPP, family_name="X", **ANNE),
+        identity(B, IPP, family_name="X", given_name="PAUL", birth_date="1985-05-12"),
+        LINK,
+        "ipp",
+    ),
     "IPP, only a family name, and it agrees": (
         identity(A, IPP, family_name="X"),
         identity(B, IPP, family_name="X"),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import msgspec
@@ -108,6 +110,30 @@ def test_a_retraction_without_identity_is_about_the_records_subject() -> None:
     assert len(links(outputs)) == 1
 
 
+@pytest.mark.parametrize("size", [1, 4])
+def test_an_unversioned_retraction_outranks_the_versions_it_follows(size: int) -> None:
+    worker, topic = Worker(), Topic()
+    nobody = identity("nobody")
+    batch = [
+        topic.record("e", identity("a", NIR), digest="A", version=3),
+        topic.record("e", nobody, digest="D", kind="claim.v1.deleted"),
+        topic.record("e", identity("a", NIR), digest="B", version=4),
+        topic.record("e", identity("a", NIR, correction=True), digest="C"),
+    ]
+    outputs = [worker.take(*batch[at : at + size]) for at in range(0, 4, size)]
+    again = [worker.take(*batch[at : at + size]) for at in range(0, 4, size)]
+    for taken in (outputs, again):
+        told = [emit for one in taken for _, emit in one.emits if emit.topic == "records-linked"]
+        versions = [(emit.headers["revision"], emit.headers["ce_type"]) for emit in told]
+        assert versions == [
+            (b"0000000003-0000000000000-000000000000", b"claim.v1"),
+            (b"0000000003-0000000000001-000000000001", b"claim.v1.deleted"),
+            (b"0000000004-0000000000002-000000000002", b"claim.v1"),
+            (b"0000000004-0000000000003-000000000003", b"claim.v1"),
+        ]
+    assert [state.digest for state in worker.index.states[event_key(token("e").hex())]] == ["C", "B", "D", "A"]
+
+
 def test_a_family_of_records_in_one_batch_is_one_patient_without_merges() -> None:
     worker, topic = Worker(), Topic()
     blocks = [identity("b", IPP, **ANNE), identity("a", NIR, **ANNE), identity("c", NIR, IPP, **ANNE)]
@@ -190,6 +216,133 @@ def test_bad_messages_are_dead_letters_and_the_others_go_on() -> None:
     assert counts(outputs) == {"linked": 1, "keys": 1, "decoding": 1, "schema": 3}
     assert worker.step.origin(headless) == ("", 0)
     assert worker.step.origin(unversioned) == ("urn:test", 0)
+
+
+PSEUDO = number("pseudo-nir", "twins")
+MOTHER = identity("m", NIR, status="qualified", family_name="X", **ANNE)
+NEWBORN = identity("n", NIR, family_name="X", given_name="LEA", birth_date="2015-01-02")
+NAMELESS = identity("n", NIR, status="qualified", birth_date="2015-01-02", flags=("nir-contradicts-birth-date",))
+BORROWER = identity("b", NIR, family_name="Y", given_name="PAUL", birth_date="1970-01-01")
+CLAIM = identity("c", NIR)
+TWINS = [identity(name, PSEUDO, given_name=name, birth_date="1985-05-12", family_name="X") for name in ("ANNE", "LEA")]
+BRIDGES = {
+    "the claim is its owner's": ([MOTHER, NEWBORN, CLAIM, BORROWER], [{"m", "c"}, {"n"}, {"b"}]),
+    "a newborn without a name": ([MOTHER, NAMELESS, CLAIM, BORROWER], [{"m", "c"}, {"n"}, {"b"}]),
+    "nobody owns it": ([NEWBORN, CLAIM, BORROWER, identity("c2", NIR)], [{"n"}, {"c"}, {"c2"}, {"b"}]),
+    "two own it": (
+        [MOTHER, identity("q", NIR, status="qualified", given_name="ZOE", birth_date="1990-01-01"), CLAIM, BORROWER],
+        [{"m"}, {"q"}, {"c"}, {"b"}],
+    ),
+    "a family name that one side has": ([NEWBORN, BORROWER, identity("y", NIR, family_name="Y")], [{"n"}, {"b", "y"}]),
+    "twins and a line without traits": ([*TWINS, identity("c", PSEUDO)], [{"ANNE"}, {"LEA"}, {"c"}]),
+    "twins and lines with their date": (
+        [*TWINS, *(identity(it, PSEUDO, birth_date="1985-05-12") for it in ("c", "d"))],
+        [{"ANNE"}, {"LEA"}, {"c"}, {"d"}],
+    ),
+    "another number says which twin": (
+        [TWINS[0], identity("LEA", PSEUDO, IPP, given_name="LEA", birth_date="1985-05-12"), identity("c", PSEUDO, IPP)],
+        [{"ANNE"}, {"LEA", "c"}],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BRIDGES)
+def test_nobody_bridges_whom_their_own_traits_keep_apart(case: str) -> None:
+    blocks, people = BRIDGES[case]
+    expected = {frozenset(token(f"subject:{name}") for name in one) for one in people}
+    for order in permutations(enumerate(blocks)):
+        for size in (1, 2, len(blocks)):
+            worker = run([(f"e{at}", block) for at, block in order], size)
+            assert sets(worker.known) == expected
+            assert worker.index.tally.patients == len(expected)
+
+
+def test_who_may_be_either_goes_to_review_and_leaves_when_the_contradiction_comes_later() -> None:
+    worker, topic = Worker(), Topic()
+    worker.take(topic.record("e1", identity("c", PSEUDO)), topic.record("e2", TWINS[0]))
+    assert len(set(worker.known.values())) == 1
+    outputs = worker.take(topic.record("e3", TWINS[1]))
+    assert any(isinstance(link, PatientSplit) for link in links(outputs))
+    asked = {frozenset((one.left, one.right)) for one in reviews(outputs)}
+    twins = [one.subject for one in TWINS]
+    assert asked == {frozenset(twins), *(frozenset((token("subject:c"), twin)) for twin in twins)}
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_a_conflict_leaves_nobody_to_link_through(size: int) -> None:
+    one, other = number("ipp", "1"), number("ipp", "2")
+    block, refused = identity("r", one), identity("r2", one, other)
+    others = [identity("q", other), identity("q2", one)]
+    for order in permutations(range(4)):
+        if order.index(0) > order.index(1):
+            continue
+        worker, topic = Worker(), Topic()
+        messages = [
+            topic.record("r", block, digest="A"),
+            topic.record("r", refused, digest="B"),
+            *(topic.record(f"q{at}", it) for at, it in enumerate(others)),
+        ]
+        batch = [messages[at] for at in order]
+        outputs = [worker.take(*batch[start : start + size]) for start in range(0, 4, size)]
+        assert of(outputs)["conflict"] == 1
+        assert refused.subject not in worker.index.subjects
+        q, q2 = (it.subject for it in others)
+        assert sets(worker.known) == {frozenset((q,)), frozenset((block.subject, q2))}
+
+
+def crowd(people: int) -> list[tuple[str, TokenBlock]]:
+    """People on one filler number: some without traits, and some with two identities under a NIR of their own."""
+    filler, found = number("ipp", "INCONNU"), []
+    for at in range(people):
+        traits: dict[str, Any] = {} if at % 3 else {"given_name": f"given{at}", "birth_date": f"date{at}"}
+        nir = [number("ins-nir", str(at // 2))] if at % 4 < 2 else []
+        found.append((f"event{at}", identity(f"p{at}", filler, *nir, **traits)))
+    return found
+
+
+def test_a_filler_number_decides_nothing_and_asks_nobody() -> None:
+    records = [
+        (f"e{at}", identity(f"p{at}", IPP, given_name=f"given{at}", birth_date=f"date{at}")) for at in range(300)
+    ]
+    start = time.perf_counter()
+    worker, topic = Worker(), Topic()
+    outputs = worker.take(*(topic.record(event, block) for event, block in records))
+    assert time.perf_counter() - start < 3
+    assert counts(outputs) == {"linked": 300, "too_common": 300}
+    assert worker.index.edges == {}
+    assert len(set(worker.known.values())) == 300
+
+
+def test_a_number_below_the_cap_asks_little_about_each_new_subject() -> None:
+    worker, topic = Worker(), Topic()
+    for at in range(50):
+        block = identity(f"p{at}", IPP, given_name=f"given{at}", birth_date=f"date{at}")
+        assert len(reviews(worker.take(topic.record(f"e{at}", block)))) == min(at, 5)
+
+
+def test_a_number_that_becomes_too_common_lets_go_whom_it_had_linked() -> None:
+    worker, topic = Worker(), Topic()
+    for at in range(50):
+        worker.take(topic.record(f"e{at}", identity(f"p{at}", IPP)))
+    assert len(set(worker.known.values())) == 1
+    outputs = worker.take(topic.record("e50", identity("p50", IPP)))
+    assert sum(isinstance(link, PatientSplit) for link in links(outputs)) == 49
+    assert reviews(outputs) == []
+    assert len(set(worker.known.values())) == worker.index.tally.patients == 51
+    outputs = worker.take(topic.record("e51", identity("p51", IPP, NIR)), topic.record("e52", identity("p52", NIR)))
+    assert counts(outputs) == {"linked": 2, "too_common": 1}
+    assert len(set(worker.known.values())) == 52
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 120])
+def test_beyond_the_cap_any_order_ends_in_the_same_patients(size: int) -> None:
+    records = crowd(120)
+    expected = sets(run(records, len(records)).known)
+    assert len(expected) == 90
+    shuffled = random.Random(size).sample(records, len(records))
+    worker = run(shuffled, size)
+    assert sets(worker.known) == expected
+    assert worker.index.tally.patients == 90
 
 
 def population(people: int, records: int, seed: int) -> list[tuple[str, TokenBlock]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
-from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge
+from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge, place
 
 pytestmark = pytest.mark.unit
 
@@ -48,6 +49,16 @@ SEQUENCES = {
     "1A 2B! 3C! 2B!": "first next next duplicate",
     "1A 2-": "first next",
     "2- 1A": "first next",
+    "3A -": "first next",
+    "3A - -": "first next duplicate",
+    "3A - 3A": "first next duplicate",
+    "3A - 4B": "first next next",
+    "3A - 4B -": "first next next next",
+    "2A B!": "first next",
+    "2A B! 2A": "first next duplicate",
+    "2A B! 2C": "first next conflict",
+    "- 3A": "first next",
+    "- 3A -": "first next next",
 }
 
 
@@ -56,12 +67,44 @@ def test_sequence(sequence: str) -> None:
     known: list[State] = []
     verdicts = []
     for offset, text in enumerate(sequence.split()):
-        one = state(text, offset)
+        one = place(state(text, offset), known)
         verdict = judge(one, known)
         verdicts.append(verdict.value)
         if verdict in (Verdict.FIRST, Verdict.NEXT):
             known = accept(one, known)
     assert " ".join(verdicts) == SEQUENCES[sequence]
+
+
+@pytest.mark.parametrize(
+    ("sequence", "current"),
+    [
+        ("3A -", "0000000003-0000000000001-000000000001"),
+        ("3A - 4B", "0000000004-0000000000002-000000000002"),
+        ("3A - 4B -", "0000000004-0000000000003-000000000003"),
+        ("2A B!", "0000000002-0000000000001-000000000001"),
+        ("2A 1B C!", "0000000002-0000000000002-000000000002"),
+        ("-", "0000000000-0000000000000-000000000000"),
+        ("- 3A", "0000000003-0000000000001-000000000001"),
+        ("3A B", "0000000003-0000000000000-000000000000"),
+    ],
+)
+def test_without_a_version_arrival_orders_what_replaces(sequence: str, current: str) -> None:
+    known: list[State] = []
+    for offset, text in enumerate(sequence.split()):
+        known = accept(place(state(text, offset), known), known)
+    assert known[0].revision == current
+
+
+def test_a_replayed_retraction_keeps_the_revision_it_got() -> None:
+    known: list[State] = []
+    for offset, text in enumerate(["3A", "-", "4B"]):
+        known = accept(place(state(text, offset), known), known)
+    again = place(state("-", 1), known)
+    assert (again.revision, judge(again, known)) == (known[1].revision, Verdict.AGAIN)
+    replayed = place(msgspec.structs.replace(state("-", 9), revision=state("-", 1).revision), known)
+    assert (replayed.revision, judge(replayed, known)) == (known[1].revision, Verdict.DUPLICATE)
+    late = place(msgspec.structs.replace(state("C!", 9), revision=state("C!", 1).revision), known)
+    assert accept(late, known)[0] is known[0], "accepted before version 4, read after it"
 
 
 @pytest.mark.parametrize("overtaking", ["-", "B!"])
