@@ -169,7 +169,7 @@ class PermitKeyWrapped(msgspec.Struct, frozen=True, tag="key-wrapped"):
 
 
 class ViewScan(msgspec.Struct, frozen=True, tag="scan"):
-    """permits: go on filling a view from the history, after the record `after` of this shard."""
+    """permits: go on filling a view from the history, after the place `after` in this shard's own order."""
 
     permit: str
     shard: int

@@ -19,6 +19,7 @@ import yaml
 from confluent_kafka import KafkaError, KafkaException, Producer
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
@@ -29,7 +30,7 @@ from runtime.kafka import producer_config
 from runtime.messages import RetryLater
 from runtime.settings import RuntimeSettings
 from services.access.domain.policy import Facts
-from services.access.domain.views import Entry, Told
+from services.access.domain.views import Entry, Told, told_by
 
 log = logging.getLogger("estuaire.access")
 
@@ -42,6 +43,7 @@ CLOSED = "closed"
 _NONCE = 12
 _GATE = 4053020
 SHARD_BYTES: Final = 2
+PLACE_BYTES: Final = 32
 
 
 class KeyBroken(Exception):
@@ -115,6 +117,7 @@ class StoredRecord(NamedTuple):
     schema_version: int
     diagnoses: Sequence[str]
     body: bytes | None
+    told: Mapping[str, Any]
 
 
 class Prior(NamedTuple):
@@ -122,6 +125,7 @@ class Prior(NamedTuple):
 
     facts: Facts
     diagnoses: Sequence[str]
+    told: Mapping[str, Any]
 
 
 class Seen(NamedTuple):
@@ -153,7 +157,7 @@ class StoredPermit(NamedTuple):
 
 
 def shard_range(shard: int, shards: int) -> tuple[bytes, bytes | None]:
-    """The event ids of a shard: from the first (included) to the second (not included; None: to the end)."""
+    """The places of a shard: from the first (included) to the second (not included; None: to the end)."""
     space = 256**SHARD_BYTES
     low, high = shard * space // shards, (shard + 1) * space // shards
     return low.to_bytes(SHARD_BYTES), None if high == space else high.to_bytes(SHARD_BYTES)
@@ -182,14 +186,17 @@ class History(Protocol):
     def scans_left(self, permit: str) -> list[int]:
         """The shards that still have to be gone through."""
 
-    def end_scan(self, permit: str, shard: int) -> None:
-        """Note that it is done."""
+    def order_scan(self, permit: str, secret: bytes, low: bytes, high: bytes | None) -> None:
+        """Give every record a place by this secret, and write down those that have theirs in the shard."""
+
+    def page(self, permit: str, after: bytes, high: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
+        """The next (place, event id) of a shard, in the order of places, after `after`."""
+
+    def end_scan(self, permit: str, shard: int, low: bytes, high: bytes | None) -> None:
+        """Note that it is done, and forget the places."""
 
     def drop_view(self, permit: str) -> None:
         """Forget all that the view holds."""
-
-    def page(self, after: bytes, low: bytes, high: bytes | None, limit: int) -> list[Facts]:
-        """Records of a shard in the order of event ids, after `after`."""
 
     def claim(self, hints: Mapping[bytes, str], patients: Iterable[str]) -> dict[bytes, Subject]:
         """Lock these patients and those of these subjects; returns all subjects of all of them.
@@ -203,6 +210,9 @@ class History(Protocol):
 
     def tell(self, told: Mapping[bytes, Told]) -> None:
         """Replace what is known of these claimed subjects."""
+
+    def tellings(self, subjects: Collection[bytes]) -> dict[bytes, list[Told]]:
+        """What the records of these claimed subjects tell about them."""
 
     def priors(self, event_ids: Collection[bytes]) -> dict[bytes, Prior]:
         """What is held of these records."""
@@ -238,7 +248,7 @@ class History(Protocol):
         """Take (permit, event id) out of the views."""
 
 
-_FACTS = "SELECT event_id, subject, revision, type, source, time, retracted, diagnoses FROM history WHERE "
+_FACTS = "SELECT event_id, subject, revision, type, source, time, retracted, diagnoses, told FROM history WHERE "
 
 
 class PostgresHistory:
@@ -286,20 +296,32 @@ class PostgresHistory:
         rows = self._run("SELECT shard FROM permit_scans WHERE permit = %s ORDER BY shard", permit)
         return [shard for (shard,) in rows]
 
-    def end_scan(self, permit: str, shard: int) -> None:
+    def order_scan(self, permit: str, secret: bytes, low: bytes, high: bytes | None) -> None:
+        self._run(
+            "INSERT INTO scan_places SELECT %s::text, place, event_id"
+            " FROM (SELECT sha256(%b::bytea || event_id) AS place, event_id FROM history OFFSET 0) AS placed"
+            " WHERE place >= %b AND (%b::bytea IS NULL OR place < %b::bytea) ORDER BY place ON CONFLICT DO NOTHING",
+            *(permit, secret, low, high, high),
+        )
+        self._run("ANALYZE scan_places")  # or the first pages are sorted from all that is left, and not read in order
+
+    def page(self, permit: str, after: bytes, high: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
+        return self._run(
+            "SELECT place, event_id FROM scan_places WHERE permit = %s AND place > %b"
+            " AND (%b::bytea IS NULL OR place < %b::bytea) ORDER BY permit, place LIMIT %s",
+            *(permit, after, high, high, limit),
+        ).fetchall()
+
+    def end_scan(self, permit: str, shard: int, low: bytes, high: bytes | None) -> None:
         self._run("DELETE FROM permit_scans WHERE permit = %s AND shard = %s", permit, shard)
+        self._run(
+            "DELETE FROM scan_places WHERE permit = %s AND place >= %b AND (%b::bytea IS NULL OR place < %b::bytea)",
+            *(permit, low, high, high),
+        )
 
     def drop_view(self, permit: str) -> None:
-        for table in ("permit_scans", "view_entries", "view_patients"):
+        for table in ("permit_scans", "scan_places", "view_entries", "view_patients"):
             self._run(f"DELETE FROM {table} WHERE permit = %s", permit)  # noqa: S608 - names from the line above
-
-    def page(self, after: bytes, low: bytes, high: bytes | None, limit: int) -> list[Facts]:
-        rows = self._run(
-            _FACTS + "event_id > %b AND event_id >= %b AND (%b::bytea IS NULL OR event_id < %b::bytea)"
-            " ORDER BY event_id LIMIT %s",
-            *(after, low, high, high, limit),
-        )
-        return [Facts(*row[:7]) for row in rows]
 
     # subjects
 
@@ -355,11 +377,18 @@ class PostgresHistory:
                 *_columns(rows),
             )
 
+    def tellings(self, subjects: Collection[bytes]) -> dict[bytes, list[Told]]:
+        found: dict[bytes, list[Told]] = {}
+        query = "SELECT subject, revision, told FROM history WHERE subject = ANY(%b) AND told <> '{}'"
+        for subject, revision, told in self._run(query, list(subjects)):
+            found.setdefault(subject, []).append(told_by(told, revision))
+        return found
+
     # records
 
     def priors(self, event_ids: Collection[bytes]) -> dict[bytes, Prior]:
         rows = self._run(_FACTS + "event_id = ANY(%b)", list(event_ids))
-        return {row[0]: Prior(Facts(*row[:7]), row[7]) for row in rows}
+        return {row[0]: Prior(Facts(*row[:7]), row[7], row[8]) for row in rows}
 
     def store(self, records: Sequence[StoredRecord]) -> None:
         if not records:
@@ -368,18 +397,21 @@ class PostgresHistory:
             (
                 *(one.facts.event_id, one.facts.subject, one.facts.revision, one.facts.type, one.facts.source),
                 *(one.facts.time, one.schema_version, " ".join(one.diagnoses), one.facts.retracted, one.body),
+                msgspec.json.encode(one.told).decode(),
             )
             for one in records
         ]
         done = self._run(
             "INSERT INTO history (event_id, subject, revision, type, source, time, schema_version, diagnoses,"
-            " retracted, body) SELECT e, s, r, t, o, at, v, string_to_array(d, ' '), x, b"
+            " retracted, body, told) SELECT e, s, r, t, o, at, v, string_to_array(d, ' '), x, b, j::jsonb"
             " FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::text[], %b::text[], %b::timestamptz[],"
-            " %b::smallint[], %b::text[], %b::boolean[], %b::bytea[]) AS new (e, s, r, t, o, at, v, d, x, b)"
+            " %b::smallint[], %b::text[], %b::boolean[], %b::bytea[], %b::text[])"
+            " AS new (e, s, r, t, o, at, v, d, x, b, j)"
             " ON CONFLICT (event_id) DO UPDATE SET subject = EXCLUDED.subject, revision = EXCLUDED.revision,"
             " type = EXCLUDED.type, source = EXCLUDED.source, time = EXCLUDED.time,"
             " schema_version = EXCLUDED.schema_version, diagnoses = EXCLUDED.diagnoses,"
-            " retracted = EXCLUDED.retracted, stored_at = EXCLUDED.stored_at, body = EXCLUDED.body"
+            " retracted = EXCLUDED.retracted, stored_at = EXCLUDED.stored_at, body = EXCLUDED.body,"
+            " told = EXCLUDED.told"
             " WHERE history.revision < EXCLUDED.revision",
             *_columns(rows),
         )
@@ -534,7 +566,7 @@ class PostgresReader:
             open=False,
             timeout=5,
             configure=_read_only,
-            kwargs={"row_factory": tuple_row},
+            kwargs={"row_factory": tuple_row, "options": _in_utc(url)},
         )
 
     def open(self) -> None:
@@ -637,6 +669,12 @@ class PostgresReader:
                 [FILLING, OPEN],
             )
             return records, patients, dict(views.fetchall())
+
+
+def _in_utc(url: str) -> str:
+    """The connection's options, and times in UTC: elsewhere the first and last days that Python knows have none."""
+    given = conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
+    return f"{given} -c TimeZone=UTC".strip()
 
 
 def _read_only(connection: psycopg.Connection[Any]) -> None:

@@ -35,6 +35,7 @@ from services.access.adapters import (
     CLOSED,
     FILLING,
     OPEN,
+    PLACE_BYTES,
     WAITING_FOR_GRANT,
     WAITING_FOR_KEY,
     History,
@@ -96,7 +97,7 @@ class Access:
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._history = history
-        self._views = Reconciler(history, vault, partitions)
+        self._views = Reconciler(history, vault, partitions, clock)
         self._vault = vault
         self._opener = opener
         self._create_view = create_view
@@ -247,25 +248,35 @@ class Access:
         return [one for one in self._releases.values() if one is not None and one.policy.in_force(now)]
 
     def _scan(self, message: Message, scan: ViewScan, releases: Sequence[Release], outputs: Outputs) -> None:
-        """One chunk of one shard, for one permit; then the order for the next."""
+        """One chunk of one shard, for one permit; then the order for the next.
+
+        Shards and chunks follow places that the permit's own key gives: what is released together in one view is
+        not what is released together in another, so that chunks tell nobody which records are the same.
+        """
         if scan.shard not in self._history.scans_left(scan.permit):
             return
         release = next((one for one in releases if one.permit == scan.permit), None)
         if release is None:
             log.error("the view of %s is not filled: the permit is expired or cannot be used", scan.permit)
             return
-        page = self._history.page(scan.after, *shard_range(scan.shard, self._partitions), self._chunk)
+        low, high = shard_range(scan.shard, self._partitions)
+        after = scan.after
+        if len(after) != PLACE_BYTES:
+            self._history.order_scan(scan.permit, release.ids.order(), low, high)
+            after = low
+        page = self._history.page(scan.permit, after, high, self._chunk)
         if page:
-            hints = {one.subject: "" for one in page}
+            event_ids = [event_id for _, event_id in page]
+            hints = {prior.facts.subject: "" for prior in self._history.priors(event_ids).values()}
             subjects = self._history.claim(hints, ())
-            priors = self._history.priors([one.event_id for one in page])
+            priors = self._history.priors(event_ids)
             work = Work(subjects, message, records={one: prior.facts for one, prior in priors.items()}, priors=priors)
             self._views.reconcile([release], work, outputs)
         if len(page) == self._chunk:
-            outputs.emit(message, _scan_order(ViewScan(scan.permit, scan.shard, page[-1].event_id)))
+            outputs.emit(message, _scan_order(ViewScan(scan.permit, scan.shard, page[-1][0])))
             return
         outputs.emit(message, _tombstone(_scan_key(scan.permit, scan.shard)))
-        self._history.end_scan(scan.permit, scan.shard)
+        self._history.end_scan(scan.permit, scan.shard, low, high)
         if not self._history.scans_left(scan.permit):
             stored = self._history.permit(scan.permit)
             if stored is not None and stored.state == FILLING:
@@ -339,7 +350,6 @@ class Access:
         hints = {one.facts.subject: one.hint for one in arrived}
         hints |= {prior.facts.subject: "" for prior in priors.values()}
         subjects = self._history.claim(hints, ())
-        self._tell(arrived, subjects)
         work = Work(subjects, batch[0], priors=priors)
         rows = []
         for event_id, one in newest.items():
@@ -351,6 +361,7 @@ class Access:
             if one.content is not None:
                 work.contents[event_id] = one.content
         self._history.store(rows)
+        self._tell(rows, priors, subjects)
         self._views.reconcile(releases, work, outputs)
 
     def _read(self, message: Message) -> _Record:
@@ -366,7 +377,7 @@ class Access:
                 revision=revision,
                 type=kind.removesuffix(DELETED),
                 source=source,
-                time=moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC),
+                time=_utc(moment),
                 retracted=kind.endswith(DELETED),
             )
         except SealBroken as broken:
@@ -377,16 +388,24 @@ class Access:
             raise InvalidMessage(Reason.SCHEMA, "an id has a wrong length, or a header a NUL in it")
         return _Record(message, facts, hint, None if facts.retracted else content)
 
-    def _tell(self, arrived: Iterable[_Record], subjects: Mapping[bytes, Subject]) -> None:
+    def _tell(
+        self, kept: Iterable[StoredRecord], priors: Mapping[bytes, Prior], subjects: Mapping[bytes, Subject]
+    ) -> None:
+        """What is known of the subjects after these records. One that took something back has all its records asked."""
         told: defaultdict[bytes, list[Told]] = defaultdict(list)
-        for one in arrived:
-            if one.content is not None and (said := views.telling(one.content.demographics, one.facts.revision)):
-                told[one.facts.subject].append(said)
+        again: set[bytes] = set()
+        for one in kept:
+            if one.told:
+                told[one.facts.subject].append(views.told_by(one.told, one.facts.revision))
+            prior = priors.get(one.facts.event_id)
+            if prior is not None and prior.told:
+                again |= {prior.facts.subject, one.facts.subject}
+        tellings = self._history.tellings(again) if again else {}
         changed = {}
-        for subject, sayings in told.items():
+        for subject in told.keys() | again:
             known = subjects[subject]
-            newest = views.newest([known.told, *sayings])
-            if views.demographics_of(newest) != views.demographics_of(known.told) or _is_newer(newest, known.told):
+            newest = views.newest(tellings.get(subject, ()) if subject in again else [known.told, *told[subject]])
+            if newest != {name: tuple(one) for name, one in known.told.items()}:
                 changed[subject] = known.told = newest
         self._history.tell(changed)
 
@@ -398,17 +417,23 @@ class Access:
                     *(facts.event_id, prior.facts.subject, facts.revision, prior.facts.type),
                     *(facts.source, prior.facts.time, True),
                 )
-            return StoredRecord(facts, 1, (), None)
+            return StoredRecord(facts, 1, (), None, {})
         key = subjects[facts.subject].key
         body = None
         if key is not None:
             body = self._vault.seal(facts.subject, key, msgspec.msgpack.encode(one.content.record), facts.event_id)
         codes = diagnoses(facts.type, one.content.record)
-        return StoredRecord(facts, one.content.schema_version, codes, body)
+        return StoredRecord(facts, one.content.schema_version, codes, body, views.telling(one.content.demographics))
 
 
-def _is_newer(told: Told, before: Told) -> bool:
-    return any(name not in before or before[name][1] < revision for name, (_, revision) in told.items())
+def _utc(moment: dt.datetime) -> dt.datetime:
+    """The moment in UTC (which it is in where it does not say); one outside of Python's years becomes their end."""
+    if moment.tzinfo is None:
+        return moment.replace(tzinfo=dt.UTC)
+    try:
+        return moment.astimezone(dt.UTC)
+    except OverflowError:
+        return (dt.datetime.max if moment.year > 1 else dt.datetime.min).replace(tzinfo=dt.UTC)
 
 
 def _scan_key(permit: str, shard: int) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -132,10 +133,11 @@ class _Control:
 class Reconciler:
     """Works within the loop's transaction, on patients that are claimed."""
 
-    def __init__(self, history: History, vault: Vault, partitions: int) -> None:
+    def __init__(self, history: History, vault: Vault, partitions: int, clock: Callable[[], dt.datetime]) -> None:
         self._history = history
         self._vault = vault
         self._partitions = partitions
+        self._clock = clock
 
     def reconcile(self, releases: Sequence[Release], work: Work, outputs: Outputs) -> None:
         """Bring the views of these permits to what they should hold, as far as `work` may have changed it.
@@ -254,6 +256,7 @@ class Reconciler:
     def _publish(self, found: Sequence[_View], work: Work, outputs: Outputs) -> None:
         """Number the messages of each patient, put them out, and write down what the views now hold."""
         records = self._opened(found, work)
+        hour = hour_of(self._clock())
         for view in found:
             view.changes = [one for one in view.changes if one.withdraw or one.event_id in records]
         numbers = self._numbers(found, records)
@@ -264,7 +267,7 @@ class Reconciler:
             kinds: Counter[str] = Counter()
             for change, event in self._messages(view, records, numbers):
                 cause = work.cause if change is None else work.causes.get(change.event_id, work.cause)
-                outputs.emit(cause, self._emit(permit, event))
+                outputs.emit(cause, self._emit(permit, event, hour))
                 published = change is not None and event.type not in _CONTROLS
                 if change is not None and change.publish is not None and published:
                     written.append((permit, change.event_id, change.publish, event.sequence))
@@ -350,7 +353,7 @@ class Reconciler:
             message_id = ids.control(one.link_version, subject)
             yield None, views.control(message_id, one.kind, subject, number(one.patient), one.data)
 
-    def _emit(self, permit: str, event: Event) -> Emit:
+    def _emit(self, permit: str, event: Event, hour: int) -> Emit:
         return Emit(
             topic=f"view-{permit}",
             key=event.id.encode(),
@@ -358,10 +361,19 @@ class Reconciler:
             headers=_CONTENT_TYPE,
             partition=views.partition(event.subject, self._partitions),
             trace="fresh",
+            timestamp=hour,
         )
 
 
 _CONTROLS = frozenset({views.WITHDRAWN, views.MERGED, views.SPLIT})
+
+
+def hour_of(moment: dt.datetime) -> int:
+    """When the hour began (UTC, ms since the epoch): all that a message of a view says of when it was made.
+
+    A finer time is the same in two views for one record, and joins them.
+    """
+    return int(moment.timestamp()) // 3600 * 3_600_000
 
 
 def _concern(policy: Policy, codes: Iterable[str]) -> bool:

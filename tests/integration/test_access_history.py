@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import random
 import secrets
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
@@ -17,12 +19,14 @@ import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
+from contracts import messages
 from contracts.events import ViewEvent
-from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked
+from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked, ViewScan
 from runtime.database import Database
 from runtime.http import hash_token
 from runtime.messages import Message, RetryLater
 from services.access.adapters import Holders, PostgresHistory, PostgresReader, Vault
+from services.access.domain.views import Ids
 from services.access.routes import Doors, application
 from tests.unit.access.hub import Hub, bodies, event_id, permit, subject_id
 
@@ -42,11 +46,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def url(server: str) -> str:
-    name = f"access_{secrets.token_hex(4)}"
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}".encode())
-    base, _, query = server.partition("?")
-    return f"{base.rsplit('/', 1)[0]}/{name}?{query}"
+    return fresh(server)
 
 
 @pytest.fixture
@@ -64,6 +64,14 @@ def database(url: str) -> Iterator[Database]:
 @pytest.fixture
 def hub(database: Database, vault: Vault) -> Hub:
     return Hub(PostgresHistory(database, vault), vault, database.transaction, scan_chunk=3)
+
+
+def fresh(server: str) -> str:
+    name = f"access_{secrets.token_hex(4)}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+    base, _, query = server.partition("?")
+    return f"{base.rsplit('/', 1)[0]}/{name}?{query}"
 
 
 def one_of(hub: Hub, name: str = "cardio") -> ViewEvent:
@@ -84,6 +92,45 @@ def test_history_first_and_live_after_it(hub: Hub) -> None:
     hub.run(hub.record("late", "s1", "p1", code("J00")))
     assert hub.shape() == [bodies(*(f"I{n:02}" for n in range(10)), "J00")]
     assert len(hub.events()) == 11
+
+
+def test_what_fills_two_views_together_is_not_the_same(database: Database, vault: Vault) -> None:
+    """Two records in one chunk of a view are no likelier than any two to be in one chunk of another."""
+    hub = Hub(PostgresHistory(database, vault), vault, database.transaction, scan_chunk=100)
+    names = [f"r{n}" for n in range(2000)]
+    for begin in range(0, len(names), 500):
+        hub.run(*(hub.record(name, f"s{name}", f"p{name}", code("A")) for name in names[begin : begin + 500]))
+    chunks: dict[str, dict[str, int]] = {"one": {}, "two": {}}
+    hub.on_batch = lambda number, emits: [
+        chunks[emit.topic.removeprefix("view-")].setdefault((emit.key or b"").decode(), number)
+        for emit in emits
+        if emit.topic.startswith("view-")
+    ]
+    hub.opened(permit("one"), permit("two"))
+    labels = []
+    for view, held in chunks.items():
+        ids = Ids(hashlib.sha256(view.encode()).digest())
+        assert len(held) == len(names)
+        labels.append([held[ids.record(bytes.fromhex(event_id(name)))] for name in names])
+    one, two = (Counter(of_view) for of_view in labels)
+    both = Counter(zip(*labels, strict=True))
+
+    def pairs(sizes: Counter[Any]) -> float:
+        return sum(size * (size - 1) / 2 for size in sizes.values())
+
+    assert len(one) >= 10
+    by_chance = pairs(one) * pairs(two) / (len(names) * (len(names) - 1) / 2)
+    assert 0.8 < pairs(both) / by_chance < 1.2
+    assert database.connection.execute("SELECT count(*) FROM scan_places").fetchone() == (0,)
+
+
+def test_a_filling_that_an_older_version_began_begins_again(hub: Hub, database: Database) -> None:
+    hub.run(*(hub.record(f"r{n}", "s1", "p1", code("A")) for n in range(9)))
+    hub.run(hub.granted(permit()))
+    hub.step.handle([hub.key("cardio")])  # its orders are lost: the older version had gone on
+    last = messages.encode(ViewScan("cardio", 0, b"\xff" * 16)), messages.encode(ViewScan("cardio", 1, b"\xff" * 16))
+    hub.run(*(hub.message("permits", f"cardio#scan#{shard}", value) for shard, value in enumerate(last)))
+    assert len(hub.views["cardio"].entries()) == 9
 
 
 def test_an_entry_says_what_the_permit_lets_it_say(hub: Hub) -> None:
@@ -234,6 +281,43 @@ def test_new_demographics_reach_every_record_of_the_person(hub: Hub) -> None:
     assert len(hub.events()) == 2
 
 
+def test_what_a_record_told_goes_with_it(hub: Hub) -> None:
+    """A death that is retracted, a field that a correction leaves out, a record that was somebody else's."""
+
+    def said() -> list[dict[str, Any]]:
+        return [event.data["demographics"] for event in hub.views["cardio"].entries()]
+
+    hub.opened(permit(demographics=["sex", "birth_year", "department", "deceased"], precision={"time": "day"}))
+    hub.run(hub.record("a", "s1", "p1", code("A"), sex="male", birth_year=1950, commune="35238"))
+    hub.run(hub.record("d", "s1", "p1", {"date": "2026-05-01"}, kind="death.v1", deceased="2026-05-01", sex="male"))
+    assert said() == [{"sex": "male", "birth_year": 1950, "department": "35", "deceased": "2026-05-01"}]
+    hub.run(hub.record("d", "s1", "p1", kind="death.v1", revision=2, deleted=True))
+    assert said() == [{"sex": "male", "birth_year": 1950, "department": "35"}]
+    hub.run(hub.record("d", "s1", "p1", kind="death.v1", revision=1, deceased="2026-05-01"))
+    assert said() == [{"sex": "male", "birth_year": 1950, "department": "35"}]
+    hub.run(hub.record("a", "s1", "p1", code("A"), revision=3, sex="male", commune="35238"))
+    assert said() == [{"sex": "male", "department": "35"}]
+    hub.run(hub.record("b", "s1", "p1", code("B"), revision=4, birth_year=1930))
+    hub.run(hub.record("b", "s2", "p2", code("B"), revision=5, birth_year=1930))
+    assert sorted(said(), key=len) == [{"birth_year": 1930}, {"sex": "male", "department": "35"}]
+
+
+def test_a_version_counts_within_its_record_only(hub: Hub) -> None:
+    hub.opened(permit())
+    hub.run(hub.record("a", "s1", "p1", code("A"), version=9, revision=1, birth_year=1950, sex="male"))
+    hub.run(hub.record("b", "s1", "p1", code("B"), revision=2, birth_year=1960, sex="unknown"))
+    assert {repr(event.data["demographics"]) for event in hub.views["cardio"].entries()} == {
+        "{'sex': 'male', 'birth_year': 1960}"
+    }
+    hub.run(hub.record("a", "s1", "p1", code("A"), version=8, revision=3, birth_year=1970))
+    assert one_year(hub) == 1960
+
+
+def one_year(hub: Hub) -> int:
+    (year,) = {event.data["demographics"]["birth_year"] for event in hub.views["cardio"].entries()}
+    return int(year)
+
+
 def test_keys_and_grants_come_in_either_order_and_again(hub: Hub) -> None:
     hub.run(hub.record("a", "s1", "p1", code("A")))
     hub.run(hub.key("cardio"))
@@ -318,31 +402,32 @@ def test_any_order_of_arrival_ends_in_the_same_view(server: str, vault: Vault) -
     """Records, corrections, retractions, links and the opening of the permit, shuffled and cut into batches."""
     ends = set()
     for seed in range(12):
-        name = f"order_{secrets.token_hex(4)}"
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        base, _, query = server.partition("?")
-        database = Database(f"{base.rsplit('/', 1)[0]}/{name}?{query}", files("services.access") / "migrations")
+        database = Database(fresh(server), files("services.access") / "migrations")
         hub = Hub(PostgresHistory(database, vault), vault, database.transaction, scan_chunk=2)
-        messages = [
+        todo = [
             *(hub.record(f"r{n}", f"s{n % 4}", f"p{n % 4}", code(f"I5{n % 3}"), revision=n) for n in range(1, 16)),
             *(hub.record(f"r{n}", f"s{n % 4}", f"p{n % 4}", code("K00"), revision=50 + n) for n in range(1, 5)),
             *(hub.record(f"r{n}", f"s{n % 4}", f"p{n % 4}", revision=90, deleted=True) for n in range(3, 7)),
             hub.record("w1", "s1", "p1", kind="identity.v1", sex="male", birth_year=1950, revision=20),
             hub.record("w2", "s1", "p1", kind="identity.v1", sex="female", birth_year=1951, revision=21),
+            hub.record("w2", "s1", "p1", kind="identity.v1", sex="male", revision=30),
+            hub.record("w3", "s1", "p1", kind="identity.v1", birth_year=1952, revision=22),
+            hub.record("w3", "s3", "p3", kind="identity.v1", birth_year=1953, revision=31),
+            hub.record("d", "s3", "p3", kind="death.v1", deceased="2026-05-01", sex="unknown", revision=23),
+            hub.record("d", "s3", "p3", kind="death.v1", revision=32, deleted=True),
             *(hub.link(SubjectsLinked(10 + n, f"p{n}", (subject_id(f"s{n}"),))) for n in range(4)),
             hub.link(PatientsMerged(20, "p0", "p1", (subject_id("s1"),))),
             hub.link(PatientsMerged(21, "p0", "p2", (subject_id("s2"),))),
             hub.link(PatientSplit(22, "p0", "p1", (subject_id("s1"),))),
-            hub.granted(permit(population={"diagnoses": ["I51"]})),
+            hub.granted(permit(population={"diagnoses": ["I51"]}, demographics=["sex", "birth_year", "deceased"])),
             hub.key("cardio"),
         ]
         shuffle = random.Random(seed)
-        shuffle.shuffle(messages)
-        while messages:
+        shuffle.shuffle(todo)
+        while todo:
             size = shuffle.randint(1, 6)
-            hub.run(*messages[:size])
-            del messages[:size]
+            hub.run(*todo[:size])
+            del todo[:size]
         held = [(event.id, event.subject, repr(event.data)) for event in hub.views["cardio"].entries()]
         ends.add(repr(held))
         database.close()
@@ -352,13 +437,6 @@ def test_any_order_of_arrival_ends_in_the_same_view(server: str, vault: Vault) -
 
 def test_two_slots_at_the_same_time_end_as_one(server: str, vault: Vault) -> None:
     """Records of the same people through two processes, with links between: no record is lost, none is left behind."""
-
-    def fresh() -> str:
-        name = f"slots_{secrets.token_hex(4)}"
-        with psycopg.connect(server, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name}".encode())
-        base, _, query = server.partition("?")
-        return f"{base.rsplit('/', 1)[0]}/{name}?{query}"
 
     def slot(url: str) -> Hub:
         database = Database(url, files("services.access") / "migrations")
@@ -404,7 +482,7 @@ def test_two_slots_at_the_same_time_end_as_one(server: str, vault: Vault) -> Non
                     time.sleep(0.01)
             del todo[:size]
 
-    both, alone = fresh(), fresh()
+    both, alone = fresh(server), fresh(server)
     slots = [slot(both), slot(both)]
     slots[0].opened(*permits)
     with ThreadPoolExecutor(2) as pool:
@@ -490,6 +568,36 @@ def test_a_permit_from_grant_to_close_over_http(hub: Hub, api: TestClient) -> No
     assert api.post("/v1/permits/cardio/close", headers=as_("officer")).status_code == 202
     assert api.get("/v1/permits/cardio/timelines", headers=as_("team")).status_code == 403
     assert api.post("/v1/permits/cardio/grant", json=body(), headers=as_("officer")).status_code == 409
+
+
+@pytest.mark.parametrize("zone", ["Asia/Tokyo", "America/New_York"])
+def test_the_first_and_the_last_times_are_read_wherever_the_server_is(
+    server: str, vault: Vault, tmp_path: Path, zone: str
+) -> None:
+    url = fresh(server)
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"ALTER DATABASE {connection.info.dbname} SET TimeZone = '{zone}'".encode())
+    database = Database(url, files("services.access") / "migrations")
+    hub = Hub(PostgresHistory(database, vault), vault, database.transaction)
+    hub.opened(permit())
+    times = ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00"]
+    hub.run(*(hub.record(f"r{n}", "s1", "p1", code("A"), time=time) for n, time in enumerate(times)))
+    hub.run(hub.record("who", "s1", "p1", sex="male", birth_year=1950))  # reads them all again
+    for role in ("subscribers", "officers", "operators"):
+        (tmp_path / f"{role}.yaml").write_text(f"{role}:\n- {{name: team, token_sha256: {hash_token('team')}}}")
+    doors = Doors(*(Holders(tmp_path / f"{role}.yaml") for role in ("subscribers", "officers", "operators")))
+    reader = PostgresReader(f"{url}&options=-c%20statement_timeout%3D7s", 2)
+    reader.open()
+    with TestClient(application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)) as api:
+        (found,) = pages(api, 10)
+    assert found == hub.views["cardio"].entries()
+    assert [event.time for event in found][:2] == ["0001-01-01"] * 2
+    assert [event.time for event in found][-2:] == ["9999-12-31"] * 2
+    with reader._pool.connection() as connection:
+        shown = [connection.execute(f"SHOW {name}".encode()).fetchone() for name in ("TimeZone", "statement_timeout")]
+    assert shown == [("UTC",), ("7s",)]
+    reader.close()
+    database.close()
 
 
 def test_not_yours_and_not_there_are_one_answer(hub: Hub, api: TestClient) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from contracts.messages import Demographics
+from contracts.messages import Demographics, accepted_at
 from services.access.domain.policy import HUB, Facts, Policy
 
 WITHDRAWN = "record.withdrawn"
@@ -42,6 +42,10 @@ class Ids:
     def control(self, link_version: int, subject: str) -> str:
         """The id of the control event that tells `subject` of a change of links."""
         return "control-" + self._id(f"control\0{link_version}\0{subject}".encode())
+
+    def order(self) -> bytes:
+        """The secret by which this view is filled in an order of its own."""
+        return hmac.digest(self._key, b"order\0", "sha256")
 
     def _id(self, text: bytes) -> str:
         return hmac.digest(self._key, text, "sha256")[:16].hex()
@@ -165,18 +169,29 @@ Told = Mapping[str, tuple[Any, str]]
 """Demographics with the revision that gave each."""
 
 
-def telling(demographics: Demographics, revision: str) -> dict[str, tuple[Any, str]]:
+def telling(demographics: Demographics) -> dict[str, Any]:
     """What a record tells about its subject."""
-    return {name: (value, revision) for name in FIELDS if (value := getattr(demographics, name)) is not None}
+    return {name: value for name in FIELDS if (value := getattr(demographics, name)) is not None}
+
+
+def told_by(telling: Mapping[str, Any], revision: str) -> Told:
+    """A record's telling, with the revision that gave it."""
+    return {name: (value, revision) for name, value in telling.items()}
 
 
 def newest(tellings: Iterable[Told]) -> dict[str, tuple[Any, str]]:
-    """For each field, what the highest revision said (of equal ones the greater value, so that order is nothing)."""
+    """For each field, what the record said that the hub accepted last; `unknown` only where nobody knows.
+
+    Versions count within one record, of which only the highest revision is asked, and never between two: each
+    producer numbers as it likes. Of equal times the greater value holds, so that order is nothing.
+    """
     found: dict[str, tuple[Any, str]] = {}
+    ranks: dict[str, tuple[bool, int, str, str]] = {}
     for told in tellings:
         for name, (value, revision) in told.items():
-            if name not in found or _rank(found[name]) < (revision, str(value)):
-                found[name] = (value, revision)
+            rank = (value != "unknown", _accepted(revision), str(value), revision)
+            if name not in ranks or ranks[name] < rank:
+                found[name], ranks[name] = (value, revision), rank
     return found
 
 
@@ -185,5 +200,8 @@ def demographics_of(told: Told) -> Demographics:
     return Demographics(**{name: value for name, (value, _) in told.items()})
 
 
-def _rank(one: tuple[Any, str]) -> tuple[str, str]:
-    return one[1], str(one[0])
+def _accepted(revision: str) -> int:
+    try:
+        return accepted_at(revision)
+    except ValueError:
+        return 0

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -72,7 +72,7 @@ class Hub:
         self.private = X25519PrivateKey.generate()
         self.sealer = Sealer(self.private.public_key())
         self.created: list[str] = []
-        self.now = dt.datetime(2026, 6, 1, tzinfo=dt.UTC)
+        self.now = dt.datetime(2026, 6, 1, 9, 41, 7, 123456, tzinfo=dt.UTC)
         self._transaction: Any = transaction
         self.step = Access(
             history=history,
@@ -87,6 +87,8 @@ class Hub:
         self.views: defaultdict[str, View] = defaultdict(View)
         self.sequences: dict[tuple[str, str], int] = {}
         self.outputs = Outputs()
+        self.on_batch: Callable[[int, list[Emit]], object] = lambda number, emits: None
+        self._batches = 0
         self._offset = 0
 
     # messages
@@ -100,6 +102,7 @@ class Hub:
         *,
         kind: str = "diagnosis.v1",
         revision: int = 1,
+        version: int = 0,
         time: str = "2026-03-01T10:00:00Z",
         source: str = SOURCE,
         deleted: bool = False,
@@ -115,7 +118,7 @@ class Hub:
             "ce_type": full,
             "ce_source": source,
             "digest": "digest",
-            "revision": messages.revision("0", 1_700_000_000_000 + revision, revision),
+            "revision": messages.revision(str(version), 1_700_000_000_000 + revision, revision),
             "patient_id": patient,
         }
         encoded = {key: text.encode() for key, text in headers.items()}
@@ -159,6 +162,8 @@ class Hub:
         with transaction:
             outputs = self.step.handle(batch)
         self.outputs = outputs
+        self._batches += 1
+        self.on_batch(self._batches, [emit for _, emit in outputs.emits])
         for _, emit in outputs.emits:
             self.emitted.append(emit)
             if emit.topic.startswith("view-"):
@@ -169,6 +174,7 @@ class Hub:
         event = ViewEvent.model_validate_json(emit.value or b"")
         assert emit.key == event.id.encode()
         assert emit.trace == "fresh"
+        assert emit.timestamp == int(self.now.replace(minute=0, second=0, microsecond=0).timestamp()) * 1000
         assert set(emit.headers) == {"content-type"}
         subject = event.subject or ""
         assert emit.partition == int(subject[:8], 16) % PARTITIONS

@@ -6,13 +6,14 @@ import hashlib
 import hmac
 import random
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.events import ViewEvent
-from contracts.messages import Demographics
+from contracts.messages import Demographics, revision
 from services.access.adapters import shard_range
 from services.access.domain import views
 from services.access.domain.policy import Policy
@@ -35,6 +36,7 @@ def test_ids_are_those_of_the_contract() -> None:
 def test_two_projects_share_no_id_and_a_record_is_no_patient() -> None:
     one, two = Ids(KEY), Ids(OTHER)
     assert len({one.record(b"a" * 16), two.record(b"a" * 16), one.subject("p"), two.subject("p")}) == 4
+    assert len({one.order(), two.order(), one.order()}) == 2
     assert one.control(1, "s") != one.control(2, "s") != one.control(2, "t")
 
 
@@ -84,14 +86,15 @@ def test_who_is_not_admitted_has_no_demographics() -> None:
     assert views.person_under(policy, Demographics(sex="female"), False).demographics == {}
 
 
+revisions = st.builds(revision, st.sampled_from("019"), st.integers(1, 3), st.integers(1, 2)) | st.just("whole-not")
 tellings = st.lists(
-    st.dictionaries(st.sampled_from(views.FIELDS), st.tuples(st.integers(0, 3), st.sampled_from("123")), max_size=3)
+    st.dictionaries(st.sampled_from(views.FIELDS), st.tuples(st.sampled_from(["unknown", 1, 2]), revisions), max_size=3)
 )
 
 
 @given(tellings, st.randoms())
 def test_demographics_do_not_depend_on_the_order_of_tellings(
-    told: list[dict[str, tuple[int, str]]], shuffle: random.Random
+    told: list[dict[str, tuple[Any, str]]], shuffle: random.Random
 ) -> None:
     expected = views.newest(told)
     shuffled = list(told)
@@ -99,6 +102,23 @@ def test_demographics_do_not_depend_on_the_order_of_tellings(
     assert views.newest(shuffled) == expected
     half = len(told) // 2
     assert views.newest([views.newest(shuffled[:half]), views.newest(shuffled[half:])]) == expected
+
+
+@pytest.mark.parametrize(
+    ("told", "holds"),
+    [
+        ([("male", revision("7", 100, 1)), ("female", revision("0", 200, 2))], "female"),
+        ([("male", revision("0", 300, 9)), ("female", revision("8", 200, 2))], "male"),
+        ([("male", revision("0", 100, 1)), ("unknown", revision("0", 200, 2))], "male"),
+        ([("unknown", revision("0", 200, 2))], "unknown"),
+        ([("male", revision("0", 100, 1)), ("female", "no whole revision")], "male"),
+    ],
+)
+def test_who_was_accepted_last_holds_whatever_its_version_and_unknown_is_no_knowledge(
+    told: list[tuple[str, str]], holds: str
+) -> None:
+    found = views.newest({"sex": one} for one in told)
+    assert views.demographics_of(found) == Demographics(sex=holds)
 
 
 @pytest.mark.parametrize("shards", [1, 2, 3, 48])
