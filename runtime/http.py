@@ -5,15 +5,20 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, Header, Request
+from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.models import HTTPBearer
 from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.security.base import SecurityBase
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+
+PROBLEM: Final = "application/problem+json"
 
 Readiness = Callable[[], str | None]
 """None when ready, otherwise the reason why not."""
@@ -39,12 +44,66 @@ class ProblemError(HTTPException):
 def problem_response(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The response that carries a problem document."""
     body = Problem(title=title, status=status, detail=detail)
-    return JSONResponse(body.model_dump(), status, dict(headers or {}), "application/problem+json")
+    return JSONResponse(body.model_dump(), status, dict(headers or {}), PROBLEM)
 
 
-def create_app(title: str, description: str, ready: Readiness) -> FastAPI:
-    """An application with `/healthz`, `/readyz`, `/metrics` and `/docs`; the service adds its own routes."""
-    app = FastAPI(title=title, description=description, version="1", openapi_url="/openapi.json")
+def reference(model: type[BaseModel]) -> dict[str, Any]:
+    """A schema that stands for this model, which the application has to be created with."""
+    return {"$ref": _COMPONENTS.format(model=model.__name__)}
+
+
+def problems(descriptions: Mapping[int, str], model: type[BaseModel] = Problem) -> dict[int | str, dict[str, Any]]:
+    """The documentation of a route's problem answers: when it gives which status."""
+    return {
+        status: {
+            "description": description,
+            "content": {PROBLEM: {"schema": reference(model)}},
+            **({"headers": {name: _HEADERS[name] for name in _SENT_WITH[status]}} if status in _SENT_WITH else {}),
+        }
+        for status, description in descriptions.items()
+    }
+
+
+class _Application(FastAPI):
+    """Documents what is really answered: problems, where FastAPI assumes errors of its own, and the models named."""
+
+    models: tuple[type[BaseModel], ...] = ()
+
+    def openapi(self) -> dict[str, Any]:
+        if self.openapi_schema is None:
+            document = super().openapi()
+            for operations in document.get("paths", {}).values():
+                for operation in operations.values():
+                    if _ASSUMED in str(operation["responses"].get("422")):
+                        del operation["responses"]["422"]
+                    operation["responses"] = dict(sorted(operation["responses"].items()))
+            schemas = document.setdefault("components", {}).setdefault("schemas", {})
+            for name in (_ASSUMED, "ValidationError"):
+                schemas.pop(name, None)
+            _, named = models_json_schema([(one, "validation") for one in self.models], ref_template=_COMPONENTS)
+            document["components"]["schemas"] = named["$defs"] | schemas
+            self.openapi_schema = document
+        return self.openapi_schema
+
+
+_ASSUMED: Final = "HTTPValidationError"
+_COMPONENTS: Final = "#/components/schemas/{model}"
+_HEADERS: Final = {
+    "Retry-After": {"description": "Seconds to wait before the next attempt.", "schema": {"type": "integer"}},
+    "WWW-Authenticate": {"description": "Always `Bearer`.", "schema": {"type": "string"}},
+}
+_SENT_WITH: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
+
+
+def create_app(title: str, description: str, ready: Readiness, *models: type[BaseModel]) -> FastAPI:
+    """An application with `/healthz`, `/readyz`, `/metrics` and `/docs`; the service adds its own routes.
+
+    `models` are those that its routes document by `reference`.
+    """
+    app = _Application(
+        title=title, description=description, version="1", generate_unique_id_function=lambda route: route.name
+    )
+    app.models = (Problem, *models)
 
     @app.get("/healthz", include_in_schema=False)
     def healthz() -> PlainTextResponse:
@@ -100,5 +159,16 @@ def hash_token(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
 
 
-Authorization = Annotated[str | None, Header(alias="authorization")]
+class _BearerScheme(SecurityBase):
+    """The header as it was sent, for `Bearers` to judge; documented as a bearer token, so that "Authorize" works."""
+
+    def __init__(self) -> None:
+        self.model = HTTPBearer(description="The token that the operator has given out, without the word `Bearer`.")
+        self.scheme_name = "bearer"
+
+    async def __call__(self, request: Request) -> str | None:
+        return request.headers.get("authorization")
+
+
+Authorization = Annotated[str | None, Security(_BearerScheme())]
 Json = dict[str, Any]

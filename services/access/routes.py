@@ -8,17 +8,29 @@ import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import psycopg
 from fastapi import Body, Depends, FastAPI, Path, Query, Request
-from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
 from starlette.responses import Response
 
 from contracts import messages
+from contracts.events import ViewEvent
 from contracts.messages import PermitClosed, PermitGranted
 from contracts.permits import PERMIT_ID, Permit, PermitError, permit_from, read_permit
-from runtime.http import Authorization, Json, ProblemError, Readiness, create_app, problem_response
+from runtime.http import (
+    Authorization,
+    Json,
+    ProblemError,
+    Readiness,
+    create_app,
+    problem_response,
+    problems,
+    reference,
+)
 from services.access.adapters import (
     CLOSED,
     FILLING,
@@ -39,9 +51,77 @@ from services.access.handlers import PERMITS
 from services.access.reconciliation import Release, open_body, release_from
 
 Clock = Callable[[], dt.datetime]
-PermitId = Annotated[str, Path(pattern=PERMIT_ID)]
-EventId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
+PermitId = Annotated[str, Path(pattern=PERMIT_ID, description="The permit's `id`.")]
+EventId = Annotated[
+    str, Path(pattern=r"^[0-9a-f]{32}$", description="The hub's own id of the record: `event_id` of the receipt.")
+]
+Cursor = Annotated[
+    str | None, Query(max_length=100, description="`X-Next-Cursor` of the page before; absent for the first page.")
+]
+Limit = Annotated[
+    int, Query(ge=1, le=10_000, description="Entries of a page; its last subject may bring it somewhat over.")
+]
 
+
+class _OfPermit:
+    """Documents a body as a permit. It is read as any object, so that what to correct is said in sentences."""
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(Permit.__pydantic_core_schema__)
+
+
+PermitBody = Annotated[Json, _OfPermit, Body(title="Permit")]
+
+
+class PermitState(BaseModel):
+    """Where a permit stands."""
+
+    id: str
+    state: str = Field(description="`granted` when it was new, otherwise the state it has.")
+
+
+class PermitShown(BaseModel):
+    """A permit and the size of its view."""
+
+    id: str
+    title: str
+    state: str
+    records: int
+    patients: int
+    shards_to_fill: int = Field(description="Parts of the history that are still to be looked through.")
+    expires: str = Field(description="The last day on which anything leaves; empty if the permit cannot be read.")
+
+
+class Permits(BaseModel):
+    """The permits that the caller may see."""
+
+    permits: list[PermitShown]
+
+
+class TracedRecord(BaseModel):
+    """Where a record is."""
+
+    stored_at: str
+    type: str
+    revision: str
+    retracted: bool
+    patient: str
+    link_version: int
+    views: dict[str, str | None] = Field(
+        description="By permit: the record's id in that view; null if the permit cannot be used."
+    )
+
+
+class ViewCounts(BaseModel):
+    """How much is stored, and how much of it each view holds."""
+
+    records: int
+    patients: int
+    views: dict[str, int] = Field(description="By permit: the entries of its view.")
+
+
+NDJSON: Final = "application/x-ndjson"
 _AT_ONCE = 100
 
 
@@ -74,16 +154,16 @@ class Doors:
     officers: Holders
     operators: Holders
 
-    def officer(self, authorization: Authorization = None) -> Officer:
+    def officer(self, authorization: Authorization) -> Officer:
         return Officer(self.officers.bearers().name(authorization))
 
-    def operator(self, authorization: Authorization = None) -> Operator:
+    def operator(self, authorization: Authorization) -> Operator:
         return Operator(self.operators.bearers().name(authorization))
 
-    def subscriber(self, authorization: Authorization = None) -> Subscriber:
+    def subscriber(self, authorization: Authorization) -> Subscriber:
         return Subscriber(self.subscribers.bearers().name(authorization))
 
-    def officer_or_subscriber(self, authorization: Authorization = None) -> Officer | Subscriber:
+    def officer_or_subscriber(self, authorization: Authorization) -> Officer | Subscriber:
         try:
             return self.officer(authorization)
         except ProblemError:
@@ -113,7 +193,7 @@ def application(
     clock: Clock = lambda: dt.datetime.now(dt.UTC),
 ) -> FastAPI:
     """The application of this service."""
-    app = create_app("Estuaire access", "Permits, and the views that follow from them.", ready)
+    app = create_app("Estuaire access", "Permits, and the views that follow from them.", ready, ViewEvent)
 
     @app.exception_handler(psycopg.Error)
     async def database_away(_request: Request, _error: Exception) -> Response:
@@ -124,10 +204,8 @@ def application(
         detail = "The broker has not acknowledged it: send it again later."
         return problem_response(503, "the broker does not answer", detail, {"Retry-After": "5"})
 
-    @app.post("/v1/permits/{permit_id}/grant", status_code=202)
-    def grant_permit(
-        permit_id: PermitId, body: Annotated[Json, Body()], _officer: Officer = Depends(doors.officer)
-    ) -> Json:
+    @app.post("/v1/permits/{permit_id}/grant", summary="Grant a permit", **_GRANT)
+    def grant_permit(permit_id: PermitId, body: PermitBody, _officer: Officer = Depends(doors.officer)) -> PermitState:
         """Grant a permit; the answer comes when the broker has it. Granting the same again changes nothing."""
         try:
             permit = permit_from(body)
@@ -135,27 +213,28 @@ def application(
             raise ProblemError(422, "the permit cannot be granted as it is written", str(error)) from None
         if permit.id != permit_id:
             raise ProblemError(422, "the permit is another one", "Its `id` is not the one in the address.")
-        return {"id": permit.id, "state": grant(permit, reader, publisher, clock)}
+        return PermitState(id=permit.id, state=grant(permit, reader, publisher, clock))
 
-    @app.post("/v1/permits/{permit_id}/close", status_code=202)
-    def close_permit(permit_id: PermitId, officer: Officer = Depends(doors.officer)) -> Json:
+    @app.post("/v1/permits/{permit_id}/close", summary="Close a permit for good", **_CLOSE)
+    def close_permit(permit_id: PermitId, officer: Officer = Depends(doors.officer)) -> PermitState:
         """Close a permit for good: nothing more leaves under it, and its key is destroyed."""
         if reader.permit(permit_id) is None:
-            raise _not_found()
+            raise ProblemError(404, f"there is no permit {permit_id}", "Look for its id in the list.")
         closed = PermitClosed(permit_id, f"closed by {officer.name}")
         publisher.publish(PERMITS, permit_id, messages.encode(closed))
-        return {"id": permit_id, "state": CLOSED}
+        return PermitState(id=permit_id, state=CLOSED)
 
-    @app.get("/v1/permits")
-    def list_permits(caller: Officer | Subscriber = Depends(doors.officer_or_subscriber)) -> Json:
+    @app.get("/v1/permits", summary="List permits", **_LIST)
+    def list_permits(caller: Officer | Subscriber = Depends(doors.officer_or_subscriber)) -> Permits:
         """All permits for an officer, one's own for a subscriber, with their state and the size of their views."""
-        return {"permits": [shown for row in reader.permits() if (shown := _shown(row, caller, clock())) is not None]}
+        shown = (_shown(row, caller, clock()) for row in reader.permits())
+        return Permits(permits=[one for one in shown if one is not None])
 
-    @app.get("/v1/permits/{permit_id}/timelines", response_class=StreamingResponse)
+    @app.get("/v1/permits/{permit_id}/timelines", summary="Read timelines", **_TIMELINES)
     def timelines(
         permit_id: PermitId,
-        cursor: Annotated[str | None, Query(max_length=100)] = None,
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+        cursor: Cursor = None,
+        limit: Limit = 1000,
         subscriber: Subscriber = Depends(doors.subscriber),
     ) -> Response:
         """The view as NDJSON, subject by subject, each by time. A page ends with a whole subject; `X-Next-Cursor` and
@@ -168,36 +247,36 @@ def application(
             address = f"/v1/permits/{permit_id}/timelines?cursor={following}&limit={limit}"
             headers |= {"X-Next-Cursor": following, "Link": f'<{address}>; rel="next"'}
         lines = _lines(release, subjects, reader, vault, clock)
-        return StreamingResponse(lines, media_type="application/x-ndjson", headers=headers)
+        return StreamingResponse(lines, media_type=NDJSON, headers=headers)
 
-    @app.get("/v1/records/{event_id}")
-    def trace_record(event_id: EventId, _operator: Operator = Depends(doors.operator)) -> Json:
+    @app.get("/v1/records/{event_id}", summary="Trace a record to the views that hold it", **_TRACE)
+    def trace_record(event_id: EventId, _operator: Operator = Depends(doors.operator)) -> TracedRecord:
         """Where a record is: when it was stored, its revision, its patient, and its ids in the views that hold it."""
         row = reader.record(bytes.fromhex(event_id))
         if row is None:
             raise _not_found()
-        held = {}
+        held: dict[str, str | None] = {}
         for name in row.permits:
             stored = reader.permit(name)
             try:
                 held[name] = release_from(stored, vault).ids.record(bytes.fromhex(event_id)) if stored else None
             except (PermitError, KeyBroken):
                 held[name] = None
-        return {
-            "stored_at": row.stored_at.isoformat(),
-            "type": row.type,
-            "revision": row.revision,
-            "retracted": row.retracted,
-            "patient": row.patient,
-            "link_version": row.link_version,
-            "views": held,
-        }
+        return TracedRecord(
+            stored_at=row.stored_at.isoformat(),
+            type=row.type,
+            revision=row.revision,
+            retracted=row.retracted,
+            patient=row.patient,
+            link_version=row.link_version,
+            views=held,
+        )
 
-    @app.get("/v1/counts")
-    def counts(_operator: Operator = Depends(doors.operator)) -> JSONResponse:
+    @app.get("/v1/counts", summary="Count records, patients and views", **_COUNTS)
+    def counts(_operator: Operator = Depends(doors.operator)) -> ViewCounts:
         """Records that hold, patients who have one, and the entries of each view."""
         records, patients, held = reader.counts()
-        return JSONResponse({"records": records, "patients": patients, "views": held})
+        return ViewCounts(records=records, patients=patients, views=held)
 
     return app
 
@@ -263,7 +342,7 @@ def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vaul
         yield from sorted(events, key=views.Event.place)
 
 
-def _shown(row: PermitRow, caller: Officer | Subscriber, now: dt.datetime) -> dict[str, Any] | None:
+def _shown(row: PermitRow, caller: Officer | Subscriber, now: dt.datetime) -> PermitShown | None:
     try:
         permit = read_permit(row.definition) if row.definition is not None else None
     except PermitError:
@@ -273,15 +352,15 @@ def _shown(row: PermitRow, caller: Officer | Subscriber, now: dt.datetime) -> di
     state = row.state
     if permit is not None and state != CLOSED and now.date() > permit.expires:
         state = "expired"
-    return {
-        "id": row.permit,
-        "title": permit.title if permit else "",
-        "state": state,
-        "records": row.records,
-        "patients": row.patients,
-        "shards_to_fill": row.scans_left,
-        "expires": permit.expires.isoformat() if permit else "",
-    }
+    return PermitShown(
+        id=row.permit,
+        title=permit.title if permit else "",
+        state=state,
+        records=row.records,
+        patients=row.patients,
+        shards_to_fill=row.scans_left,
+        expires=permit.expires.isoformat() if permit else "",
+    )
 
 
 def _cursor(subject: str) -> str:
@@ -299,3 +378,62 @@ def _position(cursor: str | None) -> str:
     if len(read) != 17 or read[:1] != b"1":
         raise ProblemError(422, "the cursor is not one of ours", "Start without one, or take it from X-Next-Cursor.")
     return read[1:].hex()
+
+
+_AWAY: Final = "The database or the broker does not answer: try again later."
+_NO_OFFICER, _NO_OPERATOR = "No officer's token.", "No operator's token."
+_GRANT: Final[dict[str, Any]] = {
+    "status_code": 202,
+    "response_description": "The broker has the grant, or had it before.",
+    "responses": problems(
+        {
+            401: _NO_OFFICER,
+            409: "The permit was closed, or is granted with another definition.",
+            422: "The permit cannot be granted as it is written.",
+            503: _AWAY,
+        }
+    ),
+}
+_CLOSE: Final[dict[str, Any]] = {
+    "status_code": 202,
+    "response_description": "The broker has the order to close it.",
+    "responses": problems(
+        {401: _NO_OFFICER, 404: "There is no such permit.", 422: "The id is not of its form.", 503: _AWAY}
+    ),
+}
+_LIST: Final[dict[str, Any]] = {
+    "response_description": "The permits that you may see.",
+    "responses": problems({401: "Neither an officer's nor a subscriber's token.", 503: _AWAY}),
+}
+_TIMELINES: Final[dict[str, Any]] = {
+    "response_class": StreamingResponse,
+    "responses": problems(
+        {
+            401: "No subscriber's token.",
+            403: "The permit is closed or has expired, or is not yet open.",
+            404: "No permit of this id names you.",
+            422: "The id, the cursor or the limit is not of its form.",
+            503: "The permit cannot be used, or the database does not answer: try again later.",
+        }
+    )
+    | {
+        200: {
+            "description": "A page of the view: one `ViewEvent` a line.",
+            "content": {NDJSON: {"schema": reference(ViewEvent)}},
+            "headers": {
+                "X-Next-Cursor": {"description": "`cursor` of the next page, if any.", "schema": {"type": "string"}},
+                "Link": {"description": "The next page's address, if any.", "schema": {"type": "string"}},
+            },
+        }
+    },
+}
+_TRACE: Final[dict[str, Any]] = {
+    "response_description": "Where the record is.",
+    "responses": problems(
+        {401: _NO_OPERATOR, 404: "No such record is stored.", 422: "The id is not of its form.", 503: _AWAY}
+    ),
+}
+_COUNTS: Final[dict[str, Any]] = {
+    "response_description": "How much there is.",
+    "responses": problems({401: _NO_OPERATOR, 503: _AWAY}),
+}

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Final
 
 import msgspec
 from fastapi import Depends, FastAPI, Query, Request
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import Response
 
-from contracts.events import Receipt
-from runtime.http import Authorization, Problem, ProblemError, Readiness, create_app
+from contracts.events import Accepted, Event, Receipt, Rejected
+from runtime.http import PROBLEM, Authorization, Problem, ProblemError, Readiness, create_app, problems, reference
 from services.ingest import adapters, handlers
 from services.ingest.adapters import Budget, Hold, Markers, NotKept, Outbox, ProducersFile, QueueFull
 from services.ingest.domain import batches
@@ -45,6 +45,25 @@ SPLITS: Final[dict[str, Split]] = {
     NDJSON: batches.lines,
     JSON: batches.one_or_many,
 }
+
+
+class NothingTaken(Problem):
+    """A problem that also says, when the body could be read, why each of its events is refused."""
+
+    accepted: list[Accepted] = Field(default_factory=list, description="Always empty.")
+    rejected: list[Rejected] = Field(default_factory=list)
+    not_taken: dict[str, int] = Field(default_factory=dict, description="FHIR resource types passed over, with counts.")
+    removed: int = Field(0, description="Values that no allow-list names.")
+
+
+class Status(BaseModel):
+    """How far the records of a source have come."""
+
+    source: str
+    through: str
+    complete: bool = Field(description="Whether everything acknowledged before `through` is in the views.")
+    watermark: dict[Lane, str | None] = Field(description="By lane: before when everything acknowledged is complete.")
+    counts: dict[str, dict[str, int]] = Field(description="By step and verdict: records since ingest was started.")
 
 
 @dataclass(slots=True)
@@ -210,7 +229,7 @@ class Desk:
             raise _full() from None
 
 
-def authenticated(request: Request, authorization: Authorization = None) -> str:
+def authenticated(request: Request, authorization: Authorization) -> str:
     """The source that the request's token was given for. Raises a 401 problem."""
     desk: Desk = request.app.state.desk
     return desk.producers.source(authorization)
@@ -226,7 +245,11 @@ async def timed(request: Request) -> AsyncIterator[None]:
 
 
 Source = Annotated[str, Depends(authenticated)]
-OfSource = Annotated[str, Query(alias="source", max_length=256)]
+OfSource = Annotated[str, Query(alias="source", max_length=256, description="The source that your token is for.")]
+Through = Annotated[AwareDatetime, Query(description="Ask about what was acknowledged before then (RFC 3339).")]
+RecordId = Annotated[str, Query(max_length=256, description="The `id` that the record was sent under.")]
+InLane = Annotated[Lane, Query(description="`backfill` for history: it never delays what is `live`.")]
+OfLane = Annotated[Lane | None, Query(description="Ask about this lane only; about both, if absent.")]
 Timed = Annotated[None, Depends(timed)]
 
 
@@ -236,22 +259,35 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
         "Estuaire ingest",
         "Identities become tokens, content is stripped and sealed, and what is acknowledged is kept.",
         ready,
+        Event,
+        NothingTaken,
     )
 
     app.state.desk = desk
 
-    @app.post("/v1/events", status_code=202, responses=_RESPONSES, openapi_extra=_body_of(*SPLITS))
-    async def events(request: Request, source: Source, _: Timed, lane: Lane = "live") -> Response:
-        """CloudEvents, acknowledged when the broker has them. `contracts/schemas/event.v1.schema.json` says how."""
+    @app.post("/v1/events", summary="Send events", openapi_extra=_body_of(_EVENTS), **_SENDING)
+    async def events(request: Request, source: Source, _: Timed, lane: InLane = "live") -> Response:
+        """CloudEvents: one, an array, or one a line. The answer comes when the broker has those that are accepted.
+
+        A refused event harms no other, and sending the same again changes nothing. The body may be gzip.
+        """
         return await desk.events(request, source, lane)
 
-    @app.post("/v1/fhir", status_code=202, responses=_RESPONSES, openapi_extra=_body_of(FHIR, JSON))
-    async def fhir(request: Request, source: Source, _: Timed, lane: Lane = "live") -> Response:
-        """A FHIR R4 Bundle or resource, acknowledged when the broker has its records."""
+    @app.post("/v1/fhir", summary="Send FHIR", openapi_extra=_body_of(_RESOURCES), **_SENDING)
+    async def fhir(request: Request, source: Source, _: Timed, lane: InLane = "live") -> Response:
+        """A FHIR R4 Bundle or resource. The answer comes when the broker has the records made of it.
+
+        Sending the same again changes nothing. The body may be gzip.
+        """
         return await desk.fhir(request, source, lane)
 
-    @app.get("/v1/status", responses=_PROBLEMS)
-    def status(mine: Source, source: OfSource, through: AwareDatetime, lane: Lane | None = None) -> dict[str, Any]:
+    @app.get(
+        "/v1/status",
+        summary="Ask whether records have arrived",
+        response_description="How far the records of this source have come.",
+        responses=_ASKING,
+    )
+    def status(mine: Source, source: OfSource, through: Through, lane: OfLane = None) -> Status:
         """Whether everything acknowledged before `through` is in the views, and what became of it."""
         _require_own(mine, source)
         moment = ceil(through.timestamp() * 1000)
@@ -260,19 +296,24 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
         for one in lanes:
             if not watermarks.is_complete(one, moment):
                 desk.markers.ask(one, moment)
-        return {
-            "source": source,
-            "through": through.isoformat(),
-            "complete": all(watermarks.is_complete(one, moment) for one in lanes),
-            "watermark": {one: _rfc3339(watermarks.reached(one)) for one in LANES},
-            "counts": desk.flow.counts(source),
-        }
+        return Status(
+            source=source,
+            through=through.isoformat(),
+            complete=all(watermarks.is_complete(one, moment) for one in lanes),
+            watermark={one: _rfc3339(watermarks.reached(one)) for one in LANES},
+            counts=desk.flow.counts(source),
+        )
 
-    @app.get("/v1/records", responses=_PROBLEMS)
-    def records(mine: Source, source: OfSource, id: Annotated[str, Query(max_length=256)]) -> dict[str, str]:
-        """The hub's own id of a record."""
+    @app.get(
+        "/v1/records",
+        summary="Look up the hub's id of a record",
+        response_description="The record's ids, whether or not it has been sent.",
+        responses=_ASKING,
+    )
+    def records(mine: Source, source: OfSource, id: RecordId) -> Accepted:
+        """The hub's own id of a record, by which operators trace it."""
         _require_own(mine, source)
-        return {"source": source, "id": id, "event_id": desk.ids.event_id(source, id)}
+        return Accepted(source=source, id=id, event_id=desk.ids.event_id(source, id))
 
     return app
 
@@ -325,7 +366,7 @@ def _receipt(answer: _Answer) -> Response:
     problem = Problem(
         title="no event is taken", status=422, detail="Every event has its reason under `rejected`: correct them."
     )
-    return Response(msgspec.json.encode(problem.model_dump() | receipt), 422, media_type="application/problem+json")
+    return Response(msgspec.json.encode(problem.model_dump() | receipt), 422, media_type=PROBLEM)
 
 
 def _rfc3339(moment: int | None) -> str | None:
@@ -334,21 +375,41 @@ def _rfc3339(moment: int | None) -> str | None:
     return datetime.fromtimestamp(moment / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _body_of(*kinds: str) -> dict[str, Any]:
-    return {"requestBody": {"required": True, "content": {kind: {"schema": {"type": "object"}} for kind in kinds}}}
+def _body_of(schemas: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {kind: {"schema": one} for kind, one in schemas.items()}}}
 
 
-_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    401: {"model": Problem, "description": "No known bearer token."},
-    403: {"model": Problem, "description": "Another producer's source."},
+_ONE: Final = reference(Event)
+_MANY: Final = {"type": "array", "items": _ONE, "minItems": 1}
+_LINES: Final = {"type": "string", "description": "One event a line, each as JSON of the schema `Event`."}
+_EVENTS: Final = {CLOUDEVENT: _ONE, CLOUDEVENTS: _MANY, NDJSON: _LINES, JSON: {"anyOf": [_ONE, _MANY]}}
+_RESOURCE: Final = {
+    "type": "object",
+    "description": "A FHIR R4 Bundle, or one resource.",
+    "properties": {"resourceType": {"type": "string", "examples": ["Bundle", "Patient"]}},
+    "required": ["resourceType"],
 }
-_RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    202: {"model": Receipt, "description": "At least one event is kept."},
-    400: {"model": Problem, "description": "The gzip body cannot be unpacked."},
-    401: {"model": Problem, "description": "No known bearer token."},
-    413: {"model": Problem, "description": "More bytes or events than a request may have."},
-    415: {"model": Problem, "description": "Another content type or encoding."},
-    422: {"model": Problem, "description": "No event is taken; `rejected` says why."},
-    429: {"model": Problem, "description": "Wait for Retry-After seconds and send the same again."},
-    503: {"model": Problem, "description": "The broker did not confirm; send the same again."},
+_RESOURCES: Final = dict.fromkeys((FHIR, JSON), _RESOURCE)
+_ASKING: Final = problems(
+    {
+        401: "No known bearer token.",
+        403: "Another producer's source.",
+        422: "A parameter is missing or is not of its form.",
+    }
+)
+_SENDING: Final[dict[str, Any]] = {
+    "status_code": 202,
+    "response_model": Receipt,
+    "response_description": "At least one event is kept, or there was nothing to keep; `rejected` says what is not.",
+    "responses": problems(
+        {
+            400: "The gzip body cannot be unpacked.",
+            401: "No known bearer token.",
+            413: "More bytes or events than a request may have.",
+            415: "Another content type or encoding.",
+            429: "The hub is busy, or too many of this source's records were refused: wait, and send the same again.",
+            503: "The broker did not confirm: nothing is claimed to be kept; send the same again.",
+        }
+    )
+    | problems({422: "The body or a parameter cannot be read, or no event is taken: see `rejected`."}, NothingTaken),
 }

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Annotated
 
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import APIRouter, FastAPI, Path, Request
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from runtime.http import Authorization, Bearers, Problem, ProblemError, Readiness, create_app, problem_response
+from runtime.http import Authorization, Bearers, ProblemError, Readiness, create_app, problem_response, problems
 from runtime.messages import RetryLater
 from services.linkage.adapters import Lookup, RecordStatus
 from services.linkage.domain.decide import METHODS
@@ -49,6 +50,9 @@ class LinkedRecord(BaseModel):
     states: list[RecordState]
 
 
+EventId = Annotated[str, Path(description="The hub's own id of the record: `event_id` of the receipt.")]
+
+
 class Counts(BaseModel):
     """How much the index holds."""
 
@@ -61,18 +65,27 @@ class Counts(BaseModel):
 def application(ready: Readiness, lookup: Lookup, operators: Bearers) -> FastAPI:
     """The application of this service."""
     app = create_app("Estuaire linkage", "Which subjects are which patient, and where a record is.", ready)
-    router = APIRouter(prefix="/v1", responses={401: {"model": Problem}})
+    router = APIRouter(
+        prefix="/v1", responses=problems({401: "No operator's token.", 503: "The patient index does not answer."})
+    )
 
-    @router.get("/records/{event_id}", responses={404: {"model": Problem}})
-    def record(event_id: str, authorization: Authorization = None) -> LinkedRecord:
+    @router.get(
+        "/records/{event_id}",
+        summary="Trace a record",
+        response_description="Where the record stands.",
+        responses=problems({404: "No record with this event id has been linked."}),
+    )
+    def record(event_id: EventId, authorization: Authorization) -> LinkedRecord:
+        """Where a record is in the index: its patient, how it came to it, and every accepted state."""
         operators.name(authorization)
         status = lookup.record(event_key(event_id))
         if status is None:
             raise ProblemError(404, "no such record", "No record with this event id has been linked.")
         return _linked_record(event_id, status)
 
-    @router.get("/counts")
-    def counts(authorization: Authorization = None) -> Counts:
+    @router.get("/counts", summary="Count the index", response_description="How much the index holds.")
+    def counts(authorization: Authorization) -> Counts:
+        """How many subjects, patients and records the index holds, and how many subjects nothing could be linked by."""
         operators.name(authorization)
         return Counts(**lookup.counts()._asdict())
 

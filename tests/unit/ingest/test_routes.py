@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -18,11 +19,13 @@ from contracts.events import RECORD_TYPES
 from contracts.messages import Headers
 from runtime.http import hash_token
 from runtime.messages import Emit, FlowSummary, Passed
+from services.ingest import routes
 from services.ingest.adapters import Budget
 from services.ingest.domain import batches
 from services.ingest.handlers import Document
 from services.ingest.routes import Desk
 from tests.unit.ingest.conftest import EXAMPLES, SOURCE, Ingest, Make, new_intake
+from tests.unit.runtime.test_http import check_documents
 
 pytestmark = pytest.mark.unit
 
@@ -459,11 +462,11 @@ def test_a_bundle_is_taken_by_resource(ingest: Ingest) -> None:
     assert PLANTED not in response.text
 
 
-def test_a_resource_without_a_time_is_the_same_when_sent_again(ingest: Ingest) -> None:
+def test_a_resource_without_a_time_is_the_same_when_sent_again(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
     patient = BUNDLE["entry"][1]["resource"]
-    ingest.post(patient, "application/fhir+json", "/v1/fhir")
-    time.sleep(1.01)
-    ingest.post(patient, "application/fhir+json", "/v1/fhir")
+    for now in (datetime(2026, 3, 1, 10, 0, 0, tzinfo=UTC), datetime(2026, 3, 1, 10, 0, 1, tzinfo=UTC)):
+        monkeypatch.setattr(routes, "datetime", type("Stopped", (datetime,), {"now": lambda _zone, now=now: now}))
+        ingest.post(patient, "application/fhir+json", "/v1/fhir")
     first, again = ingest.outbox.sent
     assert first.headers[Headers.DIGEST] == again.headers[Headers.DIGEST]
 
@@ -502,3 +505,22 @@ def test_metrics_and_documents(ingest: Ingest, event: Make) -> None:
     paths = ingest.get("/openapi.json").json()["paths"]
     assert set(paths["/v1/events"]["post"]["requestBody"]["content"]) == {ONE, MANY, NDJSON, "application/json"}
     assert ingest.get("/readyz").status_code == 200
+
+
+def test_the_document_says_what_is_answered(ingest: Ingest) -> None:
+    sending, asking = {202, 400, 401, 413, 415, 422, 429, 503}, {200, 401, 403, 422}
+    document = check_documents(
+        ingest.app,
+        {
+            "POST /v1/events": sending,
+            "POST /v1/fhir": sending,
+            "GET /v1/status": asking,
+            "GET /v1/records": asking,
+        },
+    )
+    body = document["paths"]["/v1/events"]["post"]["requestBody"]["content"]
+    event = {"$ref": "#/components/schemas/Event"}
+    assert body[ONE]["schema"] == event
+    assert body[MANY]["schema"]["items"] == event
+    assert body[NDJSON]["schema"]["type"] == "string"
+    assert ingest.get("/docs").status_code == 200

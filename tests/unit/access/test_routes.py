@@ -1,0 +1,74 @@
+"""What access answers over HTTP, as its document says it, and what an officer is told of a permit that is none."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+
+from contracts.permits import Permit
+from runtime.http import hash_token
+from services.access.adapters import Holders
+from services.access.routes import Doors, application
+from tests.unit.runtime.test_http import check_documents
+
+pytestmark = pytest.mark.unit
+
+
+class NoPermits:
+    """A reader that has none."""
+
+    def permit(self, permit: str) -> None:
+        return None
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> FastAPI:
+    reader: Any = NoPermits()
+    nothing: Any = None
+    doors: dict[str, Holders] = {}
+    for kind in ("subscribers", "officers", "operators"):
+        file = tmp_path / f"{kind}.yaml"
+        file.write_text(json.dumps({kind: [{"name": kind, "token_sha256": hash_token(kind)}]}))
+        doors[kind] = Holders(file)
+    return application(lambda: None, reader, nothing, nothing, Doors(**doors))
+
+
+def test_the_document_says_what_is_answered(app: FastAPI) -> None:
+    document = check_documents(
+        app,
+        {
+            "POST /v1/permits/{permit_id}/grant": {202, 401, 409, 422, 503},
+            "POST /v1/permits/{permit_id}/close": {202, 401, 404, 422, 503},
+            "GET /v1/permits": {200, 401, 503},
+            "GET /v1/permits/{permit_id}/timelines": {200, 401, 403, 404, 422, 503},
+            "GET /v1/records/{event_id}": {200, 401, 404, 422, 503},
+            "GET /v1/counts": {200, 401, 503},
+        },
+    )
+    paths = document["paths"]
+    grant = paths["/v1/permits/{permit_id}/grant"]["post"]["requestBody"]["content"]["application/json"]
+    assert grant["schema"]["title"] == "Permit"
+    assert set(grant["schema"]["properties"]) == set(Permit.model_fields)
+    page = paths["/v1/permits/{permit_id}/timelines"]["get"]["responses"]["200"]
+    assert page["content"] == {"application/x-ndjson": {"schema": {"$ref": "#/components/schemas/ViewEvent"}}}
+    assert "X-Next-Cursor" in page["headers"]
+
+
+def test_who_may_see_all_permits_is_told_which_there_is_none_of(app: FastAPI) -> None:
+    client = TestClient(app)
+    closed = client.post("/v1/permits/cardio/close", headers={"Authorization": "Bearer officers"})
+    assert (closed.status_code, closed.json()["title"]) == (404, "there is no permit cardio")
+    read = client.get("/v1/permits/cardio/timelines", headers={"Authorization": "Bearer subscribers"})
+    assert (read.status_code, "cardio" in read.text) == (404, False)
+
+
+def test_a_permit_to_correct_is_answered_in_sentences(app: FastAPI) -> None:
+    client = TestClient(app, headers={"Authorization": "Bearer officers"})
+    refused = client.post("/v1/permits/cardio/grant", json={"id": "cardio"})
+    assert refused.status_code == 422
+    assert "this clause is missing" in refused.json()["detail"]
