@@ -132,10 +132,7 @@ def send(
 
             mine = sender.send(path, advance)
             bar.update(task, total=mine.sent)
-            total.accepted += mine.accepted
-            total.rejected += mine.rejected
-            for kind, count in mine.not_taken.items():
-                total.not_taken[kind] = total.not_taken.get(kind, 0) + count
+            total.include(mine)
             if mine.rejected:
                 err.print(f"{path.name}: {mine.rejected} refused, see {path.name}.rejected.ndjson")
         if wait and not producer.wait_for_views(source):

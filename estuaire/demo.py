@@ -124,8 +124,7 @@ def _send_sample(platform: Platform) -> Sent:
 
     with ThreadPoolExecutor(len(by_source)) as pool:
         for mine in pool.map(stream, by_source):
-            total.accepted += mine.accepted
-            total.rejected += mine.rejected
+            total.include(mine)
     return total
 
 
@@ -135,11 +134,7 @@ def _send_files(platform: Platform, records: Path) -> Sent:
     with Producer(platform.ingest_url, token) as producer:
         sender = FileSender(producer, FILE_SOURCE, platform.home / "send")
         for path in files_of(records):
-            mine = sender.send(path)
-            total.accepted += mine.accepted
-            total.rejected += mine.rejected
-            for kind, count in mine.not_taken.items():
-                total.not_taken[kind] = total.not_taken.get(kind, 0) + count
+            total.include(sender.send(path))
         _wait(producer, FILE_SOURCE)
     return total
 

@@ -28,9 +28,13 @@ class Sent:
 
     def add(self, answer: Answer) -> None:
         """Count one more answer."""
-        self.accepted += len(answer.accepted)
-        self.rejected += len(answer.rejected)
-        for kind, count in answer.not_taken.items():
+        self.include(Sent(len(answer.accepted), len(answer.rejected), answer.not_taken))
+
+    def include(self, other: Sent) -> None:
+        """Count all that another has counted."""
+        self.accepted += other.accepted
+        self.rejected += other.rejected
+        for kind, count in other.not_taken.items():
             self.not_taken[kind] = self.not_taken.get(kind, 0) + count
 
     @property
