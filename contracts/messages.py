@@ -34,31 +34,44 @@ class IdentifierToken(msgspec.Struct, frozen=True, array_like=True):
     scheme: str | None = None
 
 
-class TokenBlock(msgspec.Struct, frozen=True, omit_defaults=True):
-    """All that linkage may know of an identity: tokens and encodings, never a value.
+class BlockingToken(msgspec.Struct, frozen=True, array_like=True):
+    """A keyed token that people who may be one share: what it is made of, and its value."""
 
-    `subject` names the identity as its source gives it; `traits` are exact tokens by trait name; `blocks` are
-    blocking tokens; `encodings` are similarity encodings by trait name. `flags` are words such as
-    `nir-contradicts-sex`.
+    kind: str
+    token: bytes
+
+
+class TokenBlock(msgspec.Struct, frozen=True, omit_defaults=True):
+    """All that linkage may know of an identity: tokens and codes, never a value.
+
+    `subject` names the identity as its source gives it. `codes` has a row of comparison codes (`contracts.comparison`)
+    for each of the identifiers, then for each of the blocking tokens, or is empty where the identity has no trait;
+    rows compare where `code_version` is the same. `present` are the names of the traits there are. `flags` are words
+    such as `nir-contradicts-sex`. (Bodies of version 1 have traits instead; they read as if without any.)
     """
 
     subject: bytes
     source: str
     status: str
     identifiers: tuple[IdentifierToken, ...] = ()
-    traits: dict[str, bytes] = {}
-    blocks: tuple[bytes, ...] = ()
-    encodings: dict[str, bytes] = {}
+    blocking: tuple[BlockingToken, ...] = ()
+    codes: bytes = b""
+    code_version: str = ""
+    present: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     correction: bool = False
 
     def tokens(self) -> Iterator[bytes]:
-        """Every 16-byte token of the block, in an order that `with_tokens` takes back."""
+        """Every 16-byte token of the block: the subject, then those it may meet others by, in the order of `codes`."""
         yield self.subject
+        yield from self.meeting_tokens()
+
+    def meeting_tokens(self) -> Iterator[bytes]:
+        """The tokens that rows of codes belong to, in their order."""
         for identifier in self.identifiers:
             yield identifier.token
-        yield from self.traits.values()
-        yield from self.blocks
+        for blocking in self.blocking:
+            yield blocking.token
 
     def with_tokens(self, tokens: Iterator[bytes]) -> TokenBlock:
         """The same block with each token replaced by the next of `tokens`."""
@@ -68,8 +81,7 @@ class TokenBlock(msgspec.Struct, frozen=True, omit_defaults=True):
             identifiers=tuple(
                 IdentifierToken(one.system, next(tokens), one.rank, one.scheme) for one in self.identifiers
             ),
-            traits={name: next(tokens) for name in self.traits},
-            blocks=tuple(next(tokens) for _ in self.blocks),
+            blocking=tuple(BlockingToken(one.kind, next(tokens)) for one in self.blocking),
         )
 
 

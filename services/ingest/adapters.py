@@ -27,7 +27,7 @@ from runtime.sealing import Sealer
 from runtime.settings import RuntimeSettings
 from runtime.telemetry import read_traceparent, record_span, write_traceparent
 from services.ingest.domain.flow import Flow, Lane, topic
-from services.ingest.domain.identity import Tokeniser
+from services.ingest.domain.tokens import Tokeniser
 from services.ingest.handlers import RECEIVED, Ids, Intake, Trace
 
 log = logging.getLogger("estuaire.ingest")

@@ -21,8 +21,9 @@ from runtime.telemetry import where
 from services.ingest.domain import batches, content, fhir, refusals
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import Lane, topic
-from services.ingest.domain.identity import InvalidIdentity, Tokeniser, demographics
+from services.ingest.domain.identity import InvalidIdentity, demographics
 from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.tokens import Tokeniser
 
 log = logging.getLogger("estuaire.ingest")
 

@@ -8,6 +8,7 @@ from itertools import chain
 import msgspec
 
 from contracts import messages
+from contracts.comparison import ROW_BYTES
 from contracts.messages import Headers, PermitGranted, PermitKeyWrapped, RecordPseudonymised, RecordReceived, TokenBlock
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
 from runtime.sealing import Opener, SealBroken, Sealer
@@ -60,9 +61,14 @@ class Pseudonymise:
                     opened.append((message, *self._open(message)))
             except InvalidMessage as why:
                 outputs.reject(message, why)
-        permuted = self._second_level.tokens(chain.from_iterable(block.tokens() for _, _, block, _ in opened))
-        for message, record, block, bound in opened:
-            second = msgspec.msgpack.encode(block.with_tokens(permuted))
+        blocks = [block for _, _, block, _ in opened]
+        permuted = self._second_level.tokens(chain.from_iterable(block.tokens() for block in blocks))
+        compared = [list(block.meeting_tokens()) if block.codes else [] for block in blocks]
+        codes = self._second_level.codes([block.codes for block in blocks], list(chain.from_iterable(compared)))
+        for (message, record, block, bound), rows in zip(opened, codes, strict=True):
+            version = f"{block.code_version}.{self._second_level.version}"
+            rekeyed = msgspec.structs.replace(block.with_tokens(permuted), codes=rows, code_version=version)
+            second = msgspec.msgpack.encode(rekeyed)
             value = RecordPseudonymised(self._to_linkage.seal(second, bound), record.content)
             outputs.emit(message, self._emit(message, messages.encode(value)))
             outputs.count(message.header(Headers.SOURCE), "pseudonymised")
@@ -85,6 +91,8 @@ class Pseudonymise:
             raise InvalidMessage(Reason.DECODING, "the body is not a RecordReceived with a TokenBlock") from None
         if any(len(token) != len(block.subject) or len(token) != 16 for token in block.tokens()):
             raise InvalidMessage(Reason.SCHEMA, "a token is not 16 bytes long")
+        if block.codes and len(block.codes) != ROW_BYTES * (len(block.identifiers) + len(block.blocking)):
+            raise InvalidMessage(Reason.SCHEMA, "the codes are not one row for each token")
         return record, block, bound
 
     def _emit(self, message: Message, value: bytes) -> Emit:

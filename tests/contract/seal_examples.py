@@ -13,8 +13,10 @@ from typing import Any, Final
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from contracts.comparison import CODE_BYTES, PARTS, ROW_BYTES
 from contracts.examples import HERE, throwaway_key
 from contracts.messages import (
+    BlockingToken,
     Content,
     Demographics,
     IdentifierToken,
@@ -55,11 +57,12 @@ def token(level: int, *words: str) -> bytes:
 
 
 def block(event: dict[str, Any], level: int) -> TokenBlock:
-    """The tokens of an event's identity."""
+    """The tokens of an event's identity, with codes that compare with nothing."""
     identity = event["data"].get("identity", {})
     identifiers = identity.get("identifiers", [])
     named = [f"{one['system']} {one.get('assigner', '')} {one['value']}" for one in identifiers]
-    traits = {name: identity[name] for name in ("birth_date", "birth_family_name", "sex") if name in identity}
+    born = identity.get("birth_date")
+    blocking = (BlockingToken("birth-date", token(level, "blocking", born)),) if born else ()
     return TokenBlock(
         subject=token(level, "subject", event["source"], json.dumps(identity, sort_keys=True)),
         source=event["source"],
@@ -68,9 +71,18 @@ def block(event: dict[str, Any], level: int) -> TokenBlock:
             IdentifierToken(one["system"], token(level, "identifier", name), one.get("rank"), one.get("scheme"))
             for one, name in zip(identifiers, named, strict=True)
         ),
-        traits={name: token(level, "trait", name, value) for name, value in traits.items()},
-        blocks=tuple(token(level, "block", name, value) for name, value in traits.items() if name != "sex"),
+        blocking=blocking,
+        codes=b"".join(row(level, name) for name in (*named, *filter(None, (born,)))) if born else b"",
+        code_version="1" if level == 1 else "1.1",
+        present=("birth_date",) if born else (),
     )
+
+
+def row(level: int, name: str) -> bytes:
+    """A row of codes of a birth date, and of nothing else."""
+    digits, either = PARTS["birth_digits"], PARTS["birth_swapped"]
+    codes = hmac.digest(throwaway_key(f"codes {level}"), name.encode(), "sha256")[: CODE_BYTES * (digits.size + 1)]
+    return bytes(CODE_BYTES * digits.start) + codes + bytes(ROW_BYTES - CODE_BYTES * either.stop)
 
 
 def content(event: dict[str, Any]) -> Content:
@@ -133,7 +145,7 @@ def write_records() -> list[bytes]:
 
         headers["patient_id"] = second.subject.hex()
         write("records-linked", name, event_id, headers, RecordLinked(second.subject, sealed))
-        save("token-block", name, plain(first))
+        save("token-block", name, plain(first), version=2)
         save("content", name, plain(body))
         subjects.append(second.subject)
     return subjects
@@ -146,8 +158,8 @@ def write_links(subjects: list[bytes]) -> None:
     write("patient-links", "linked", older, {}, SubjectsLinked(101, older, (first,)))
     write("patient-links", "merged", older, {}, PatientsMerged(105, older, newer, (second, third)))
     write("patient-links", "split", older, {}, PatientSplit(112, older, newer, (second,)))
-    evidence = {"birth_date": 4.2, "birth_family_name": -1.75}
-    doubtful = LinkReview(first, second, "weight", evidence, "2026-1")
+    evidence = {"birth_date": 1.0, "family_name": 0.5, "given_name": 0.0}
+    doubtful = LinkReview(first, second, "alike, but not enough to be sure", evidence, "2026-1")
     flagged = LinkReview(first, third, "nir-contradicts-sex", {}, "2026-1")
     for name, review in (("doubtful-pair", doubtful), ("contradiction", flagged)):
         write("link-reviews", name, f"{review.left.hex()}-{review.right.hex()}", {}, review)
@@ -185,9 +197,9 @@ def write(topic: str, name: str, key: str, headers: dict[str, str], value: msgsp
     save(topic, name, {"key": key, "headers": headers, "value": plain(value)})
 
 
-def save(name: str, example: str, value: Any) -> None:
+def save(name: str, example: str, value: Any, version: int = 1) -> None:
     """Write one file of examples."""
-    path = HERE / name / "1" / f"{example}.json"
+    path = HERE / name / str(version) / f"{example}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 

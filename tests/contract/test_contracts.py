@@ -28,7 +28,7 @@ SCHEMAS = ROOT / "contracts" / "schemas"
 ALL_VALUES = documents.TOPIC_VALUES | documents.OTHER_VALUES
 PROMISED = [
     *((topic.name, number) for topic in topics().values() for number in topic.schema_versions),
-    *((name, 1) for name in documents.OTHER_VALUES),
+    *((name, number + 1) for name in documents.OTHER_VALUES for number in range(documents.OTHER_VERSIONS.get(name, 1))),
 ]
 EXAMPLES = [(name, number, path) for name, number in PROMISED for path in examples.paths(name, number)]
 PARTIES = {path.name for path in (ROOT / "services").iterdir() if (path / "__init__.py").exists()} | {"runtime"}
@@ -123,7 +123,8 @@ def test_examples_are_valid_and_decode(case: tuple[str, int, Path]) -> None:
     else:
         text = json.dumps(value)
         decoded = msgspec.json.decode(text, type=kind)
-        assert json.loads(msgspec.json.encode(decoded)) == value, "the class does not keep all of the example"
+        if number == documents.OTHER_VERSIONS.get(name, number):
+            assert json.loads(msgspec.json.encode(decoded)) == value, "the class does not keep all of the example"
 
 
 @pytest.mark.parametrize("topic", topics().values(), ids=lambda topic: topic.name)

@@ -1,29 +1,16 @@
-"""From an identity to keyed tokens: normalisation, the rules of the NIR, level 1. Pure, and nothing here is kept.
-
-A token is 16 bytes of HMAC-SHA-256, chained over the versions of secret 1: T_1 = HMAC(K_1, domain NUL value),
-T_v = HMAC(K_v, T_v-1), each cut to 16 bytes, so that tokens written under an old version move on without an
-identity. The domain keeps systems and traits apart: equal values in two domains have unrelated tokens.
-"""
+"""An identity in its one spelling: names without accents and particles, numbers checked by their rules. Pure."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import os
 import re
 import unicodedata
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, NamedTuple
 
-import msgspec
-
 from contracts.events import Identifier, Identity
-from contracts.messages import Demographics, IdentifierToken, TokenBlock
+from contracts.messages import Demographics
 
-TOKEN_BYTES: Final = 16
 FICTITIOUS: Final = "fictitious"
-UNLINKABLE: Final = "unlinkable"
 CONTRADICTS_SEX: Final = "nir-contradicts-sex"
 CONTRADICTS_BIRTH: Final = "nir-contradicts-birth-date"
 
@@ -89,6 +76,11 @@ def family_name(text: str) -> str:
         kept.append(words[at])
         at += 1
     return "".join(kept).replace("'", "")
+
+
+def _spaced(text: str) -> str:
+    """Words in one spelling, a space between two."""
+    return " ".join(_WORDS.findall(plain(text))).replace("'", " ")
 
 
 # --- numbers ---
@@ -159,7 +151,7 @@ class Person(NamedTuple):
     birth_family_name: str = ""
     used_family_name: str = ""
     given_name: str = ""
-    given_names: str = ""
+    given_names: tuple[str, ...] = ()
     sex: str = ""
     birth_date: str = ""
     birth_place: str = ""
@@ -170,9 +162,11 @@ class Person(NamedTuple):
     flags: tuple[str, ...] = ()
 
     def linkable(self) -> bool:
-        """Whether there is enough to find other records of the same person by."""
-        named = (self.birth_family_name or self.used_family_name) and self.given_name and self.birth_date
-        return self.status != FICTITIOUS and bool(self.numbers or named)
+        """Whether there is enough to find other records of the same person by: a number, or two of the family name,
+        the given name, the birth date and the residence."""
+        home = self.address or self.city or self.postcode or self.commune
+        traits = (self.birth_family_name or self.used_family_name, self.given_name, self.birth_date, home)
+        return self.status != FICTITIOUS and (bool(self.numbers) or sum(map(bool, traits)) >= 2)
 
 
 def normalise(identity: Identity) -> Person:
@@ -194,16 +188,22 @@ def normalise(identity: Identity) -> Person:
         birth_family_name=family_name(identity.birth_family_name or ""),
         used_family_name=family_name(identity.used_family_name or ""),
         given_name=given[0] if given else "",
-        given_names="".join(given),
+        given_names=tuple(given),
         sex=sex,
         birth_date=identity.birth_date or "",
-        birth_place=identity.birth_place or "",
+        birth_place=identity.birth_place or _place_in_number(numbers, flags),
         commune=(residence and residence.commune) or "",
         postcode=given_name((residence and residence.postcode) or ""),
         city=given_name((residence and residence.city) or ""),
-        address=given_name((residence and residence.address) or ""),
+        address=_spaced((residence and residence.address) or ""),
         flags=tuple(sorted(flags)),
     )
+
+
+def _place_in_number(numbers: Iterable[Number], flags: Collection[str]) -> str:
+    """The birth place that a NIR has in its sixth to tenth character (INSEE), unless it contradicts its bearer."""
+    places = {number.value[5:10] for number in numbers if number.namespace == "ins-nir"}
+    return places.pop() if len(places) == 1 and not flags else ""
 
 
 def demographics(identity: Identity, deceased: str | None = None) -> Demographics:
@@ -246,94 +246,3 @@ def _is_nir_with_key(text: str) -> bool:
         return len(text) == 15 and bool(nir(text))
     except InvalidIdentity:
         return False
-
-
-# --- tokens ---
-
-
-class FirstLevel:
-    """Tokens under all versions of secret 1, the newest last."""
-
-    def __init__(self, secret: Mapping[int, bytes]) -> None:
-        """Raises ValueError unless the versions are 1, 2, 3 and so on: a chain has no gaps."""
-        if not secret or sorted(secret) != list(range(1, len(secret) + 1)):
-            raise ValueError("the versions are not 1, 2, 3 and so on; put the missing ones back")
-        self.version = len(secret)
-        self._first = secret[1]
-        self._further = [secret[version] for version in range(2, self.version + 1)]
-
-    def token(self, domain: str, value: str) -> bytes:
-        """The token of a value in a domain, under the newest version."""
-        token = hmac.digest(self._first, f"{domain}\0{value}".encode(), "sha256")[:TOKEN_BYTES]
-        for key in self._further:
-            token = hmac.digest(key, token, "sha256")[:TOKEN_BYTES]
-        return token
-
-
-class Tokeniser:
-    """Identities to token blocks. The last `remember` identities cost little when they come again. For one thread.
-
-    They are remembered by a digest under a key of this process, so that memory holds tokens and no identity.
-    """
-
-    def __init__(self, secret: Mapping[int, bytes], remember: int = 20_000) -> None:
-        self._level = FirstLevel(secret)
-        self.version = self._level.version
-        self._remember = remember
-        self._known: OrderedDict[bytes, TokenBlock] = OrderedDict()
-        self._salt = os.urandom(32)
-
-    def block(self, source: str, identity: Identity, event_id: str) -> TokenBlock:
-        """The identity's block, without `correction`. Raises InvalidIdentity.
-
-        A fictitious or an unlinkable identity is a subject of its own, made from the event's id.
-        """
-        canonical = f"{source}\0".encode() + identity.__pydantic_serializer__.to_json(identity)
-        place = hashlib.blake2b(canonical, key=self._salt, digest_size=16).digest()
-        block = self._known.get(place)
-        if block is None:
-            block = self._known[place] = self._make(source, normalise(identity))
-            if len(self._known) > self._remember:
-                self._known.popitem(last=False)
-        else:
-            self._known.move_to_end(place)
-        if block.subject:
-            return block
-        return msgspec.structs.replace(block, subject=self._level.token("subject of an event", event_id))
-
-    def _make(self, source: str, person: Person) -> TokenBlock:
-        if not person.linkable():
-            flags = () if person.status == FICTITIOUS else tuple(sorted({*person.flags, UNLINKABLE}))
-            return TokenBlock(subject=b"", source=source, status=person.status, flags=flags)
-        spelling = msgspec.json.encode(person._replace(flags=())).decode()
-        return TokenBlock(
-            subject=self._level.token("subject", f"{source}\0{spelling}"),
-            source=source,
-            status=person.status,
-            identifiers=tuple(
-                IdentifierToken(one.namespace, self._level.token(one.namespace, one.value), one.rank, one.scheme)
-                for one in person.numbers
-            ),
-            traits={name: self._level.token(domain, value) for name, domain, value in _traits(person) if value},
-            flags=person.flags,
-        )
-
-
-def _traits(person: Person) -> Iterator[tuple[str, str, str]]:
-    """Name, domain and value of every trait. (`blocks` and `encodings`, for similarity, are made beside these.)"""
-    born = person.birth_date
-    full_date = born if len(born) == 10 else ""
-    yield "birth_family_name", "family-name", person.birth_family_name
-    yield "used_family_name", "family-name", person.used_family_name
-    yield "given_name", "given-name", person.given_name
-    yield "given_names", "given-names", person.given_names
-    yield "birth_date", "birth-date", full_date
-    yield "birth_year", "birth-year", born[:4]
-    yield "birth_month", "birth-month", born[5:7]
-    yield "birth_day", "birth-day", born[8:10]
-    yield "sex", "sex", person.sex
-    yield "birth_place", "birth-place", person.birth_place
-    yield "commune", "commune", person.commune
-    # The strict traits of the INS (Référentiel national d'identitovigilance, "traits stricts").
-    strict = (person.birth_family_name, person.given_name, full_date, person.sex, person.birth_place)
-    yield "strict", "strict", "\0".join(strict) if all(strict) else ""

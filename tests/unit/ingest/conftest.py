@@ -23,7 +23,7 @@ from runtime.messages import Emit
 from runtime.sealing import Opener, Sealer
 from services.ingest.adapters import Markers, NotKept, ProducersFile, QueueFull, tracing
 from services.ingest.domain.flow import Flow, ThrottleRule
-from services.ingest.domain.identity import Tokeniser
+from services.ingest.domain.tokens import Tokeniser
 from services.ingest.handlers import Ids, Intake
 from services.ingest.routes import Desk, application
 from services.ingest.settings import IngestSettings

@@ -9,10 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from contracts.comparison import ROW_BYTES
 from contracts.events import Identity
 from contracts.messages import TokenBlock
 from services.ingest.domain import identity as own
-from services.ingest.domain.identity import FirstLevel, InvalidIdentity, Tokeniser
+from services.ingest.domain.identity import InvalidIdentity
+from services.ingest.domain.tokens import FirstLevel, Tokeniser
 
 pytestmark = pytest.mark.unit
 
@@ -165,8 +167,8 @@ def test_two_systems_are_one_namespace() -> None:
 @pytest.mark.parametrize("dummy", ["x" * 17, "X" * 17, "0" * 13, "x" * 16 + "D", "9" * 15])
 def test_a_dummy_makes_no_token(system: str, dummy: str) -> None:
     made = block(**number(system, dummy), **ANNE)
-    assert made.identifiers == ()
-    assert made.traits
+    assert systems(made) <= {"strict"}
+    assert made.codes
     assert block(**number(system, dummy)).flags == ("unlinkable",)
 
 
@@ -192,48 +194,54 @@ def test_an_ipp_is_its_assigners() -> None:
     assert one.token != other.token
 
 
-def test_traits_are_those_of_the_contract() -> None:
-    made = block(**ANNE, residence={"commune": "35288"})
-    assert made.traits.keys() == {
-        "birth_family_name",
-        "used_family_name",
-        "given_name",
-        "given_names",
-        "birth_date",
-        "birth_year",
-        "birth_month",
-        "birth_day",
-        "sex",
-        "birth_place",
-        "commune",
-        "strict",
-    }
+def systems(made: TokenBlock) -> set[str]:
+    return {one.system for one in made.identifiers}
+
+
+def test_a_block_has_a_row_of_codes_for_each_token() -> None:
+    made = block(**ANNE, residence={"address": "12 rue du Port", "postcode": "35400", "commune": "35288"})
+    assert [one.kind for one in made.blocking] == [
+        "birth-date",
+        "names",
+        "family-place",
+        "names",
+        "family-place",
+        "given-place",
+        "street-place",
+        "street-number",
+    ]
+    assert systems(made) == {"strict"}
     assert all(len(token) == 16 for token in made.tokens())
-    assert len(set(made.tokens())) == 13
-    assert (made.blocks, made.encodings) == ((), {})
+    assert len(set(made.tokens())) == 10
+    assert len(made.codes) == 9 * ROW_BYTES
+    assert (made.code_version, made.present) == ("1", ("birth_date", "given_name", "family_name"))
 
 
-def test_both_family_names_can_be_compared_and_nothing_else_can() -> None:
-    made = block(**ANNE | {"used_family_name": "LE GOFF", "given_names": ["Le Goff"]})
-    assert made.traits["birth_family_name"] == made.traits["used_family_name"]
-    values = [made.traits[name] for name in ("birth_family_name", "given_name", "given_names")]
-    assert len(set(values)) == 3
+def test_a_number_alone_has_no_codes() -> None:
+    made = block(**number("ben-nir-ano", "ANO12345"))
+    assert (len(made.identifiers), made.blocking, made.codes, made.present) == (1, (), b"", ())
+
+
+def test_systems_do_not_compare() -> None:
     assert block(**number("ins-nir", NIR)).identifiers[0].token != block(**number("ins-nia", NIR)).identifiers[0].token
+
+
+def test_a_nir_says_where_its_bearer_was_born_unless_it_is_not_theirs() -> None:
+    assert own.normalise(Identity.model_validate(number("ins-nir", NIR))).birth_place == "35238"
+    other = Identity.model_validate(number("ins-nir", NIR) | {"sex": "male"})
+    assert own.normalise(other).birth_place == ""
 
 
 @pytest.mark.parametrize("absent", ["birth_family_name", "given_names", "birth_date", "sex", "birth_place"])
 def test_strict_needs_all_five(absent: str) -> None:
-    assert "strict" not in block(**{name: value for name, value in ANNE.items() if name != absent}).traits
+    assert "strict" in systems(block(**ANNE))
+    assert "strict" not in systems(block(**{name: value for name, value in ANNE.items() if name != absent}))
 
 
-def test_a_partial_date_has_the_parts_it_has() -> None:
+def test_a_partial_date_is_no_birth_date_to_meet_by() -> None:
     made = block(**ANNE | {"birth_date": "1985-05"})
-    assert {"birth_year", "birth_month"} <= made.traits.keys()
-    assert not {"birth_date", "birth_day", "strict"} & made.traits.keys()
-
-
-def test_unknown_sex_is_no_trait() -> None:
-    assert "sex" not in block(**ANNE | {"sex": "unknown"}).traits
+    assert "birth_date" not in made.present
+    assert "birth-date" not in {one.kind for one in made.blocking}
 
 
 def test_tokens_chain_over_versions() -> None:
@@ -265,7 +273,7 @@ def test_the_same_identity_of_a_source_is_one_subject() -> None:
 def test_a_fictitious_identity_has_nothing_but_a_subject_of_its_own() -> None:
     bad = {"system": "ins-nir", "value": "no NIR"}
     made = block(**ANNE, identifiers=[bad], identity_status="fictitious")
-    assert (made.identifiers, made.traits, made.blocks, made.encodings, made.flags) == ((), {}, (), {}, ())
+    assert (made.identifiers, made.blocking, made.codes, made.present, made.flags) == ((), (), b"", (), ())
     assert made.status == "fictitious"
     assert made.subject != block(**ANNE, identifiers=[bad], identity_status="fictitious", event="f").subject
 
@@ -275,15 +283,15 @@ def test_a_fictitious_identity_has_nothing_but_a_subject_of_its_own() -> None:
     [
         {},
         {"sex": "male"},
-        {name: ANNE[name] for name in ("birth_family_name", "birth_date")},
-        {name: ANNE[name] for name in ("birth_family_name", "given_names")},
-        ANNE | {"given_names": ["?"]},
+        {"birth_date": "1985-05-12", "sex": "female", "birth_place": "35238"},
+        {"birth_family_name": "Le Goff"},
+        {"birth_family_name": "Le Goff", "given_names": ["?"]},
     ],
 )
 def test_too_little_is_a_person_of_its_own(identity: dict[str, Any]) -> None:
     made = block(**identity)
     assert made.flags == ("unlinkable",)
-    assert (made.identifiers, made.traits) == ((), {})
+    assert (made.identifiers, made.blocking, made.codes) == ((), (), b"")
     assert made.subject == block(**identity).subject != block(**identity, event="f").subject
 
 

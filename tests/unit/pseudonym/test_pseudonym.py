@@ -6,13 +6,16 @@ import dataclasses
 import os
 
 import msgspec
+import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts import messages
+from contracts.comparison import PARTS, ROW_CODES
 from contracts.messages import (
+    BlockingToken,
     Headers,
     IdentifierToken,
     PermitGranted,
@@ -61,13 +64,18 @@ def received(block: TokenBlock, number: int = 1, lane: str = "", revision: str =
     return Message(RECEIVED + lane, 0, 40 + number, 1_790_000_000_000, texts[Headers.EVENT_ID].encode(), value, encoded)
 
 
+CODES = b"\1\2" * ROW_CODES
+
+
 def block_of(*tokens: bytes) -> TokenBlock:
     return TokenBlock(
         subject=tokens[0],
         source="urn:estuaire:producer:x",
         status="qualified",
         identifiers=tuple(IdentifierToken("ins-nir", one, rank=1) for one in tokens[1:2]),
-        traits={f"trait{number}": one for number, one in enumerate(tokens[2:])},
+        blocking=tuple(BlockingToken("names", one) for one in tokens[2:]),
+        codes=CODES * (len(tokens) - 1),
+        code_version="1",
     )
 
 
@@ -94,6 +102,36 @@ def test_another_secret_gives_other_tokens() -> None:
     tokens = [os.urandom(16) for _ in range(10)]
     other = SecondLevel({1: b"4" * 32})
     assert not set(other.tokens(tokens)) & set(SecondLevel(SECRET).tokens(tokens))
+
+
+def codes_of(secret: dict[int, bytes], rows: np.ndarray, token: bytes) -> np.ndarray:
+    (found,) = SecondLevel(secret).codes([rows.astype("<u2").tobytes()], [token] * len(rows))
+    return np.frombuffer(found, "<u2").reshape(len(rows), ROW_CODES)
+
+
+def test_codes_agree_as_they_did_under_their_own_token_and_nowhere_else() -> None:
+    rows = np.random.default_rng(1).integers(1, 2**16, (2, ROW_CODES))
+    rows[1, ::2] = rows[0, ::2]
+    rows[:, PARTS["sex"].start] = 0
+    one, other = codes_of(SECRET, rows, b"m" * 16)
+    for part in PARTS.values():
+        before = len(set(rows[0, part.start : part.stop]) & set(rows[1, part.start : part.stop]))
+        assert len(set(one[part.start : part.stop]) & set(other[part.start : part.stop])) == before
+        if part.is_set:
+            assert list(one[part.start : part.stop]) == sorted(one[part.start : part.stop])
+    assert one[PARTS["sex"].start] == 0
+    elsewhere, _ = codes_of(SECRET, rows, b"n" * 16)
+    strange, _ = codes_of({1: b"another secret of 32 bytes......"}, rows, b"m" * 16)
+    assert (one == elsewhere).sum() <= 3
+    assert (one == strange).sum() <= 3
+
+
+def test_codes_that_are_no_whole_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match="one row"):
+        SecondLevel(SECRET).codes([CODES], [b"m" * 16] * 2)
+    message = received(msgspec.structs.replace(block_of(b"s" * 16, b"i" * 16), codes=b"\1\2"))
+    outputs = step().handle([message])
+    assert [why.reason for _, why in outputs.dead] == [Reason.SCHEMA]
 
 
 def test_a_token_of_another_length_is_refused() -> None:
