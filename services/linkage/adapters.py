@@ -18,8 +18,9 @@ from psycopg_pool import ConnectionPool
 from contracts.messages import TokenBlock
 from runtime.database import Database
 from runtime.messages import RetryLater
+from services.linkage.domain.comparison import tagged_rows
 from services.linkage.domain.components import Edge, Pair
-from services.linkage.domain.decide import Decision, Outcome, search_tokens
+from services.linkage.domain.decide import SCORED, Decision, Outcome, search_tokens
 from services.linkage.domain.states import Coordinates, State
 
 MIGRATIONS: Final = files("services.linkage") / "migrations"
@@ -40,6 +41,13 @@ class Known(NamedTuple):
     settled: bool
 
 
+class Holder(NamedTuple):
+    """A subject that carries a token, and its row of codes under it as `comparison.tagged_rows` has it."""
+
+    subject: bytes
+    codes: bytes
+
+
 class Decided(NamedTuple):
     """A pair and what was decided on it. `guarded`: a link that the partition does not follow."""
 
@@ -52,6 +60,12 @@ class Decided(NamedTuple):
     def pair(self) -> Pair:
         """The two subjects, the smaller id first."""
         return self.left, self.right
+
+    @property
+    def binds(self) -> bool:
+        """Whether the two belong to one component: what becomes of one may depend on the other. (Relatives and doubts
+        about a weight bind nobody.)"""
+        return self.decision.rank < SCORED or self.decision.outcome is Outcome.LINK
 
     @property
     def edge(self) -> Edge:
@@ -103,8 +117,8 @@ class PatientIndex(Protocol):
     def find_subjects(self, subjects: Iterable[bytes]) -> dict[bytes, Known]:
         """The subjects that are known."""
 
-    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[bytes]]:
-        """The subjects that carry each token."""
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
+        """The subjects that carry each token, with their codes under it."""
 
     def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
         """Those of the tokens that are marked as too common."""
@@ -147,6 +161,34 @@ class SqlPatientIndex:
         )
         return dict(rows)
 
+    def count_subjects(self) -> int:
+        """How many subjects there are."""
+        ((count,),) = self._rows("SELECT count(*) FROM subjects", [])
+        return int(count)
+
+    def sample(self, share: float, most: int) -> list[list[Holder]]:
+        """Who carries each of this share of the tokens, of those that two to `most` carry."""
+        found: defaultdict[bytes, list[Holder]] = defaultdict(list)
+        for token, subject, codes in self._rows(_SAMPLE, [int(share * 65_536), most]):
+            found[token].append(Holder(subject, codes))
+        return list(found.values())
+
+    def blocks(self, subjects: list[bytes]) -> dict[bytes, TokenBlock]:
+        """Subjects' blocks."""
+        rows = self._rows(
+            "SELECT subject, block FROM unnest(%b::bytea[]) AS wanted (subject) JOIN subjects USING (subject)",
+            [subjects],
+        )
+        return {subject: self._block.decode(block) for subject, block in rows}
+
+    def frequent(self, kind: str, least: int) -> dict[bytes, int]:
+        """How many carry each token of a kind, where it is this many at least."""
+        rows = self._rows(
+            "SELECT token, count(*) FROM subject_tokens WHERE system = %b GROUP BY token HAVING count(*) >= %b",
+            [kind, least],
+        )
+        return dict(rows)
+
     def apart(self) -> AbstractContextManager[None]:
         """A transaction of its own; committed at its end."""
         return self._database.transaction()
@@ -173,9 +215,13 @@ class SqlPatientIndex:
             ],
         )
         self._write(
-            "INSERT INTO subject_tokens (token, subject, system)"
-            " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[]) ON CONFLICT DO NOTHING",
-            sorted((token, one.subject, system) for one in blocks for token, system in search_tokens(one).items()),
+            "INSERT INTO subject_tokens (token, subject, system, codes)"
+            " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::bytea[]) ON CONFLICT DO NOTHING",
+            sorted(
+                (token, one.subject, system, rows[token])
+                for one, rows in ((block, tagged_rows(block)) for block in blocks)
+                for token, system in search_tokens(one).items()
+            ),
         )
 
     def find_states(self, events: Iterable[bytes]) -> dict[bytes, list[State]]:
@@ -199,14 +245,15 @@ class SqlPatientIndex:
         )
         return {subject: Known(patient, settled) for subject, patient, settled in rows}
 
-    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[bytes]]:
-        """The subjects that carry each token."""
-        found: defaultdict[bytes, list[bytes]] = defaultdict(list)
-        for token, subject in self._rows(
-            "SELECT t.token, t.subject FROM unnest(%b::bytea[]) AS wanted (token) JOIN subject_tokens t USING (token)",
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
+        """The subjects that carry each token, with their codes under it."""
+        found: defaultdict[bytes, list[Holder]] = defaultdict(list)
+        for token, subject, codes in self._rows(
+            "SELECT t.token, t.subject, t.codes"
+            " FROM unnest(%b::bytea[]) AS wanted (token) JOIN subject_tokens t USING (token)",
             [list(tokens)],
         ):
-            found[token].append(subject)
+            found[token].append(Holder(subject, codes))
         return found
 
     def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
@@ -239,6 +286,7 @@ class SqlPatientIndex:
                 guarded,
             )
             for left, right, outcome, method, rank, weight, reason, seen, guarded in self._rows(_EDGES, [list(rows)])
+            if right in rows
         ]
         return rows, edges
 
@@ -268,7 +316,7 @@ class SqlPatientIndex:
         )
         self._write(
             "INSERT INTO neighbours SELECT * FROM unnest(%b::bytea[], %b::bytea[])",
-            sorted(chain.from_iterable((one.pair, one.pair[::-1]) for one in fresh)),
+            sorted(chain.from_iterable((one.pair, one.pair[::-1]) for one in fresh if one.binds)),
         )
         self._write(
             "UPDATE edges SET guarded = moved.guarded"
@@ -425,8 +473,8 @@ def _with_options(url: str, settings: Sequence[str]) -> str:
 
 
 def _identity(block: TokenBlock) -> TokenBlock:
-    """The block without what belongs to one message."""
-    return msgspec.structs.replace(block, correction=False)
+    """The block without what belongs to one message, and without the codes, which are kept with its tokens."""
+    return msgspec.structs.replace(block, correction=False, codes=b"")
 
 
 def _row(state: State) -> tuple[Any, ...]:
@@ -462,6 +510,12 @@ SELECT subject FROM reached
 """
 _LOCK: Final = """
 SELECT subject, seq, patient, block FROM subjects WHERE subject = ANY(%b::bytea[]) ORDER BY subject FOR UPDATE
+"""
+_SAMPLE: Final = """
+WITH looked_at AS (
+    SELECT token FROM subject_tokens WHERE get_byte(token, 0) * 256 + get_byte(token, 1) < %b
+    GROUP BY token HAVING count(*) BETWEEN 2 AND %b)
+SELECT token, subject, codes FROM looked_at JOIN subject_tokens USING (token) ORDER BY token, subject
 """
 _EDGES: Final = """
 SELECT e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guarded

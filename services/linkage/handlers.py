@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
@@ -16,18 +16,32 @@ from contracts.events import DELETED
 from contracts.messages import Headers, LinkReview, RecordLinked, RecordPseudonymised, TokenBlock
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
 from runtime.sealing import Opener, SealBroken
-from services.linkage.adapters import Decided, Move, PatientIndex, Saved, Subject, Tally
+from services.linkage.adapters import Decided, Holder, Move, PatientIndex, Saved, Subject, Tally
 from services.linkage.domain.changes import Change, compare_partitions
+from services.linkage.domain.comparison import Evidence, compare_tagged, distinct_births, evidence, tagged_rows
 from services.linkage.domain.components import (
     Pair,
     between_two_sides,
     contradicted,
+    pair_of,
     pairs_apart,
     partition,
     split_into_components,
     without_a_place,
 )
-from services.linkage.domain.decide import EXACT, Outcome, RuleVersion, decide, is_unlinkable, search_tokens
+from services.linkage.domain.decide import (
+    BLOCKING,
+    RELATIVES,
+    RULES,
+    Outcome,
+    RuleVersion,
+    decide,
+    identifying_tokens,
+    is_unlinkable,
+    is_worth_keeping,
+    search_tokens,
+)
+from services.linkage.domain.scoring import Scorer
 from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge, place
 
 PSEUDONYMISED: Final = "records-pseudonymised"
@@ -61,13 +75,15 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Recomputed:
-    """A component after the batch: who is whose, what that changes, which links guards hold back, whom to ask."""
+    """A component after the batch: who is whose, what that changes, which links guards hold back, which lapse with a
+    token that has become too common, and whom to ask."""
 
     cause: Message
     after: Mapping[bytes, bytes]
     changes: Sequence[Change]
     guarded: Mapping[Pair, str]
-    reviews: Sequence[LinkReview]
+    lapsing: Collection[Pair]
+    reviews: list[LinkReview]
     more: Tally
 
 
@@ -79,7 +95,7 @@ class Link:
         index: PatientIndex,
         opener: Opener,
         *,
-        rules: RuleVersion = EXACT,
+        rules: RuleVersion = RULES,
         hot_partitions: int = 2,
         slot: int = 0,
         topic_prefix: str = "",
@@ -87,6 +103,7 @@ class Link:
         self._index = index
         self._opener = opener
         self._rules = rules
+        self._scorer = Scorer(rules.weights)
         self._hot_partitions = hot_partitions
         self._slot = slot
         self._prefix = topic_prefix
@@ -224,12 +241,16 @@ class Link:
         self._index.insert([one.block for subject, one in fresh.items() if subject not in known])
         pairs, crowded = self._find_pairs(fresh, outputs)
         subjects, decided = self._index.lock_components({*fresh, *chain.from_iterable(pairs), *crowded})
+        known_pairs = {one.pair for one in decided}
         held = {subject: search_tokens(one.block).keys() for subject, one in subjects.items()}
         common = self._index.find_common(set(chain.from_iterable(held.values())))
         rules = self._rules.without(common)
         again = [one for one in decided if common and not common.isdisjoint(held[one.left] & held[one.right])]
-        lapsed = {one.pair: one for one in self._decide((one.pair for one in again), subjects, rules)}
-        new = self._decide(pairs - {one.pair for one in decided}, subjects, rules)
+        lapsed = {
+            one.pair: one for one in self._decide({it.pair: it.decision.evidence for it in again}, subjects, rules)
+        }
+        fresh_pairs = {pair: seen for pair, seen in pairs.items() if pair not in known_pairs}
+        new = [one for one in self._decide(fresh_pairs, subjects, rules) if is_worth_keeping(one.decision)]
         components = self._recompute(fresh, subjects, decided, lapsed, new, rules)
         self._keep_edges(components, decided, new)
         self._keep_patients(components, fresh, outputs)
@@ -238,8 +259,8 @@ class Link:
             patients |= component.after
         return patients
 
-    def _find_pairs(self, fresh: Mapping[bytes, Opened], outputs: Outputs) -> tuple[set[Pair], set[bytes]]:
-        """Each new subject with everybody who carries one of its tokens, unless too many do.
+    def _find_pairs(self, fresh: Mapping[bytes, Opened], outputs: Outputs) -> tuple[dict[Pair, Evidence], set[bytes]]:
+        """Each new subject with everybody who carries one of its tokens (unless too many do) and may be the same.
 
         Beside the pairs, those who carry a token that has just become too common: it no longer links them either.
         """
@@ -247,24 +268,48 @@ class Link:
         systems = {token: system for own in tokens.values() for token, system in own.items()}
         common = self._index.find_common(systems) | self._rules.too_common
         holders = self._index.search([token for token in systems if token not in common])
-        over = {token for token, who in holders.items() if len(who) > self._rules.most(systems[token])}
+        over = {token for token, who in holders.items() if self._is_over(systems[token], who)}
         self._index.mark_common(over)
         common |= over
+        met: dict[Pair, tuple[bytes, bytes, bytes]] = {}
+        identified: set[Pair] = set()
         for subject, own in tokens.items():
-            if not common.isdisjoint(own):
+            block = fresh[subject].block
+            if not common.isdisjoint(identifying_tokens(block)):
                 outputs.count(fresh[subject].source, "too_common")
-        pairs = {
-            (min(subject, other), max(subject, other))
-            for subject, own in tokens.items()
-            for token in own.keys() - common
-            for other in holders.get(token, ())
-            if other != subject
-        }
-        return pairs, {subject for token in over for subject in holders[token]}
+            identifying = identifying_tokens(block).keys()
+            rows = tagged_rows(block)
+            for token in own.keys() - common:
+                for other in holders.get(token, ()):
+                    if other.subject == subject:
+                        continue
+                    pair = pair_of(subject, other.subject)
+                    # under whichever token they are compared, codes agree alike, but for rare collisions
+                    if pair not in met or token < met[pair][0]:
+                        met[pair] = token, rows[token], other.codes
+                    if token in identifying:
+                        identified.add(pair)
+        return self._alike(met, identified), {one.subject for token in over for one in holders[token]}
 
-    def _decide(self, pairs: Iterable[Pair], subjects: Mapping[bytes, Subject], rules: RuleVersion) -> list[Decided]:
+    def _is_over(self, system: str, holders: Sequence[Holder]) -> bool:
+        """Whether so many carry a token that it says nothing of who they are."""
+        if len(holders) > self._rules.most(system):
+            return True
+        few = len(holders) <= self._rules.most_births or system in BLOCKING
+        return not few and distinct_births(one.codes for one in holders) > self._rules.most_births
+
+    def _alike(self, met: Mapping[Pair, tuple[bytes, bytes, bytes]], identified: set[Pair]) -> dict[Pair, Evidence]:
+        """The pairs that share an identifier, or whose traits are not those of strangers, with their evidence."""
+        levels = compare_tagged([(mine, theirs) for _, mine, theirs in met.values()])
+        weights, relatives = self._scorer.scores(levels)
+        kept = (weights >= self._rules.review) | (relatives >= self._rules.household)
+        return {pair: evidence(levels[place]) for place, pair in enumerate(met) if kept[place] or pair in identified}
+
+    def _decide(
+        self, pairs: Mapping[Pair, Evidence], subjects: Mapping[bytes, Subject], rules: RuleVersion
+    ) -> list[Decided]:
         return [
-            Decided(left, right, decide(subjects[left].block, subjects[right].block, rules))
+            Decided(left, right, decide(subjects[left].block, subjects[right].block, pairs[left, right], rules))
             for left, right in sorted(pairs)
         ]
 
@@ -283,21 +328,31 @@ class Link:
         """
         order = {subject: place for place, subject in enumerate(fresh)}
         pairs = [*decided, *new]
-        members = split_into_components(subjects, (one.pair for one in pairs))
+        members = split_into_components(subjects, (one.pair for one in pairs if one.binds))
         place = {subject: number for number, component in enumerate(members) for subject in component}
         within: list[list[Decided]] = [[] for _ in members]
+        across: list[list[Decided]] = [[] for _ in members]
         for one in pairs:
-            within[place[one.left]].append(one)
+            if place[one.left] == place[one.right]:
+                within[place[one.left]].append(one)
+            else:
+                across[place[max(one.pair, key=lambda it: subjects[it].seq)]].append(one)
         asked = {one.pair for one in decided if one.guarded or one.decision.outcome is Outcome.REVIEW}
         found = []
         last = max(fresh, key=order.__getitem__)
-        for component, own in zip(members, within, strict=True):
+        ages = {subject: one.seq for subject, one in subjects.items()}
+        for component, own, outward in zip(members, within, across, strict=True):
             first = min((subject for subject in component if subject in order), key=order.__getitem__, default=None)
-            if first is None and not own:
+            if first is None and not own and not outward:
                 continue
             cause = fresh[first or last].message
             inside = {it: subjects[it] for it in component}
-            found.append((order[first or last], self._recompute_one(cause, inside, own, lapsed, asked, rules)))
+            recomputed = self._recompute_one(cause, inside, own, lapsed, rules)
+            doubts = [*(lapsed.get(one.pair, one) for one in own), *outward]
+            for one in self._worth_asking(doubts, recomputed.guarded, asked, ages):
+                reason = recomputed.guarded.get(one.pair, one.decision.reason)
+                recomputed.reviews.append(LinkReview(*one.pair, reason, one.decision.evidence, rules.name))
+            found.append((order[first or last], recomputed))
         return [component for _, component in sorted(found, key=lambda one: one[0])]
 
     def _recompute_one(
@@ -306,7 +361,6 @@ class Link:
         subjects: Mapping[bytes, Subject],
         stored: Sequence[Decided],
         lapsed: Mapping[Pair, Decided],
-        asked: set[Pair],
         rules: RuleVersion,
     ) -> Recomputed:
         decided = [lapsed.get(one.pair, one) for one in stored]
@@ -315,10 +369,13 @@ class Link:
         placeless = without_a_place(blocks, links)
         followed = [edge for edge in links if (edge.left, edge.right) not in placeless]
         doubtful = [one.edge for one in decided if one.decision.outcome is Outcome.REVIEW]
-        apart = pairs_apart(blocks, followed) | contradicted(blocks, doubtful)
-        undecided = between_two_sides(blocks, followed, apart, rules)
+        seen = {one.pair: one.decision.evidence for one in decided}
+        apart = pairs_apart(blocks, followed) | contradicted(blocks, doubtful, seen)
+        undecided = between_two_sides(blocks, followed, apart, seen, rules)
         followed = [edge for edge in followed if (edge.left, edge.right) not in undecided]
-        after = partition({subject: one.seq for subject, one in subjects.items()}, followed, apart)
+        ages = {subject: one.seq for subject, one in subjects.items()}
+        household = [one.pair for one in decided if one.decision.reason in RELATIVES]
+        after = partition(ages, followed, apart, household=household, margin=rules.margin)
         before = {subject: one.patient for subject, one in subjects.items()}
         reasons = dict.fromkeys(undecided, _TWO_SIDES) | dict.fromkeys(placeless, _NO_PLACE)
         guarded = {
@@ -326,11 +383,7 @@ class Link:
             for edge in links
             if after[edge.left] != after[edge.right]
         }
-        reviews = []
-        for one in self._worth_asking(decided, guarded, asked, subjects):
-            reason = guarded.get(one.pair, one.decision.reason)
-            reviews.append(LinkReview(*one.pair, reason, one.decision.evidence, rules.name))
-        guarded |= {
+        lapsing = {
             one.pair: _TOO_COMMON
             for one in stored
             if one.decision.outcome is Outcome.LINK
@@ -343,30 +396,30 @@ class Link:
             patients=len(set(after.values())) - len(set(before.values()) - {None}),
             unlinkable=sum(is_unlinkable(blocks[subject]) for subject in joined),
         )
-        return Recomputed(cause, after, compare_partitions(before, after), guarded, reviews, more)
+        return Recomputed(cause, after, compare_partitions(before, after), guarded, lapsing, [], more)
 
     def _worth_asking(
         self,
         decided: Sequence[Decided],
         guarded: Mapping[Pair, str],
         asked: set[Pair],
-        subjects: Mapping[bytes, Subject],
+        ages: Mapping[bytes, int],
     ) -> list[Decided]:
         """The doubtful pairs not asked before; of those of one newer subject only the strongest, the others stay in
         the index."""
         found = []
         per_subject: Counter[bytes] = Counter()
-        for one in sorted(decided, key=lambda it: (it.decision.rank, it.pair)):
+        for one in sorted(decided, key=lambda it: (it.decision.rank, -it.decision.weight, it.pair)):
             if one.pair in asked or not (one.pair in guarded or one.decision.outcome is Outcome.REVIEW):
                 continue
-            newer = max(one.pair, key=lambda it: subjects[it].seq)
+            newer = max(one.pair, key=ages.__getitem__)
             per_subject[newer] += 1
             if per_subject[newer] <= self._rules.most_reviews:
                 found.append(one)
         return found
 
     def _keep_edges(self, components: Sequence[Recomputed], decided: Sequence[Decided], new: Sequence[Decided]) -> None:
-        guarded = {pair for component in components for pair in component.guarded}
+        guarded = {pair for component in components for pair in (*component.guarded, *component.lapsing)}
         turned = {one.pair: one.pair in guarded for one in decided if one.guarded != (one.pair in guarded)}
         fresh = [one._replace(guarded=one.pair in guarded) for one in new]
         self._index.write_edges(fresh, turned, self._rules.name)

@@ -312,7 +312,7 @@ def test_an_operator_asks_for_a_record(worker: Worker, url: str) -> None:
     body = answer.json()
     assert body["patient_id"] == token("subject:a").hex()
     assert body["method"] == "the same NIR (INS)"
-    assert body["rule_version"] == "exact-2"
+    assert body["rule_version"] == "2026-1"
     assert body["coordinates"] == {"topic": "records-pseudonymised", "partition": 3, "offset": 3}
     assert [state["correction"] for state in body["states"]] == [True, False]
     alone = client.get(f"/v1/records/{token('e3').hex()}", headers=headers).json()

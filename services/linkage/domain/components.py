@@ -8,29 +8,27 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import combinations, product
-from typing import Final
 
 import msgspec
 
 from contracts.messages import TokenBlock
+from services.linkage.domain.comparison import BIRTH_DATE, FAMILY_NAME, GIVEN_NAME, Evidence
 from services.linkage.domain.decide import (
-    BIRTH_DATE,
-    FAMILY_NAME,
-    GIVEN_NAME,
     PSEUDO_NIR,
+    SCORED,
     RuleVersion,
-    compare_traits,
+    identifying_tokens,
     linking_tokens,
     must_not_link,
     owned_numbers,
     qualified_nirs,
     ranks_by_number,
-    search_tokens,
+    signs,
 )
 
 Pair = tuple[bytes, bytes]
-SCORED: Final = 1000
-"""The rank of scored edges: after every exact one."""
+EvidenceOf = Mapping[Pair, Evidence]
+"""What is known of the pairs of a component that have met; the smaller id first."""
 
 
 class Edge(msgspec.Struct, frozen=True):
@@ -56,12 +54,17 @@ def partition(
     edges: Iterable[Edge],
     apart: Collection[Pair],
     stewards: Sequence[Stewarded] = (),
+    household: Collection[Pair] = (),
+    margin: float = 0.0,
 ) -> dict[bytes, bytes]:
     """The founding (oldest, lowest in `ages`) subject of each subject's patient.
 
     Stewards' decisions come first, then exact edges by rank, then scored ones by weight, ties by ids. A union that
-    would bring a pair of `apart` together is skipped; stewards' joins ask stewards alone.
+    would bring a pair of `apart` together is skipped; stewards' joins ask stewards alone. Pairs of a `household` are
+    kept apart from scored edges only; where scored edges lead from one cluster to two that must not meet, with weights
+    that differ by less than `margin`, none of them is followed.
     """
+    ordered = sorted(edges, key=lambda it: (it.rank, -it.weight, it.left, it.right))
     patients = _Patients(ages)
     for one in stewards:
         if not one.together:
@@ -71,8 +74,15 @@ def partition(
             patients.join(one.left, one.right)
     for left, right in apart:
         patients.forbid(left, right)
-    for edge in sorted(edges, key=lambda it: (it.rank, -it.weight, it.left, it.right)):
+    scored = [edge for edge in ordered if edge.rank >= SCORED]
+    for edge in ordered[: len(ordered) - len(scored)]:
         patients.join(edge.left, edge.right)
+    for left, right in household:
+        patients.forbid(left, right)
+    torn = patients.torn(scored, margin)
+    for edge in scored:
+        if (edge.left, edge.right) not in torn:
+            patients.join(edge.left, edge.right)
     return patients.founders()
 
 
@@ -119,30 +129,38 @@ def pairs_apart(
 
 
 def contradicted(
-    blocks: Mapping[bytes, TokenBlock], doubtful: Iterable[Edge], stewards: Sequence[Stewarded] = ()
+    blocks: Mapping[bytes, TokenBlock], doubtful: Iterable[Edge], seen: EvidenceOf, stewards: Sequence[Stewarded] = ()
 ) -> set[Pair]:
     """The must-not-link pairs among pairs on which an exact rule was left in doubt, by the person's own contradiction.
 
-    Nobody else joins them either, until a steward has joined two with the same birth dates and given names. (Where two
-    numbers contradict each other, `pairs_apart` decides; a doubt about a weight contradicts nothing.)
+    Nobody else joins them either, until a steward has joined two with the same birth dates and given names. (A doubt
+    about a weight contradicts nothing. Where two numbers contradict each other, `pairs_apart` decides.)
     """
 
-    def named(subject: bytes) -> tuple[bytes | None, bytes | None]:
-        traits = blocks[subject].traits
-        return traits.get(BIRTH_DATE), traits.get(GIVEN_NAME)
+    def is_alike(one: bytes, other: bytes) -> bool:
+        said = seen.get(pair_of(one, other), {})
+        return one == other or said.get(BIRTH_DATE) == said.get(GIVEN_NAME) == 1.0
 
-    joined = {frozenset((named(one.left), named(one.right))) for one in stewards if one.together}
+    joined = [(one.left, one.right) for one in stewards if one.together]
     return {
         (edge.left, edge.right)
         for edge in doubtful
         if edge.rank < SCORED
         and not must_not_link(blocks[edge.left], blocks[edge.right])
-        and frozenset((named(edge.left), named(edge.right))) not in joined
+        and not any(
+            (is_alike(edge.left, left) and is_alike(edge.right, right))
+            or (is_alike(edge.left, right) and is_alike(edge.right, left))
+            for left, right in joined
+        )
     }
 
 
 def between_two_sides(
-    blocks: Mapping[bytes, TokenBlock], edges: Sequence[Edge], apart: Collection[Pair], rules: RuleVersion
+    blocks: Mapping[bytes, TokenBlock],
+    edges: Sequence[Edge],
+    apart: Collection[Pair],
+    seen: EvidenceOf,
+    rules: RuleVersion,
 ) -> set[Pair]:
     """The edges not to follow of subjects that say too little of themselves to tell two sides of one number apart.
 
@@ -151,16 +169,18 @@ def between_two_sides(
     """
     foes = _neighbours(apart)
     linked = _neighbours((edge.left, edge.right) for edge in edges if edge.rank < SCORED)
-    carried = {subject: search_tokens(blocks[subject]).keys() - rules.too_common for subject in linked}
+    carried = {subject: identifying_tokens(blocks[subject]).keys() - rules.too_common for subject in linked}
 
     def by_number(left: bytes, right: bytes) -> set[bytes]:
         """The numbers that link two whom some number does link: if they share one, that one."""
         shared = carried[left] & carried[right]
-        return shared if len(shared) == 1 else linking_tokens(blocks[left], blocks[right], rules)
+        if len(shared) == 1:
+            return shared
+        return linking_tokens(blocks[left], blocks[right], seen.get(pair_of(left, right), {}), rules)
 
     torn: dict[tuple[bytes, bytes], tuple[set[bytes], set[bytes]]] = {}
     for subject in foes and linked:
-        if {BIRTH_DATE, GIVEN_NAME} <= blocks[subject].traits.keys():
+        if {BIRTH_DATE, GIVEN_NAME} <= set(blocks[subject].present):
             continue
         if all(foes[one].isdisjoint(linked[subject]) for one in linked[subject]):
             continue
@@ -170,7 +190,7 @@ def between_two_sides(
                 holders[number].add(other)
         for number, near in holders.items():
             if sides := _at_odds(near, foes):
-                torn[subject, number] = sides, _chosen(subject, number, sides, blocks, foes)
+                torn[subject, number] = sides, _chosen(subject, number, sides, blocks, seen, foes)
     if not torn:
         return set()
 
@@ -205,13 +225,14 @@ def _chosen(
     number: bytes,
     sides: set[bytes],
     blocks: Mapping[bytes, TokenBlock],
+    seen: EvidenceOf,
     foes: Mapping[bytes, set[bytes]],
 ) -> set[bytes]:
     """Of those who must not meet, the one side that the subject joins by this number; nobody if it may be either."""
     weights: dict[bytes, tuple[float, float]] = {}
     for other in sides:
-        evidence = compare_traits(blocks[subject], blocks[other])
-        weights[other] = sum(evidence.get(name, 0.0) for name in (BIRTH_DATE, GIVEN_NAME)), evidence.get(FAMILY_NAME, 0)
+        said = signs(seen.get(pair_of(subject, other), {}))
+        weights[other] = sum(said.get(name, 0) for name in (BIRTH_DATE, GIVEN_NAME)), said.get(FAMILY_NAME, 0)
     best = {other for other, weight in weights.items() if weight == max(weights.values())}
     if not _at_odds(best, foes):
         return best
@@ -244,6 +265,11 @@ def without_a_place(blocks: Mapping[bytes, TokenBlock], edges: Iterable[Edge]) -
             for number in own[edge.left].keys() & own[edge.right].keys()
         )
     }
+
+
+def pair_of(one: bytes, other: bytes) -> Pair:
+    """Two subjects, the smaller id first."""
+    return (one, other) if one < other else (other, one)
 
 
 def split_into_components(subjects: Iterable[bytes], pairs: Iterable[Pair]) -> list[list[bytes]]:
@@ -291,12 +317,31 @@ class _Patients:
         small, large = sorted((self._cluster[left], self._cluster[right]), key=lambda it: len(self._members[it]))
         if small == large:
             return
-        members = self._members[large]
-        if any(not members.isdisjoint(self._forbidden[subject]) for subject in self._members[small]):
+        if self._are_at_odds(small, large):
             return
         for subject in self._members.pop(small):
             self._cluster[subject] = large
-            members.add(subject)
+            self._members[large].add(subject)
+
+    def torn(self, scored: Sequence[Edge], margin: float) -> set[Pair]:
+        """The scored edges that lead from one cluster to two that must not meet, with nearly the same best weight."""
+        best: defaultdict[bytes, dict[bytes, float]] = defaultdict(dict)
+        between: defaultdict[tuple[bytes, bytes], set[Pair]] = defaultdict(set)
+        for edge in scored:
+            for here, there in ((edge.left, edge.right), (edge.right, edge.left)):
+                one, other = self._cluster[here], self._cluster[there]
+                best[one][other] = max(edge.weight, best[one].get(other, edge.weight))
+                between[one, other].add((edge.left, edge.right))
+        found: set[Pair] = set()
+        for cluster, weights in best.items():
+            for one, other in combinations(weights, 2) if len(weights) > 1 else ():
+                if abs(weights[one] - weights[other]) < margin and self._are_at_odds(one, other):
+                    found |= between[cluster, one] | between[cluster, other]
+        return found
+
+    def _are_at_odds(self, one: bytes, other: bytes) -> bool:
+        members = self._members[other]
+        return any(not members.isdisjoint(self._forbidden[subject]) for subject in self._members[one])
 
     def founders(self) -> dict[bytes, bytes]:
         """Each subject's founding subject: the oldest member of its cluster."""

@@ -1,26 +1,34 @@
-"""Whether two subjects are one person, by their exact identifiers and traits. Pure.
+"""Whether two subjects are one person, by their identifiers or by how alike their traits are. Pure.
 
-A decision depends on the two token blocks and on a rule version alone, so that it is the same in any order of
-arrival. What depends on more than two subjects (guards) is in `services.linkage.domain.components`.
+A decision depends on the two token blocks, on the evidence that their codes give, and on a rule version alone, so that
+it is the same in any order of arrival. What depends on more than two subjects (guards) is in
+`services.linkage.domain.components`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from enum import StrEnum
+from math import inf
 from typing import Final
 
 import msgspec
 
 from contracts.messages import TokenBlock
+from services.linkage.domain.comparison import BIRTH_DATE, FAMILY_NAME, GIVEN_NAME, Evidence
+from services.linkage.domain.scoring import DEFAULT, Score, Weights, score
 
-BIRTH_DATE: Final = "birth_date"
-GIVEN_NAME: Final = "given_name"
-FAMILY_NAMES: Final = ("birth_family_name", "used_family_name")
-"""At birth and in use: tokens of one domain, so that either may agree with either."""
-FAMILY_NAME: Final = "family_name"
 STRICT: Final = "strict"
-"""The strict traits of the INS as one token: birth family name, first given name, birth date, sex and birth place."""
+"""The system of the token that the strict traits of the INS make together: birth family name, first given name, birth
+date, sex and birth place."""
+NAMES: Final = "names"
+"""The kind of the blocking token that a family and a given name make together."""
+BIRTH: Final = "birth-date"
+"""The kind of the blocking token of a whole birth date."""
+TRAITS: Final = "traits"
+"""The method of scored pairs."""
+SCORED: Final = 1000
+"""The rank of scored edges: after every exact one."""
 
 QUALIFIED: Final = "qualified"
 FICTITIOUS: Final = "fictitious"
@@ -41,7 +49,7 @@ class Outcome(StrEnum):
 class Decision(msgspec.Struct, frozen=True):
     """A pair's outcome: by which rule, of which rank (lower is stronger), and a match weight for scored pairs.
 
-    `evidence` is by trait: 1 agrees, -1 contradicts.
+    `evidence` is by trait, from 0 (another) to 1 (the same), as `comparison.LEVELS` has it.
     """
 
     outcome: Outcome
@@ -55,20 +63,36 @@ class Decision(msgspec.Struct, frozen=True):
 class RuleVersion(msgspec.Struct, frozen=True):
     """What decisions depend on beside the pair; never changed, only followed by another version.
 
-    `too_common` are tokens that decide nothing, from the start. A token that more subjects carry than `most_holders`
-    (a filler such as "INCONNU" for a number; `most_identities` for a NIR or NIA) decides nothing either, from then on
-    and on those that it had linked. `most_reviews` is how many pairs are put to stewards per new subject. (The
-    weights, term frequencies and thresholds of scored pairs belong here too.)
+    Weights are in bits. A pair that shares a number against which the person's own traits speak is linked from
+    `link_against` on. A pair that shares no identifier is linked from `link` on (`link_nameless` where no name is
+    compared: a birth date and an address are soon those of two people), put to a steward from `review` on, and kept as
+    two of one household from `household` on. Of two scored links to people who must not meet, neither holds where
+    their weights differ by less than `margin`. `too_common` are tokens that decide nothing, from the start. A
+    number of subjects with more than `most_births` different birth dates (a filler such as "INCONNU" for a number), or
+    a token of more subjects than `most_holders` (`most_identities` for a NIR or NIA, `most_in_block` for a blocking
+    token), decides nothing either, from then on and on those that it had linked. `most_reviews` is how many pairs are
+    put to stewards per new subject.
     """
 
     name: str
+    weights: Weights = DEFAULT
+    link: float = 1.0
+    link_nameless: float = 5.5
+    link_against: float = 6.0
+    review: float = -2.0
+    household: float = 4.0
+    margin: float = 4.0
     too_common: frozenset[bytes] = frozenset()
+    most_births: int = 8
     most_holders: int = 50
     most_identities: int = 200
+    most_in_block: int = 100
     most_reviews: int = 5
 
     def most(self, system: str) -> int:
         """How many subjects may carry one token of this system."""
+        if system in BLOCKING:
+            return self.most_in_block
         return self.most_identities if SYSTEMS.get(system, _OTHER).alone_if_qualified else self.most_holders
 
     def without(self, common: frozenset[bytes]) -> RuleVersion:
@@ -76,7 +100,8 @@ class RuleVersion(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(self, too_common=self.too_common | common)
 
 
-EXACT: Final = RuleVersion("exact-2")
+BLOCKING: Final = frozenset((BIRTH, NAMES, "family-place", "given-place", "street-place", "street-number"))
+"""Kinds of blocking tokens: they bring pairs together and decide nothing by themselves."""
 
 
 class SystemRule(msgspec.Struct, frozen=True):
@@ -113,7 +138,6 @@ SYSTEMS: Final = {
     )
 }
 TRAITS_RANK: Final = 50
-PERSON_TRAITS: Final = (BIRTH_DATE, GIVEN_NAME, *FAMILY_NAMES)
 
 METHODS: Final = {
     INS_NIR: "the same NIR (INS)",
@@ -123,49 +147,69 @@ METHODS: Final = {
     "nir-opener": "the same insured person's number, birth date and sex, and an agreeing given name",
     PSEUDO_NIR: "the same pseudonymised NIR (BEN_NIR_PSA or NIR_ANO_17)",
     STRICT: "the same strict traits (birth family name, given name, birth date, sex and birth place)",
+    TRAITS: "the likeness of names, birth, sex and residence",
 }
 """The rules in words, for people who follow a record."""
 
 
+RULES: Final = RuleVersion("2026-1")
+"""The version that a hub begins with."""
+
+
 def is_unlinkable(block: TokenBlock) -> bool:
-    """Whether the subject meets nobody: fictitious, or with neither an identifier nor names and birth date."""
-    if block.status == FICTITIOUS:
-        return True
-    named = any(name in block.traits for name in FAMILY_NAMES) and GIVEN_NAME in block.traits
-    return not block.identifiers and not (named and BIRTH_DATE in block.traits)
+    """Whether the subject meets nobody: fictitious, or with neither an identifier nor two traits to be known by."""
+    return block.status == FICTITIOUS or not (block.identifiers or block.blocking)
 
 
 def search_tokens(block: TokenBlock) -> dict[bytes, str]:
-    """The tokens by which a subject finds its candidates, and is found, with the system of each."""
+    """The tokens by which a subject finds its candidates, and is found, with the system or kind of each."""
     if block.status == FICTITIOUS:
         return {}
-    tokens = {one.token: one.system for one in block.identifiers}
-    if STRICT in block.traits:
-        tokens[block.traits[STRICT]] = STRICT
-    return tokens
+    return identifying_tokens(block) | {one.token: one.kind for one in block.blocking}
 
 
-def decide(left: TokenBlock, right: TokenBlock, rules: RuleVersion) -> Decision:
+def identifying_tokens(block: TokenBlock) -> dict[bytes, str]:
+    """The tokens that may link by themselves, with the system of each."""
+    return {} if block.status == FICTITIOUS else {one.token: one.system for one in block.identifiers}
+
+
+def decide(left: TokenBlock, right: TokenBlock, evidence: Evidence, rules: RuleVersion) -> Decision:
     """Link, review or apart, for two subjects that share a token; the order of the two does not matter."""
-    evidence = compare_traits(left, right)
     shared = _shared(left, right, rules)
+    identifying = sorted({system for system in shared.values() if system not in BLOCKING})
     if not shared:
-        return Decision(Outcome.APART, "none", SYSTEMS[PSEUDO_NIR].rank, evidence=evidence)
+        return Decision(Outcome.APART, "none", SYSTEMS[PSEUDO_NIR].rank, evidence=dict(evidence))
     conflict = must_not_link(left, right)
-    decisions = [_by_system(system, left, right, evidence, conflict) for system in shared]
-    return min(decisions, key=lambda one: (_PREFERENCE[one.outcome], one.rank))
+    if not identifying:
+        return _by_traits(left, right, shared, evidence, conflict, rules)
+    decisions = [_by_system(system, left, right, evidence, conflict) for system in identifying]
+    best = min(decisions, key=lambda one: (_PREFERENCE[one.outcome], one.rank))
+    if best.outcome is Outcome.REVIEW and not conflict and _is_ones_own(best.method):
+        return _on_balance(best, evidence, rules)
+    return best
 
 
-def linking_tokens(left: TokenBlock, right: TokenBlock, rules: RuleVersion) -> set[bytes]:
+def is_worth_keeping(decision: Decision) -> bool:
+    """Whether a decision says more than that two subjects are strangers."""
+    return decision.outcome is not Outcome.APART or bool(decision.reason) or decision.rank < SCORED
+
+
+def linking_tokens(left: TokenBlock, right: TokenBlock, evidence: Evidence, rules: RuleVersion) -> set[bytes]:
     """The shared tokens each of which would link these two by itself."""
-    theirs = search_tokens(right)
-    evidence, conflict = compare_traits(left, right), must_not_link(left, right)
+    conflict = must_not_link(left, right)
     return {
         token
-        for token, system in search_tokens(left).items()
-        if theirs.get(token) == system
-        and token not in rules.too_common
-        and _by_system(system, left, right, evidence, conflict).outcome is Outcome.LINK
+        for token, system in _shared(left, right, rules).items()
+        if system not in BLOCKING and _by_system(system, left, right, evidence, conflict).outcome is Outcome.LINK
+    }
+
+
+def signs(evidence: Evidence) -> dict[str, int]:
+    """1 for each of birth date, given and family name that agrees, slips included; -1 for each that contradicts."""
+    return {
+        trait: 1 if evidence[trait] >= agreeing else -1
+        for trait, agreeing in ((BIRTH_DATE, 0.8), (GIVEN_NAME, 0.5), (FAMILY_NAME, 0.5))
+        if trait in evidence
     }
 
 
@@ -174,19 +218,6 @@ def owned_numbers(block: TokenBlock) -> frozenset[bytes]:
     if block.status != QUALIFIED or any(flag.startswith(CONTRADICTS_ITSELF) for flag in block.flags):
         return frozenset()
     return frozenset(one.token for one in block.identifiers if SYSTEMS.get(one.system, _OTHER).alone_if_qualified)
-
-
-def compare_traits(left: TokenBlock, right: TokenBlock) -> dict[str, float]:
-    """1 for each of a person's traits that both have and agree on, -1 for each they contradict each other in."""
-    evidence: dict[str, float] = {
-        name: 1.0 if left.traits[name] == right.traits[name] else -1.0
-        for name in (BIRTH_DATE, GIVEN_NAME)
-        if name in left.traits and name in right.traits
-    }
-    mine, theirs = ({one.traits[name] for name in FAMILY_NAMES if name in one.traits} for one in (left, right))
-    if mine and theirs:
-        evidence[FAMILY_NAME] = 1.0 if mine & theirs else -1.0
-    return evidence
 
 
 def must_not_link(left: TokenBlock, right: TokenBlock) -> str | None:
@@ -220,20 +251,71 @@ def ranks_by_number(block: TokenBlock) -> dict[bytes, dict[str | None, int]]:
     return found
 
 
-def _shared(left: TokenBlock, right: TokenBlock, rules: RuleVersion) -> Iterable[str]:
-    theirs = search_tokens(right)
-    return sorted(
-        {
-            system
-            for token, system in search_tokens(left).items()
-            if theirs.get(token) == system and token not in rules.too_common
-        }
+def numbers_differ(left: TokenBlock, right: TokenBlock) -> bool:
+    """Whether both have a number of a system that gives one to a person, and it is not the same."""
+    theirs = {one.system: one.token for one in right.identifiers}
+    return any(
+        one.system in _ONE_TO_A_PERSON and theirs.get(one.system, one.token) != one.token for one in left.identifiers
     )
 
 
-def _by_system(
-    system: str, left: TokenBlock, right: TokenBlock, evidence: Mapping[str, float], conflict: str | None
+def _shared(left: TokenBlock, right: TokenBlock, rules: RuleVersion) -> dict[bytes, str]:
+    theirs = search_tokens(right)
+    return {
+        token: system
+        for token, system in search_tokens(left).items()
+        if theirs.get(token) == system and token not in rules.too_common
+    }
+
+
+def _by_traits(
+    left: TokenBlock,
+    right: TokenBlock,
+    shared: Mapping[bytes, str],
+    evidence: Evidence,
+    conflict: str | None,
+    rules: RuleVersion,
 ) -> Decision:
+    """Fellegi and Sunter's three outcomes, and a fourth: two people of one household."""
+    share = max((rules.weights.frequent_names.get(token, 0.0) for token in shared), default=0.0)
+    differ = rules.weights.another_number if numbers_differ(left, right) else None
+    found = score(rules.weights, evidence, share, differ)
+    if FAMILY_NAME in evidence or GIVEN_NAME in evidence:
+        enough = rules.link
+    else:
+        # a rank says that there may be a twin, who differs in nothing but the names
+        enough = inf if _has_rank(left) or _has_rank(right) else rules.link_nameless
+    outcome, reason = _scored(found, conflict, enough, rules)
+    return Decision(outcome, TRAITS, SCORED, round(found.weight, 6), reason, dict(evidence))
+
+
+def _has_rank(block: TokenBlock) -> bool:
+    return any(ranks_by_number(block).values())
+
+
+def _is_ones_own(system: str) -> bool:
+    return SYSTEMS.get(system, _OTHER).names_one_person
+
+
+def _on_balance(doubt: Decision, evidence: Evidence, rules: RuleVersion) -> Decision:
+    """The link that a number and the other traits make together, where they outweigh those that contradict it."""
+    found = score(rules.weights, evidence, numbers=rules.weights.same_number)
+    if found.weight < rules.link_against:
+        return doubt
+    return msgspec.structs.replace(doubt, outcome=Outcome.LINK, rank=SCORED, weight=round(found.weight, 6), reason="")
+
+
+def _scored(found: Score, conflict: str | None, link: float, rules: RuleVersion) -> tuple[Outcome, str]:
+    if found.weight >= rules.review:
+        if conflict:
+            return Outcome.APART, f"{conflict}, though alike"
+        if found.weight >= link:
+            return Outcome.LINK, ""
+        return Outcome.REVIEW, RELATIVE if found.relatives > 0 else "alike, but not enough to be sure"
+    return Outcome.APART, HOUSEHOLD if found.relatives >= rules.household else ""
+
+
+def _by_system(system: str, left: TokenBlock, right: TokenBlock, evidence: Evidence, conflict: str | None) -> Decision:
     rule = SYSTEMS.get(system, _OTHER)
     rank = TRAITS_RANK if system == STRICT else rule.rank
 
@@ -245,42 +327,44 @@ def _by_system(
         return outcome(kind, f"{conflict}, but the same {system}")
     if system == STRICT:
         return outcome(Outcome.LINK)
-    if _contradicts_person(left, right, evidence):
+    said = signs(evidence)
+    if _contradicts_person(left, right, said):
         return outcome(Outcome.REVIEW, f"the same {system}, but the person's own traits contradict it")
     if rule.alone_if_qualified and left.status == right.status == QUALIFIED:
         return outcome(Outcome.LINK)
-    if not (_has_traits(left) and _has_traits(right)):
+    if not (left.present and right.present):
         return outcome(Outcome.LINK)
-    if _agrees(rule, evidence):
+    if _agrees(rule, said):
         return outcome(Outcome.LINK)
     return outcome(Outcome.REVIEW, f"the same {system}, but no trait agrees")
 
 
-def _contradicts_person(left: TokenBlock, right: TokenBlock, evidence: Mapping[str, float]) -> bool:
+def _contradicts_person(left: TokenBlock, right: TokenBlock, said: Mapping[str, int]) -> bool:
     """A mother's NIR on a newborn, a borrowed card: birth date and given name both say another person.
 
     A newborn has no given name yet; there, a NIR that contradicts its own bearer stands for it.
     """
-    if evidence.get(BIRTH_DATE) != -1.0:
+    if said.get(BIRTH_DATE) != -1:
         return False
-    if GIVEN_NAME in evidence:
-        return evidence[GIVEN_NAME] == -1.0
+    if GIVEN_NAME in said:
+        return said[GIVEN_NAME] == -1
     return any(flag.startswith(CONTRADICTS_ITSELF) for flag in (*left.flags, *right.flags))
 
 
-def _has_traits(block: TokenBlock) -> bool:
-    return any(name in block.traits for name in PERSON_TRAITS)
-
-
-def _agrees(rule: SystemRule, evidence: Mapping[str, float]) -> bool:
+def _agrees(rule: SystemRule, said: Mapping[str, int]) -> bool:
     """One agreeing trait. Relatives share a name and twins a date, so these count only where nothing contradicts."""
-    if rule.reused and evidence.get(GIVEN_NAME) == evidence.get(FAMILY_NAME) == -1.0:
+    if rule.reused and said.get(GIVEN_NAME) == said.get(FAMILY_NAME) == -1:
         return False
-    own = {name: sign for name, sign in evidence.items() if name != FAMILY_NAME}
-    if -1.0 in own.values():
-        return any(sign == 1.0 and name not in rule.implied for name, sign in own.items())
-    return 1.0 in evidence.values()
+    own = {name: sign for name, sign in said.items() if name != FAMILY_NAME}
+    if -1 in own.values():
+        return any(sign == 1 and name not in rule.implied for name, sign in own.items())
+    return 1 in said.values()
 
 
 _PREFERENCE: Final = {Outcome.LINK: 0, Outcome.REVIEW: 1, Outcome.APART: 2}
 _OTHER: Final = SystemRule("other", 80, reused=True)
+_ONE_TO_A_PERSON: Final = frozenset((INS_NIR, "ins-nia", "ben-nir-ano"))
+HOUSEHOLD: Final = "two people of one household, by their traits"
+RELATIVE: Final = "alike, but rather a relative than the same person"
+RELATIVES: Final = (HOUSEHOLD, RELATIVE)
+"""The reasons of pairs that scored links may not bring together."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,12 +11,17 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from contracts import messages
-from contracts.messages import Headers, IdentifierToken, PatientLink, RecordPseudonymised, TokenBlock
+from contracts.messages import BlockingToken, Headers, IdentifierToken, PatientLink, RecordPseudonymised, TokenBlock
 from runtime.messages import Message, Outputs
 from runtime.sealing import Opener, Sealer
+from services.ingest.domain.encodings import Comparable, blocking_values
+from services.ingest.domain.identity import Person
+from services.ingest.domain.tokens import present_traits
+from services.linkage.domain.comparison import compare_tagged, evidence, tagged_rows
 
 KEY = X25519PrivateKey.generate()
 SEALER = Sealer(KEY.public_key())
+COMPARABLE = Comparable(b"k" * 32)
 
 
 def opener() -> Opener:
@@ -40,17 +46,67 @@ def identity(
     flags: tuple[str, ...] = (),
     correction: bool = False,
     source: str = "urn:test",
+    blocked: bool = False,
     **traits: Any,
 ) -> TokenBlock:
-    """A subject called `name`, with tokens of these traits; `strict` is added when all three parts are there."""
-    named = {"family_name": "birth_family_name"}
-    tokens = {
-        named.get(trait, trait): token(f"{'family' if 'family' in trait else trait}:{value}")
-        for trait, value in traits.items()
-    }
-    if {"birth_date", "given_name", "family_name"} <= traits.keys():
-        tokens["strict"] = token("|".join(traits[one] for one in ("family_name", "given_name", "birth_date")))
-    return TokenBlock(token(f"subject:{name}"), source, status, numbers, tokens, flags=flags, correction=correction)
+    """A subject called `name`, with codes of these traits of `Person` under its tokens.
+
+    `family_name` is the one at birth; what is no name or date stands for one. A strict token is added where given name,
+    family name and birth date are there, blocking tokens only if it is to be `blocked`.
+    """
+    person = Person(status, **_traits(traits))
+    if person.given_name and person.birth_family_name and person.birth_date:
+        strict = "|".join((person.birth_family_name, person.given_name, person.birth_date))
+        numbers += (IdentifierToken("strict", token(strict)),)
+    blocking = tuple(
+        BlockingToken(kind, token(f"{kind}:{value}")) for kind, value in blocking_values(person) if blocked
+    )
+    return TokenBlock(
+        token(f"subject:{name}"),
+        source,
+        status,
+        numbers,
+        blocking,
+        COMPARABLE.rows(person, [*(one.token for one in numbers), *(one.token for one in blocking)]),
+        "1.1",
+        tuple(present_traits(person)),
+        flags,
+        correction,
+    )
+
+
+def _traits(given: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in given.items():
+        if name == "birth_date":
+            found[name] = value if value[:1].isdigit() else _date(value)
+        elif name == "given_name":
+            found[name] = _word(value)
+            found["given_names"] = (found[name],)
+        elif name == "family_name":
+            found["birth_family_name"] = _word(value)
+        else:
+            found[name] = _word(value) if "name" in name else value
+    return found
+
+
+def _word(label: str) -> str:
+    """A word for a label that is none: labels that differ by a digit are words that have nothing in common."""
+    if label.isalpha():
+        return label
+    return "".join(chr(65 + byte % 26) for byte in hashlib.sha256(label.encode()).digest()[:8])
+
+
+def _date(label: str) -> str:
+    number = int.from_bytes(hashlib.sha256(label.encode()).digest()[:4])
+    return (dt.date(1920, 1, 1) + dt.timedelta(days=number % 36_500)).isoformat()
+
+
+def evidence_of(left: TokenBlock, right: TokenBlock) -> dict[str, float]:
+    """What the codes of two subjects say under a token they share; nothing where they share none."""
+    mine, theirs = tagged_rows(left), tagged_rows(right)
+    shared = sorted(mine.keys() & theirs.keys())
+    return evidence(compare_tagged([(mine[shared[0]], theirs[shared[0]])])[0]) if shared else {}
 
 
 class Topic:

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from contracts.messages import TokenBlock
-from services.linkage.adapters import Decided, Known, Move, Saved, Subject, Tally
+from services.linkage.adapters import Decided, Holder, Known, Move, Saved, Subject, Tally
+from services.linkage.domain.comparison import tagged_rows
 from services.linkage.domain.components import Pair
 from services.linkage.domain.decide import search_tokens
 from services.linkage.domain.states import State
@@ -19,7 +20,7 @@ class MemoryIndex:
     def __init__(self) -> None:
         self.subjects: dict[bytes, Subject] = {}
         self.settled: set[bytes] = set()
-        self.tokens: defaultdict[bytes, list[bytes]] = defaultdict(list)
+        self.tokens: defaultdict[bytes, list[Holder]] = defaultdict(list)
         self.edges: dict[Pair, Decided] = {}
         self.states: dict[bytes, list[State]] = {}
         self.tally = Tally()
@@ -35,8 +36,9 @@ class MemoryIndex:
     def insert(self, blocks: Sequence[TokenBlock]) -> None:
         for block in blocks:
             self.subjects[block.subject] = Subject(len(self.subjects) + 1, None, block)
+            rows = tagged_rows(block)
             for token in search_tokens(block):
-                self.tokens[token].append(block.subject)
+                self.tokens[token].append(Holder(block.subject, rows[token]))
 
     def find_states(self, events: Iterable[bytes]) -> dict[bytes, list[State]]:
         return {event: self.states[event] for event in events if event in self.states}
@@ -48,7 +50,7 @@ class MemoryIndex:
             if subject in self.subjects
         }
 
-    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[bytes]]:
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
         return {token: self.tokens[token] for token in tokens}
 
     def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
@@ -59,11 +61,12 @@ class MemoryIndex:
 
     def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
         reached = set(subjects)
-        while more := {it for pair in self.edges for it in pair if reached & set(pair)} - reached:
+        binding = [pair for pair, edge in self.edges.items() if edge.binds]
+        while more := {it for pair in binding for it in pair if reached & set(pair)} - reached:
             reached |= more
         return (
             {subject: self.subjects[subject] for subject in reached},
-            [edge for pair, edge in self.edges.items() if pair[0] in reached],
+            [edge for pair, edge in self.edges.items() if reached.issuperset(pair)],
         )
 
     def write_edges(self, fresh: Sequence[Decided], guarded: Mapping[Pair, bool], rules: str) -> None:

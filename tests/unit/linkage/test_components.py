@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given
@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked
 from services.linkage.domain.changes import compare_partitions
 from services.linkage.domain.components import (
-    SCORED,
     Edge,
     Pair,
     Stewarded,
@@ -22,7 +21,8 @@ from services.linkage.domain.components import (
     split_into_components,
     without_a_place,
 )
-from tests.unit.linkage.builders import identity, number
+from services.linkage.domain.decide import SCORED
+from tests.unit.linkage.builders import evidence_of, identity, number
 
 pytestmark = pytest.mark.unit
 
@@ -137,10 +137,13 @@ def test_a_contradicted_pair_is_apart_until_a_steward_joins_such_two() -> None:
     other = identity("3", NIR, given_name="PAUL", birth_date="1970-01-01")
     blocks = {it.subject: it for it in (one, again, other)}
     doubtful = [Edge(*pair(it.subject, other.subject), "ins-nir", 10) for it in (one, again)]
-    assert contradicted(blocks, doubtful) == {(it.left, it.right) for it in doubtful}
-    assert contradicted(blocks, [Edge(one.subject, other.subject, "scored", SCORED, 1.0)]) == set()
+    seen = {
+        pair(left.subject, right.subject): evidence_of(left, right) for left, right in combinations(blocks.values(), 2)
+    }
+    assert contradicted(blocks, doubtful, seen) == {(it.left, it.right) for it in doubtful}
+    assert contradicted(blocks, [Edge(one.subject, other.subject, "scored", SCORED, 1.0)], seen) == set()
     joined = Stewarded(*pair(one.subject, other.subject), together=True)
-    assert contradicted(blocks, doubtful, [joined]) == set()
+    assert contradicted(blocks, doubtful, seen, [joined]) == set()
 
 
 def test_a_subject_without_rank_has_no_place_on_a_number_with_two() -> None:

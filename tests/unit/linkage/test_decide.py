@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from contracts.messages import IdentifierToken, TokenBlock
-from services.linkage.domain.decide import EXACT, Outcome, RuleVersion, decide, is_unlinkable, must_not_link
-from tests.unit.linkage.builders import identity, number
+from services.linkage.domain.decide import RULES, Outcome, RuleVersion, decide, is_unlinkable, must_not_link
+from tests.unit.linkage.builders import evidence_of, identity, number
 
 pytestmark = pytest.mark.unit
 
@@ -79,7 +79,7 @@ ROWS = {
     "BEN_NIR_ANO, a trait agrees": (identity(A, ANO, **ANNE), identity(B, ANO, **ANNE), LINK, "ben-nir-ano"),
     "BEN_NIR_ANO, no trait agrees": (
         identity(A, ANO, birth_date="1985-05-12"),
-        identity(B, ANO, birth_date="1985-05-13"),
+        identity(B, ANO, birth_date="1990-11-30"),
         REVIEW,
         "ben-nir-ano",
     ),
@@ -189,20 +189,21 @@ ROWS = {
 @pytest.mark.parametrize("row", ROWS)
 def test_pair(row: str) -> None:
     left, right, outcome, method = ROWS[row]
-    decision = decide(left, right, EXACT)
+    decision = decide(left, right, evidence_of(left, right), RULES)
     assert (decision.outcome, decision.method) == (outcome, method)
-    assert decide(right, left, EXACT) == decision
+    assert decide(right, left, evidence_of(right, left), RULES) == decision
     assert bool(decision.reason) == (outcome is REVIEW or (outcome is APART and method != "none"))
 
 
 def test_tokens_too_common_decide_nothing() -> None:
-    rules = RuleVersion("test", frozenset((IPP.token,)))
-    assert decide(identity(A, IPP), identity(B, IPP), rules).outcome is APART
+    rules = RuleVersion("test", too_common=frozenset((IPP.token,)))
+    assert decide(identity(A, IPP), identity(B, IPP), {}, rules).outcome is APART
 
 
 def test_evidence_says_what_agrees_and_what_contradicts() -> None:
-    decision = decide(q(A, NIR, **ANNE), q(B, NIR, given_name="ANNE", birth_date="1985-12-05"), EXACT)
-    assert decision.evidence == {"birth_date": -1.0, "given_name": 1.0}
+    left, right = q(A, NIR, **ANNE), q(B, NIR, given_name="ANNE", birth_date="1985-12-05")
+    decision = decide(left, right, evidence_of(left, right), RULES)
+    assert decision.evidence == {"birth_date": 0.9, "given_name": 1.0}
 
 
 def test_whom_nobody_can_meet() -> None:

@@ -162,7 +162,7 @@ def test_a_mothers_nir_on_a_newborn_asks_a_steward_once() -> None:
     outputs = worker.take(topic.record("e2", newborn))
     (review,) = reviews(outputs)
     assert {review.left, review.right} == {mother.subject, newborn.subject}
-    assert review.evidence == {"birth_date": -1.0, "given_name": -1.0}
+    assert (review.evidence["birth_date"], review.evidence["given_name"]) == (0.0, 0.0)
     assert counts(outputs) == {"linked": 1, "reviews": 1}
     assert len(set(worker.known.values())) == 2
     outputs = worker.take(topic.record("e3", identity("m2", NIR, status="qualified", **ANNE)))
@@ -230,7 +230,7 @@ BRIDGES = {
     "a newborn without a name": ([MOTHER, NAMELESS, CLAIM, BORROWER], [{"m", "c"}, {"n"}, {"b"}]),
     "nobody owns it": ([NEWBORN, CLAIM, BORROWER, identity("c2", NIR)], [{"n"}, {"c"}, {"c2"}, {"b"}]),
     "two own it": (
-        [MOTHER, identity("q", NIR, status="qualified", given_name="ZOE", birth_date="1990-01-01"), CLAIM, BORROWER],
+        [MOTHER, identity("q", NIR, status="qualified", given_name="ZOE", birth_date="1991-11-23"), CLAIM, BORROWER],
         [{"m"}, {"q"}, {"c"}, {"b"}],
     ),
     "a family name that one side has": ([NEWBORN, BORROWER, identity("y", NIR, family_name="Y")], [{"n"}, {"b", "y"}]),
@@ -315,7 +315,7 @@ def test_a_filler_number_decides_nothing_and_asks_nobody() -> None:
 
 def test_a_number_below_the_cap_asks_little_about_each_new_subject() -> None:
     worker, topic = Worker(), Topic()
-    for at in range(50):
+    for at in range(8):
         block = identity(f"p{at}", IPP, given_name=f"given{at}", birth_date=f"date{at}")
         assert len(reviews(worker.take(topic.record(f"e{at}", block)))) == min(at, 5)
 
@@ -392,6 +392,57 @@ def test_any_order_and_batching_ends_in_the_same_patients(seed: int) -> None:
         stored = {subject: patient.hex() for subject, patient in worker.index.patients().items() if patient}
         assert stored == worker.known, "what was published is what is stored"
         assert worker.index.tally.patients == len(expected)
+
+
+def households(people: int, records: int, seed: int) -> list[tuple[str, TokenBlock]]:
+    """Records of people who live together, some of them twins, with slips and without most numbers."""
+    draw = random.Random(seed)
+    names = ("ANNE", "PAUL", "LEA", "JEAN", "MARIE", "LOUIS")
+    found = []
+    for at in range(records):
+        person = draw.randrange(people)
+        home = person // 3
+        born = f"date{home}-{0 if person % 3 == 2 else person % 3}"  # the first and the third are twins
+        traits: dict[str, Any] = {
+            "family_name": f"family{home}",
+            "given_name": names[(person * 5 + person % 3) % len(names)],
+            "birth_date": born if draw.random() < 0.9 else f"date{at}",
+            "sex": "female" if person % 2 else "male",
+            "address": f"{home} RUE DU PORT",
+            "postcode": "35400",
+        }
+        kept = {name: value for name, value in traits.items() if draw.random() < 0.85}
+        numbers = [number("ins-nir", str(person))] if draw.random() < 0.3 else []
+        status = draw.choice(("qualified", "provisional"))
+        name = repr((numbers, sorted(kept.items()), status))
+        found.append((f"event{at}", identity(name, *numbers, status=status, blocked=True, **kept)))
+    return found
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_order_of_people_who_are_alike_ends_in_the_same_patients(seed: int) -> None:
+    records = households(people=12, records=60, seed=seed)
+    whole = run(records, len(records))
+    expected = sets(whole.known)
+    assert any(edge.decision.method == "traits" for edge in whole.index.edges.values())
+    for size, shuffle in ((1, 0), (7, 1), (1, 2), (25, 3)):
+        shuffled = random.Random(shuffle).sample(records, len(records)) if shuffle else records
+        worker = run(shuffled, size)
+        assert sets(worker.known) == expected
+        assert worker.index.tally.patients == len(expected)
+
+
+def test_who_may_be_either_twin_joins_neither() -> None:
+    worker, topic = Worker(), Topic()
+    home: dict[str, Any] = {"family_name": "LEGOFF", "birth_date": "1985-05-12", "address": "12 RUE DU PORT"}
+    home |= {"sex": "female", "city": "SAINTMALO", "postcode": "35400"}
+    twins = [identity(name, blocked=True, given_name=name, **home) for name in ("ANNE", "LEA")]
+    unnamed = identity("x", blocked=True, **home)
+    outputs = worker.take(*(topic.record(f"e{at}", one) for at, one in enumerate((*twins, unnamed))))
+    assert len(set(worker.known.values())) == 3
+    assert {frozenset((one.left, one.right)) for one in reviews(outputs)} >= {
+        frozenset((unnamed.subject, twin.subject)) for twin in twins
+    }
 
 
 def test_counts_add_up_over_batches() -> None:

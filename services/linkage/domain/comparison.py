@@ -1,0 +1,203 @@
+"""How alike two subjects are, trait by trait, from their codes under one shared token. Pure, many pairs at once.
+
+A trait's likeness is one of a few levels, written as a number from 0 (another) to 1 (the same); each level means the
+same wherever it is read: in a decision, in the index, on a steward's page.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contracts.comparison import CODE_BYTES, PARTS, ROW_BYTES, ROW_CODES
+from contracts.messages import TokenBlock
+
+Codes = NDArray[np.uint16]
+Levels = NDArray[np.int8]
+Evidence = Mapping[str, float]
+"""By trait, the value of its level; a trait that one side lacks is not there."""
+
+FAMILY_NAME: Final = "family_name"
+GIVEN_NAME: Final = "given_name"
+BIRTH_DATE: Final = "birth_date"
+SEX: Final = "sex"
+BIRTH_PLACE: Final = "birth_place"
+RESIDENCE: Final = "residence"
+
+LEVELS: Final[dict[str, tuple[float, ...]]] = {
+    # Of eight codes of the bigrams: all, six, four, three, fewer. The best of birth and used names, either way.
+    FAMILY_NAME: (1.0, 0.75, 0.5, 0.3, 0.0),
+    # The same of the first given name; 0.6: another given name is the same, whole.
+    GIVEN_NAME: (1.0, 0.75, 0.6, 0.5, 0.3, 0.0),
+    # All digits; all but one, or day and month swapped; all but two; fewer. Of a part of the date: the same, another.
+    BIRTH_DATE: (1.0, 0.9, 0.5, 0.0, 0.8, 0.1),
+    SEX: (1.0, 0.0),
+    # The place; its department (or born abroad); another.
+    BIRTH_PLACE: (1.0, 0.4, 0.0),
+    # Of twelve codes of the address: eleven, seven, with the commune or postcode and the city; seven with one of them;
+    # four with both; seven alone; no address, but both; one; nothing.
+    RESIDENCE: (1.0, 0.95, 0.9, 0.8, 0.6, 0.5, 0.3, 0.0),
+    # Given and family name are each other's.
+    "names_in_order": (1.0, 0.0),
+}
+TRAITS: Final = tuple(LEVELS)
+ABSENT: Final = -1
+_NAME_LIMITS: Final = (8, 6, 4, 3)
+
+
+def compare(left: Codes, right: Codes) -> Levels:
+    """The level of each trait (columns: TRAITS) for pairs of rows (shape: pairs, ROW_CODES).
+
+    ABSENT where one of the two lacks it. Raises ValueError on rows of another layout.
+    """
+    if not left.shape[1] == right.shape[1] == ROW_CODES:
+        raise ValueError("rows of another layout")
+    found = np.full((len(left), len(TRAITS)), ABSENT, np.int8)
+    family, given, in_order = _names(left, right)
+    columns = {
+        FAMILY_NAME: family,
+        GIVEN_NAME: given,
+        BIRTH_DATE: _birth_date(left, right),
+        SEX: _whole(left, right, "sex"),
+        BIRTH_PLACE: _birth_place(left, right),
+        RESIDENCE: _residence(left, right),
+        "names_in_order": in_order,
+    }
+    for place, trait in enumerate(TRAITS):
+        found[:, place] = columns[trait]
+    return found
+
+
+def tagged_rows(block: TokenBlock) -> dict[bytes, bytes]:
+    """By each token of a block its row of codes, after a tag of the version that they compare within; or nothing."""
+    tokens = list(block.meeting_tokens())
+    if not block.codes:
+        return dict.fromkeys(tokens, b"")
+    tag = hashlib.sha256(block.code_version.encode()).digest()[:CODE_BYTES]
+    rows = (tag + block.codes[start : start + ROW_BYTES] for start in range(0, len(block.codes), ROW_BYTES))
+    return dict(zip(tokens, rows, strict=True))
+
+
+def compare_tagged(pairs: Sequence[tuple[bytes, bytes]]) -> Levels:
+    """`compare` on rows as `tagged_rows` has them; all ABSENT where one has none, or another version."""
+    found = np.full((len(pairs), len(TRAITS)), ABSENT, np.int8)
+    places = [
+        place
+        for place, (left, right) in enumerate(pairs)
+        if len(left) == len(right) == CODE_BYTES + ROW_BYTES and left[:CODE_BYTES] == right[:CODE_BYTES]
+    ]
+    if places:
+        left, right = (
+            np.frombuffer(b"".join(pairs[place][side] for place in places), "<u2").reshape(len(places), -1)[:, 1:]
+            for side in (0, 1)
+        )
+        found[places] = compare(left, right)
+    return found
+
+
+def distinct_births(rows: Iterable[bytes]) -> int:
+    """How many different whole birth dates there are among tagged rows under one token."""
+    start, stop = (CODE_BYTES * (1 + place) for place in (PARTS["birth_digits"].start, PARTS["birth_digits"].stop))
+    dates = {row[start:stop] for row in rows}
+    return sum(b"\0\0" not in {date[at : at + 2] for at in range(0, len(date), 2)} for date in dates if date)
+
+
+def evidence(levels: Levels) -> dict[str, float]:
+    """One pair's levels as evidence."""
+    return {
+        trait: LEVELS[trait][level] for trait, level in zip(TRAITS, levels.tolist(), strict=True) if level != ABSENT
+    }
+
+
+def levels_of(found: Evidence) -> dict[str, int]:
+    """The level of each trait of an evidence; traits and values that this version does not know are left out."""
+    return {
+        trait: LEVELS[trait].index(value)
+        for trait, value in found.items()
+        if trait in LEVELS and value in LEVELS[trait]
+    }
+
+
+def _codes(rows: Codes, part: str) -> Codes:
+    return rows[:, PARTS[part].start : PARTS[part].stop]
+
+
+def _shared(left: Codes, right: Codes) -> NDArray[np.intp]:
+    """How many codes of the left sets are in the right ones; -1 where one is absent."""
+    equal = (left[:, :, None] == right[:, None, :]) & (left != 0)[:, :, None]
+    count: NDArray[np.intp] = equal.any(axis=2).sum(axis=1)
+    count[~((left != 0).any(axis=1) & (right != 0).any(axis=1))] = -1
+    return count
+
+
+def _names(left: Codes, right: Codes) -> tuple[Levels, Levels, Levels]:
+    families = ("birth_family_name", "used_family_name")
+
+    def best(mine: tuple[str, ...], theirs: tuple[str, ...]) -> NDArray[np.intp]:
+        found = [_shared(_codes(left, one), _codes(right, other)) for one in mine for other in theirs]
+        best_of: NDArray[np.intp] = np.max(found, axis=0)
+        return best_of
+
+    family, given = best(families, families), best(("given_name",), ("given_name",))
+    crossed = best(families, ("given_name",)), best(("given_name",), families)
+    straight = np.maximum(family, 0) + np.maximum(given, 0)
+    swapped = np.maximum(crossed[0], 0) + np.maximum(crossed[1], 0) >= straight + 5
+    another = _shared(_codes(left, "given_names"), _codes(right, "given_names")) > 0
+    family = _graded(np.where(swapped, crossed[0], family), _NAME_LIMITS)
+    given = _graded(np.where(swapped, crossed[1], given), _NAME_LIMITS)
+    given = np.where(given >= 2, given + 1, given)
+    given = np.where(another & (given > 2), 2, given)
+    in_order = np.where(swapped, 1, np.where((family == ABSENT) | (given == ABSENT), ABSENT, 0))
+    return family.astype(np.int8), given.astype(np.int8), in_order.astype(np.int8)
+
+
+def _graded(shared: NDArray[np.intp], limits: tuple[int, ...]) -> NDArray[np.intp]:
+    level = np.zeros(len(shared), np.intp)
+    for limit in limits:
+        level += shared < limit
+    level[shared < 0] = ABSENT
+    return level
+
+
+def _whole(left: Codes, right: Codes, part: str, place: int = 0) -> Levels:
+    """0: the same, 1: another."""
+    one, other = _codes(left, part)[:, place], _codes(right, part)[:, place]
+    return np.where((one == 0) | (other == 0), ABSENT, (one != other).astype(np.int8)).astype(np.int8)
+
+
+def _birth_date(left: Codes, right: Codes) -> Levels:
+    mine, theirs = _codes(left, "birth_digits"), _codes(right, "birth_digits")
+    both = (mine != 0) & (theirs != 0)
+    digits = both.sum(axis=1)
+    wrong = ((mine != theirs) & both).sum(axis=1)
+    swapped = _whole(left, right, "birth_swapped") == 0
+    whole = np.select([wrong == 0, (wrong == 1) | swapped, wrong == 2], [0, 1, 2], 3)
+    partial = np.where(wrong == 0, 4, 5)
+    return np.select([digits == 8, digits >= 4], [whole, partial], ABSENT).astype(np.int8)
+
+
+def _birth_place(left: Codes, right: Codes) -> Levels:
+    place, department = _whole(left, right, "birth_place"), _whole(left, right, "birth_place", 1)
+    return np.where((place == 1) & (department == 1), 2, place).astype(np.int8)
+
+
+def _residence(left: Codes, right: Codes) -> Levels:
+    address = _shared(_codes(left, "address"), _codes(right, "address"))
+    city = _shared(_codes(left, "city"), _codes(right, "city"))
+    commune = _whole(left, right, "commune")
+    postcode = _whole(left, right, "postcode"), _whole(left, right, "postcode", 1)
+    at_all = (address >= 0) | (city >= 0) | (commune >= 0) | (postcode[0] >= 0)
+    # digits in another order are a slip where the city agrees, and chance where it does not
+    place = (commune == 0) | (postcode[0] == 0) | ((postcode[1] == 0) & (city >= 4))
+    agreeing = place.astype(np.int8) + (city >= 4)
+    # without the other's city or place, one that agrees stands for both
+    agreeing = np.where((agreeing == 1) & ((city < 0) | ((commune < 0) & (postcode[0] < 0))), 2, agreeing)
+    both, one = agreeing == 2, agreeing == 1
+    near, some = address >= 7, address >= 4
+    levels = [(address >= 11) & both, near & both, near & one, some & both, near, both, one]
+    level = np.select(levels, list(range(len(levels))), len(levels))
+    return np.where(at_all, level, ABSENT).astype(np.int8)

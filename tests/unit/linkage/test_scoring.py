@@ -1,0 +1,184 @@
+"""Evidence from codes, its weight, and what a next version would learn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from services.linkage.domain.comparison import LEVELS, TRAITS, compare_tagged, distinct_births, evidence, tagged_rows
+from services.linkage.domain.decide import HOUSEHOLD, RULES, Outcome, decide
+from services.linkage.domain.estimation import estimate
+from services.linkage.domain.scoring import DEFAULT, Scorer, score
+from tests.unit.linkage.builders import evidence_of, identity, number
+
+pytestmark = pytest.mark.unit
+
+HOME = {"address": "12 RUE DU PORT", "city": "SAINTMALO", "postcode": "35400", "commune": "35288"}
+ANNE: dict[str, Any] = {
+    "family_name": "LEGOFF",
+    "given_name": "ANNE",
+    "birth_date": "1985-05-12",
+    "sex": "female",
+    "birth_place": "35238",
+    **HOME,
+}
+
+
+def pair(**changed: Any) -> dict[str, float]:
+    """The evidence of Anne and of another record with these traits changed; None leaves one out."""
+    other = {name: value for name, value in (ANNE | changed).items() if value is not None}
+    return evidence_of(identity("a", blocked=True, **ANNE), identity("b", blocked=True, **other))
+
+
+@pytest.mark.parametrize(
+    ("changed", "trait", "level"),
+    [
+        ({}, "family_name", 1.0),
+        ({"family_name": "LEGOF"}, "family_name", 0.75),
+        ({"family_name": "MARTIN", "used_family_name": "LEGOFF"}, "family_name", 1.0),
+        ({"family_name": "MARTIN"}, "family_name", 0.0),
+        ({"birth_date": "1985-12-05"}, "birth_date", 0.9),
+        ({"birth_date": "1986-05-12"}, "birth_date", 0.9),
+        ({"birth_date": "1986-05-13"}, "birth_date", 0.5),
+        ({"birth_date": "1961-11-30"}, "birth_date", 0.0),
+        ({"birth_date": "1985-05"}, "birth_date", 0.8),
+        ({"birth_date": "1961"}, "birth_date", 0.1),
+        ({"sex": "male"}, "sex", 0.0),
+        ({"birth_place": "35288"}, "birth_place", 0.4),
+        ({"birth_place": "75056"}, "birth_place", 0.0),
+        ({}, "residence", 1.0),
+        ({"address": "3 ALLEE DES LILAS"}, "residence", 0.5),
+        ({"city": "RENNES", "postcode": "35000", "commune": "35238"}, "residence", 0.6),
+        ({"address": "3 ALLEE DES LILAS", "city": "LYON", "postcode": "69001", "commune": "69381"}, "residence", 0.0),
+        ({"family_name": "ANNE", "given_name": "LEGOFF"}, "names_in_order", 0.0),
+    ],
+)
+def test_levels(changed: dict[str, Any], trait: str, level: float) -> None:
+    assert pair(**changed)[trait] == level
+
+
+def test_what_one_lacks_is_no_evidence() -> None:
+    found = pair(given_name=None, sex=None, birth_place=None)
+    assert not {"given_name", "sex", "birth_place", "names_in_order"} & found.keys()
+
+
+def test_rows_of_two_versions_do_not_compare() -> None:
+    one = identity("a", blocked=True, **ANNE)
+    other = msgspec.structs.replace(one, code_version="2.1")
+    mine, theirs = tagged_rows(one), tagged_rows(other)
+    levels = compare_tagged([(mine[token], theirs[token]) for token in mine])
+    assert evidence(levels[0]) == {}
+
+
+def test_weights_are_probabilities() -> None:
+    for table in (DEFAULT.one, DEFAULT.household, DEFAULT.twins, DEFAULT.strangers_by_trait):
+        assert table.keys() == set(TRAITS)
+        for trait, found in table.items():
+            assert len(found) == len(LEVELS[trait])
+            whole, partial = (found[:4], found[4:]) if trait == "birth_date" else (found, ())
+            assert sum(whole) == pytest.approx(1)
+            assert not partial or sum(partial) == pytest.approx(1)
+
+
+def test_one_pair_and_many_are_scored_alike() -> None:
+    one = identity("a", blocked=True, **ANNE)
+    others = [
+        identity(str(at), blocked=True, **ANNE | changed)
+        for at, changed in enumerate(({}, {"given_name": "LEA"}, {"birth_date": "1961-11-30"}))
+    ]
+    token = one.blocking[0].token
+    rows = [(tagged_rows(one)[token], tagged_rows(other).get(token, b"")) for other in others]
+    levels = compare_tagged(rows)
+    weights, relatives = Scorer(DEFAULT).scores(levels)
+    for at, found in enumerate(levels):
+        alone = score(DEFAULT, evidence(found))
+        assert alone.weight == pytest.approx(weights[at])
+        assert alone.relatives == pytest.approx(relatives[at])
+
+
+def decided(left: dict[str, Any], right: dict[str, Any], *numbers: Any) -> tuple[Outcome, str]:
+    one = identity("a", *numbers[:1], blocked=True, **left)
+    other = identity("b", *numbers[1:], blocked=True, **right)
+    decision = decide(one, other, evidence_of(one, other), RULES)
+    return decision.outcome, decision.reason
+
+
+MOVED = ANNE | {"address": "3 ALLEE DES LILAS", "city": "LYON", "postcode": "69001", "commune": "69381"}
+
+
+@pytest.mark.parametrize(
+    ("changed", "outcome"),
+    [
+        ({"family_name": "LEGOF"}, Outcome.LINK),
+        ({"birth_date": "1985-12-05"}, Outcome.LINK),
+        ({"sex": "male", "birth_place": None}, Outcome.LINK),
+        ({"given_name": None, "birth_place": None}, Outcome.LINK),
+        ({"family_name": None, "given_name": None}, Outcome.REVIEW),
+    ],
+)
+def test_a_slip_does_not_part_a_person(changed: dict[str, Any], outcome: Outcome) -> None:
+    other = {name: value for name, value in (ANNE | changed).items() if value is not None}
+    left = {name: value for name, value in ANNE.items() if name != "birth_place"}
+    assert decided(left, other)[0] is outcome
+
+
+@pytest.mark.parametrize(
+    "relative",
+    [
+        {"given_name": "LEA"},
+        {"given_name": "PAUL", "sex": "male"},
+        {"birth_date": "2012-11-30"},
+        {"given_name": "LEA", "birth_date": "2012-11-30"},
+    ],
+    ids=["a twin", "a twin brother", "a daughter of the same name", "a daughter"],
+)
+def test_a_relative_is_another(relative: dict[str, Any]) -> None:
+    assert decided(ANNE, ANNE | relative)[0] is not Outcome.LINK
+
+
+def test_a_household_is_kept_in_mind() -> None:
+    assert decided(ANNE, ANNE | {"given_name": "PAUL", "sex": "male", "birth_date": "2012-11-30"}) == (
+        Outcome.APART,
+        HOUSEHOLD,
+    )
+
+
+def test_two_numbers_of_one_system_weigh_against() -> None:
+    slip = MOVED | {"family_name": "LEGOF"}
+    left = {name: value for name, value in slip.items() if name not in ("birth_place", "sex")}
+    right = {name: value for name, value in ANNE.items() if name not in ("birth_place", "sex")}
+    assert decided(left, right)[0] is Outcome.LINK
+    assert decided(left, right, number("ins-nir", "1"), number("ins-nir", "2"))[0] is not Outcome.LINK
+
+
+def test_frequent_names_weigh_less() -> None:
+    found = pair(birth_date=None)
+    assert score(DEFAULT, found, 0.001).weight < score(DEFAULT, found).weight
+
+
+def test_what_is_learnt_are_the_slips_of_the_file() -> None:
+    draw = np.random.default_rng(1)
+    people = draw.random(4000) < 0.5
+    levels = np.full((4000, len(TRAITS)), -1, np.int8)
+    shares = {"family_name": (0.05, 0.95), "given_name": (0.3, 0.95), "birth_date": (0.02, 0.99)}
+    for trait, (one, stranger) in shares.items():
+        another = draw.random(4000) < np.where(people, one, stranger)
+        levels[:, TRAITS.index(trait)] = np.where(another, 3 if trait == "birth_date" else len(LEVELS[trait]) - 1, 0)
+    before = msgspec.structs.replace(DEFAULT, relatives=1e-5)
+    found = estimate(levels, levels[:0], None, 4000, before)
+    assert found.one["given_name"][-1] == pytest.approx(0.3, abs=0.08)
+    assert found.one["family_name"][-1] == pytest.approx(0.05, abs=0.04)
+    assert found.repeats == pytest.approx(1.0, abs=0.15)
+    assert found.strangers == 4000
+    assert found == estimate(levels, levels[:0], None, 4000, before)
+
+
+def test_births_under_one_token_are_counted_once_each() -> None:
+    shared = number("ipp", "filler")
+    dates = ["1985-05-12", "1985-05-12", "1961-11-30", "1961", None]
+    born: list[dict[str, Any]] = [{"birth_date": date} if date else {} for date in dates]
+    blocks = [identity(str(at), shared, **one) for at, one in enumerate(born)]
+    assert distinct_births(tagged_rows(one)[shared.token] for one in blocks) == 2
