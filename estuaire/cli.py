@@ -24,8 +24,8 @@ from rich.table import Table
 from contracts.messages import accepted_at
 from contracts.permits import PermitError, read_permit
 from estuaire import demo as demonstration
+from estuaire import evaluation, topics, traps
 from estuaire import link as linking
-from estuaire import topics
 from estuaire.files import FileSender, Sent, files_of
 from estuaire.keyring import OFFICER, OPERATOR, Keyring
 from estuaire.platform import Platform, addresses, home_folder
@@ -47,6 +47,12 @@ Broker = Annotated[
 IngestUrl = Annotated[str, typer.Option("--url", envvar="ESTUAIRE_INGEST_URL", help="Where ingest listens.")]
 AccessUrl = Annotated[str, typer.Option("--access", envvar="ESTUAIRE_ACCESS_URL", help="Where access listens.")]
 LinkageUrl = Annotated[str, typer.Option("--linkage", envvar="ESTUAIRE_LINKAGE_URL", help="Where linkage listens.")]
+Estimated = Annotated[
+    bool,
+    typer.Option(
+        "--estimated/--as-shipped", help="Weights estimated on the file, without the truth, or those a hub begins with."
+    ),
+]
 Token = Annotated[
     str | None, typer.Option(envvar="ESTUAIRE_TOKEN", help="Bearer token; the local platform's if absent.")
 ]
@@ -151,13 +157,51 @@ def link(
     output: Annotated[
         Path | None, typer.Option("--out", help="CSV `source,id,patient_id`; standard output if absent.")
     ] = None,
+    estimated: Estimated = True,
 ) -> None:
     """Link a file without a broker, through the same code as the hub."""
+    linked = linking.link_file(file, estimated)
     with output.open("w") if output else _standard_output() as csv:
-        report = linking.link_file(file, csv)
-    err.print(f"{report.records} records, {report.patients} patients, {report.refused} refused, {report.seconds:.1f} s")
-    if report.refused:
+        linking.write_csv(linked, csv)
+    patients = len(set(linked.patients.values()))
+    err.print(
+        f"{len(linked.patients)} records, {patients} patients, {linked.refused} refused, {linked.seconds:.1f} s,"
+        f" rules {linked.rules.name}"
+    )
+    if linked.refused:
         raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    file: Annotated[Path, typer.Argument(help="CloudEvents as NDJSON; `data.record` may be absent.")],
+    truth: Annotated[Path, typer.Option(help="CSV `source,id,person,trap`; labels of one record joined by `;`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    estimated: Estimated = True,
+) -> None:
+    """Link a file and compare the result with the truth: precision and recall over pairs, overall and per trap."""
+    known = evaluation.read_truth(truth)
+    linked = linking.link_file(file, estimated)
+    found = evaluation.evaluate(linked.patients, known)
+    if as_json:
+        print(evaluation.as_json(found, linked.seconds))  # noqa: T201 - the result itself
+        return
+    out.print(evaluation.as_table(found, linked))
+
+
+@app.command()
+def population(
+    output: Annotated[Path, typer.Option("--out", help="Where to write the events, as NDJSON.")],
+    truth: Annotated[Path, typer.Option(help="Where to write whose they are: CSV `source,id,person,trap`.")],
+    people: Annotated[int, typer.Option(min=100)] = 1000,
+    records: Annotated[int, typer.Option(help="Two for each person at least.")] = 3000,
+    seed: Annotated[int, typer.Option(help="The same seed writes the same files.")] = 1,
+) -> None:
+    """Write a made-up population as several sources record it, with labelled slips and relatives, for `evaluate`."""
+    if records < 2 * people:
+        raise typer.BadParameter("give two records for each person at least", param_hint="--records")
+    traps.write(traps.labelled(seed, people, records), output, truth)
+    err.print(f"{records} records of {people} people in {output}, whose they are in {truth}")
 
 
 @app.command()

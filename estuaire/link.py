@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
@@ -17,12 +17,14 @@ from estuaire.database import start_database
 from estuaire.keyring import Keyring
 from runtime.database import Database
 from runtime.keys import FolderKeyStore
-from runtime.messages import Emit, Message, Outputs
+from runtime.messages import Emit, Message
 from runtime.sealing import Opener
 from services.ingest.adapters import intake_from
 from services.ingest.handlers import Document, Intake
 from services.linkage.adapters import MIGRATIONS, SqlPatientIndex, index_conninfo
+from services.linkage.domain.decide import RULES, RuleVersion
 from services.linkage.handlers import Link
+from services.linkage.proposals import propose
 from services.pseudonym.adapters import step_from
 
 BATCH = 1000
@@ -32,21 +34,29 @@ class LinkError(Exception):
     """The file cannot be linked. One line."""
 
 
+class Name(NamedTuple):
+    """A record as its producer knows it."""
+
+    source: str
+    id: str
+
+
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """How a file was linked."""
+    """How a file was linked: the patient of each record, how many were refused, under which rules."""
 
-    records: int
-    patients: int
+    patients: dict[Name, str]
     refused: int
+    rules: RuleVersion
     seconds: float
 
 
-def link_file(file: Path, out: IO[str]) -> Linked:
-    """Write `source,id,patient_id` for each event of the file that names a source and an id and has a valid identity.
+def link_file(file: Path, estimated: bool = True) -> Linked:
+    """Link each event of the file that names a source and an id and has a valid identity.
 
-    Keys are made for this run and thrown away with its database, so patient ids of two runs do not compare.
-    Raises LinkError.
+    `estimated`: under the rule version that linkage would propose for an index that holds this file, otherwise under
+    the one that a hub begins with. Keys are made for this run and thrown away with its database, so patient ids of two
+    runs do not compare. Raises LinkError.
     """
     begun = time.monotonic()
     if not file.is_file():
@@ -57,23 +67,37 @@ def link_file(file: Path, out: IO[str]) -> Linked:
         keyring.prepare()
         with start_database(home, report=lambda _line: None) as server:
             database = Database(index_conninfo(server.url("linkage")), MIGRATIONS)
-            names, refused = _run(file, keyring, database)
-            patients = SqlPatientIndex(database).patients()
-            rows = [(source, record_id, patients[event_id]) for event_id, (source, record_id) in names.items()]
+            index = SqlPatientIndex(database)
+            names, batches, refused = _pseudonymised(file, keyring)
+            opener = Opener(FolderKeyStore(keyring.folder("linkage")).private("linkage-private"))
+            linkage = Link(index, opener)
+            for batch in batches:
+                linkage.prepare(batch)
+            rules = propose(index, RULES) if estimated else RULES
+            linkage = Link(index, opener, rules=rules)
+            for batch in batches:
+                linkage.prepare(batch)
+                with database.transaction():
+                    refused += len(linkage.handle(batch).dead)
+            patients = index.patients()
             database.close()
+    found = {name: patients[event_id] for event_id, name in names.items() if event_id in patients}
+    return Linked(found, refused, rules, time.monotonic() - begun)
+
+
+def write_csv(linked: Linked, out: IO[str]) -> None:
+    """Write `source,id,patient_id` for each record."""
     table = csv.writer(out, lineterminator="\n")
     table.writerow(("source", "id", "patient_id"))
-    table.writerows(rows)
-    return Linked(len(rows), len({patient for _, _, patient in rows}), refused, time.monotonic() - begun)
+    table.writerows((*name, patient) for name, patient in linked.patients.items())
 
 
-def _run(file: Path, keyring: Keyring, database: Database) -> tuple[dict[str, tuple[str, str]], int]:
-    """Push every event through ingest's, pseudonym's and linkage's steps; returns the names by event id."""
+def _pseudonymised(file: Path, keyring: Keyring) -> tuple[dict[str, Name], list[list[Message]], int]:
+    """Every event through ingest's and pseudonym's steps: names by event id, batches for linkage, how many refused."""
     intake = intake_from(FolderKeyStore(keyring.folder("ingest")), lambda _given, _begun: "", BATCH)
     pseudonym = step_from(FolderKeyStore(keyring.folder("pseudonym")), "")
-    opener = Opener(FolderKeyStore(keyring.folder("linkage")).private("linkage-private"))
-    linkage = Link(SqlPatientIndex(database), opener)
-    names: dict[str, tuple[str, str]] = {}
+    names: dict[str, Name] = {}
+    batches = []
     refused = 0
     offset = 0
     with file.open("rb") as lines:
@@ -81,21 +105,19 @@ def _run(file: Path, keyring: Keyring, database: Database) -> tuple[dict[str, tu
             emits, bad = _received(intake, chunk, names)
             received = _messages(emits, offset)
             offset += len(received)
-            pseudonymised = _messages([emit for _, emit in pseudonym.handle(received).emits], offset)
-            linkage.prepare(pseudonymised)
-            with database.transaction():
-                outputs: Outputs = linkage.handle(pseudonymised)
+            outputs = pseudonym.handle(received)
+            batches.append(_messages([emit for _, emit in outputs.emits], offset))
             refused += bad + len(outputs.dead)
-    return names, refused
+    return names, batches, refused
 
 
-def _received(intake: Intake, chunk: list[bytes], names: dict[str, tuple[str, str]]) -> tuple[list[Emit], int]:
+def _received(intake: Intake, chunk: list[bytes], names: dict[str, Name]) -> tuple[list[Emit], int]:
     emits, refused = [], 0
     for index, event in enumerate(_identities(chunk)):
         taken = intake.take([Document(index, event)], str(event.get("source")), "live", None)
         refused += len(taken.rejected)
         for kept in taken.kept:
-            names[kept.event_id] = (str(event["source"]), kept.id)
+            names[kept.event_id] = Name(str(event["source"]), kept.id)
             emits.append(kept.emit)
     return emits, refused
 
