@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from contracts.messages import TokenBlock
-from services.linkage.domain.comparison import BIRTH_DATE, FAMILY_NAME, GIVEN_NAME, Evidence
+from services.linkage.domain.comparison import BIRTH_DATE, FAMILY_NAME, GIVEN_NAME, RESIDENCE, Evidence
 from services.linkage.domain.scoring import DEFAULT, Score, Weights, score
 
 STRICT: Final = "strict"
@@ -65,7 +65,8 @@ class RuleVersion(msgspec.Struct, frozen=True):
 
     Weights are in bits. A pair that shares a number against which the person's own traits speak is linked from
     `link_against` on. A pair that shares no identifier is linked from `link` on (`link_nameless` where no name is
-    compared: a birth date and an address are soon those of two people), put to a steward from `review` on, and kept as
+    compared: a birth date and an address are soon those of two people) if the odds against relatives alone are at least
+    `link_kin`, put to a steward from `review` on, and kept as
     two of one household from `household` on. Of two scored links to people who must not meet, neither holds where
     their weights differ by less than `margin`. `too_common` are tokens that decide nothing, from the start. A
     number of subjects with more than `most_births` different birth dates (a filler such as "INCONNU" for a number), or
@@ -78,6 +79,7 @@ class RuleVersion(msgspec.Struct, frozen=True):
     weights: Weights = DEFAULT
     link: float = 1.0
     link_nameless: float = 5.5
+    link_kin: float = 3.5
     link_against: float = 6.0
     review: float = -2.0
     household: float = 4.0
@@ -283,8 +285,9 @@ def _by_traits(
     if FAMILY_NAME in evidence or GIVEN_NAME in evidence:
         enough = rules.link
     else:
-        # a rank says that there may be a twin, who differs in nothing but the names
-        enough = inf if _has_rank(left) or _has_rank(right) else rules.link_nameless
+        # a rank says that there may be a twin, who differs in nothing but the names; a city has many of one birth date
+        is_alone = evidence.get(RESIDENCE, 0) >= 0.9 and not (_has_rank(left) or _has_rank(right))
+        enough = rules.link_nameless if is_alone else inf
     outcome, reason = _scored(found, conflict, enough, rules)
     return Decision(outcome, TRAITS, SCORED, round(found.weight, 6), reason, dict(evidence))
 
@@ -309,7 +312,7 @@ def _scored(found: Score, conflict: str | None, link: float, rules: RuleVersion)
     if found.weight >= rules.review:
         if conflict:
             return Outcome.APART, f"{conflict}, though alike"
-        if found.weight >= link:
+        if found.weight >= link and found.kin >= rules.link_kin:
             return Outcome.LINK, ""
         return Outcome.REVIEW, RELATIVE if found.relatives > 0 else "alike, but not enough to be sure"
     return Outcome.APART, HOUSEHOLD if found.relatives >= rules.household else ""

@@ -58,9 +58,10 @@ class Weights(msgspec.Struct, frozen=True):
 
 
 class Score(msgspec.Struct, frozen=True):
-    """A pair's weight, and the binary logarithm of the odds of two relatives against one person and strangers."""
+    """A pair's weight; the odds of one person against relatives alone; those of relatives against the rest (bits)."""
 
     weight: float
+    kin: float
     relatives: float
 
 
@@ -144,7 +145,11 @@ def score(
     relatives = float(np.logaddexp2(household, twins))
     if numbers is not None:
         one, relatives, strangers = one + log2(numbers[0]), relatives + log2(numbers[1]), strangers + log2(numbers[2])
-    return Score(float(one - np.logaddexp2(relatives, strangers)), float(relatives - np.logaddexp2(one, strangers)))
+    return Score(
+        weight=float(one - np.logaddexp2(relatives, strangers)),
+        kin=one - relatives,
+        relatives=float(relatives - np.logaddexp2(one, strangers)),
+    )
 
 
 def _priors(weights: Weights) -> tuple[float, float, float, float]:
