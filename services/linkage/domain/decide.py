@@ -63,12 +63,13 @@ class Decision(msgspec.Struct, frozen=True):
 class RuleVersion(msgspec.Struct, frozen=True):
     """What decisions depend on beside the pair; never changed, only followed by another version.
 
-    Weights are in bits. A pair that shares a number against which the person's own traits speak is linked from
-    `link_against` on. A pair that shares no identifier is linked from `link` on (`link_nameless` where no name is
-    compared: a birth date and an address are soon those of two people) if the odds against relatives alone are at least
-    `link_kin`, put to a steward from `review` on, and kept as
-    two of one household from `household` on. Of two scored links to people who must not meet, neither holds where
-    their weights differ by less than `margin`. `too_common` are tokens that decide nothing, from the start. A
+    Weights are in bits. A pair that shares no identifier is linked from `link` on, if the odds against relatives alone
+    are `link_kin` at least; from `link_contradicted` on where a name or the birth date is another and the address does
+    not agree (a city has many of one name); from `link_nameless` on where no name is compared. It is put to a steward
+    from `review` on, and kept as two of one household from `household` on. A pair that shares a number against which
+    the person's own traits speak is linked from `link_against` on. Of two scored links to people who must not meet,
+    neither holds where their weights differ by less than `margin`. `too_common` are tokens that decide nothing, from
+    the start. A
     number of subjects with more than `most_births` different birth dates (a filler such as "INCONNU" for a number), or
     a token of more subjects than `most_holders` (`most_identities` for a NIR or NIA, `most_in_block` for a blocking
     token), decides nothing either, from then on and on those that it had linked. `most_reviews` is how many pairs are
@@ -79,7 +80,8 @@ class RuleVersion(msgspec.Struct, frozen=True):
     weights: Weights = DEFAULT
     link: float = 1.0
     link_nameless: float = 5.5
-    link_kin: float = 3.5
+    link_contradicted: float = 6.5
+    link_kin: float = 4.5
     link_against: float = 6.0
     review: float = -2.0
     household: float = 4.0
@@ -282,12 +284,13 @@ def _by_traits(
     share = max((rules.weights.frequent_names.get(token, 0.0) for token in shared), default=0.0)
     differ = rules.weights.another_number if numbers_differ(left, right) else None
     found = score(rules.weights, evidence, share, differ)
+    has_address = evidence.get(RESIDENCE, 0) >= 0.8
     if FAMILY_NAME in evidence or GIVEN_NAME in evidence:
-        enough = rules.link
+        another = 0.0 in (evidence.get(trait) for trait in (BIRTH_DATE, GIVEN_NAME, FAMILY_NAME))
+        enough = rules.link_contradicted if another and not has_address else rules.link
     else:
         # a rank says that there may be a twin, who differs in nothing but the names; a city has many of one birth date
-        is_alone = evidence.get(RESIDENCE, 0) >= 0.9 and not (_has_rank(left) or _has_rank(right))
-        enough = rules.link_nameless if is_alone else inf
+        enough = rules.link_nameless if has_address and not (_has_rank(left) or _has_rank(right)) else inf
     outcome, reason = _scored(found, conflict, enough, rules)
     return Decision(outcome, TRAITS, SCORED, round(found.weight, 6), reason, dict(evidence))
 
