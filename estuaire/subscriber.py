@@ -47,8 +47,9 @@ class View:
     def apply(self, event: ViewEvent, partition: int | None = None) -> bool:
         """Follow one message; False when it changes nothing, because a newer one is known.
 
-        Give the partition it came from where there is one: a key that is written again in the same partition makes
-        what was there before obsolete, even when compaction has removed the withdrawal in between.
+        Give the partition it came from where there is one: a key that is written again in the same partition, be it a
+        withdrawal from another subject, makes what was there before obsolete, for compaction may have removed what was
+        in between.
         """
         if event.type == RESET:
             return self._reset(event, partition)
@@ -59,15 +60,13 @@ class View:
         known = of_record.get(subject)
         if known is not None and known.sequence >= event.sequence:
             return False
-        if event.type == WITHDRAWN:
-            of_record[subject] = _Held(event.sequence, None, partition)
-            return known is not None and known.event is not None
-        if partition is not None:
-            for other, held in of_record.items():
-                if other != subject and held.partition == partition:
-                    held.event = None
-        of_record[subject] = _Held(event.sequence, event, partition)
-        return True
+        held_here = [one for one in of_record.values() if partition is not None and one.partition == partition]
+        changed = any(one.event is not None for one in (*held_here, *filter(None, [known])))
+        for held in held_here:
+            held.event = None
+        withdrawn = event.type == WITHDRAWN
+        of_record[subject] = _Held(event.sequence, None if withdrawn else event, partition)
+        return changed or not withdrawn
 
     def _close(self, event: ViewEvent) -> bool:
         """After a merge nothing is left of the retired subject: all its withdrawals came before, in its partition."""

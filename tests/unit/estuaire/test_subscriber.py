@@ -142,6 +142,15 @@ def test_compaction_hides_nothing_from_who_comes_late_or_comes_back(
     assert state(back) == publisher.truth
 
 
+def test_a_withdrawal_that_compaction_left_ends_what_was_known_of_another_subject() -> None:
+    publisher = published([("publish", "r1", "A"), ("publish", "r1", "B"), ("withdraw", "r1", "B")], partitions=1)
+    back = View()
+    back.apply(publisher.log[0][0], 0)
+    for event in compacted(publisher.log)[0]:
+        assert back.apply(event, 0)
+    assert back.entries() == []
+
+
 def test_timelines_are_by_time_and_then_by_id() -> None:
     view = View()
     for sequence, (name, time) in enumerate([("b", "2026"), ("a", "2026"), ("c", "2025")], 1):
