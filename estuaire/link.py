@@ -76,7 +76,6 @@ def link_file(file: Path, estimated: bool = True) -> Linked:
             rules = propose(index, RULES) if estimated else RULES
             linkage = Link(index, opener, rules=rules)
             for batch in batches:
-                linkage.prepare(batch)
                 with database.transaction():
                     refused += len(linkage.handle(batch).dead)
             patients = index.patients()

@@ -152,6 +152,17 @@ def _son(rng: Random, one: Person, other: Person) -> Person | None:
     born = one.birth_date + dt.timedelta(days=rng.randrange(22 * 365, 38 * 365))
     if born >= DAY:
         return None
+    namesake = _namesake(rng, one, other, born)
+    return replace(namesake, residence=one.residence if rng.random() < 0.7 else other.residence)
+
+
+def _homonym(rng: Random, one: Person, other: Person) -> Person | None:
+    """A stranger of the same names, born the same day elsewhere."""
+    return None if other.birth_place == one.birth_place else _namesake(rng, one, other, one.birth_date)
+
+
+def _namesake(rng: Random, one: Person, other: Person, born: dt.date) -> Person:
+    """The other, with the sex, family name and first given name of the one, and a number to fit."""
     nir = f"{one.nir[0]}{born:%y%m}{other.birth_place}{rng.randrange(1, 1000):03d}"
     return replace(
         other,
@@ -160,24 +171,6 @@ def _son(rng: Random, one: Person, other: Person) -> Person | None:
         used_family_name=one.birth_family_name,
         given_names=(one.given_names[0], *other.given_names[1:]),
         birth_date=born,
-        nir=nir,
-        insured_nir=nir,
-        residence=one.residence if rng.random() < 0.7 else other.residence,
-    )
-
-
-def _homonym(rng: Random, one: Person, other: Person) -> Person | None:
-    """A stranger of the same names, born the same day elsewhere."""
-    if other.birth_place == one.birth_place:
-        return None
-    nir = f"{one.nir[:5]}{other.birth_place}{rng.randrange(1, 1000):03d}"
-    return replace(
-        other,
-        sex=one.sex,
-        birth_family_name=one.birth_family_name,
-        used_family_name=one.birth_family_name,
-        given_names=(one.given_names[0], *other.given_names[1:]),
-        birth_date=one.birth_date,
         nir=nir,
         insured_nir=nir,
     )

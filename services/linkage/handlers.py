@@ -275,9 +275,9 @@ class Link:
         identified: set[Pair] = set()
         for subject, own in tokens.items():
             block = fresh[subject].block
-            if not common.isdisjoint(identifying_tokens(block)):
-                outputs.count(fresh[subject].source, "too_common")
             identifying = identifying_tokens(block).keys()
+            if not common.isdisjoint(identifying):
+                outputs.count(fresh[subject].source, "too_common")
             rows = tagged_rows(block)
             for token in own.keys() - common:
                 for other in holders.get(token, ()):
@@ -330,17 +330,17 @@ class Link:
         pairs = [*decided, *new]
         members = split_into_components(subjects, (one.pair for one in pairs if one.binds))
         place = {subject: number for number, component in enumerate(members) for subject in component}
+        ages = {subject: one.seq for subject, one in subjects.items()}
         within: list[list[Decided]] = [[] for _ in members]
         across: list[list[Decided]] = [[] for _ in members]
         for one in pairs:
             if place[one.left] == place[one.right]:
                 within[place[one.left]].append(one)
             else:
-                across[place[max(one.pair, key=lambda it: subjects[it].seq)]].append(one)
+                across[place[max(one.pair, key=ages.__getitem__)]].append(one)
         asked = {one.pair for one in decided if one.guarded or one.decision.outcome is Outcome.REVIEW}
         found = []
         last = max(fresh, key=order.__getitem__)
-        ages = {subject: one.seq for subject, one in subjects.items()}
         for component, own, outward in zip(members, within, across, strict=True):
             first = min((subject for subject in component if subject in order), key=order.__getitem__, default=None)
             if first is None and not own and not outward:
