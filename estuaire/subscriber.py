@@ -60,9 +60,13 @@ class View:
         known = of_record.get(subject)
         if known is not None and known.sequence >= event.sequence:
             return False
-        held_here = [one for one in of_record.values() if partition is not None and one.partition == partition]
-        changed = any(one.event is not None for one in (*held_here, *filter(None, [known])))
-        for held in held_here:
+        obsolete = [
+            held
+            for other, held in of_record.items()
+            if other == subject or (partition is not None and held.partition == partition)
+        ]
+        changed = any(held.event is not None for held in obsolete)
+        for held in obsolete:
             held.event = None
         withdrawn = event.type == WITHDRAWN
         of_record[subject] = _Held(event.sequence, None if withdrawn else event, partition)
