@@ -136,7 +136,10 @@ def _launch(run: _Run, home: Path, port: int, lock: Lock) -> Child:
         return child
     ended = "does not answer in time" if child.running() else "ended while starting"
     child.stop()
-    raise StartError(f"the broker {ended}; see {log}: {child.last_error()}")
+    why = child.last_error()
+    if "UnsupportedVersionException" in why:
+        why += f" (a newer Kafka than {version()} made this home: remove {home}, or set ESTUAIRE_HOME to another)"
+    raise StartError(f"the broker {ended}; see {log}: {why}")
 
 
 def _placement(port: int, controller: int, address: str) -> str:

@@ -74,6 +74,22 @@ def test_an_old_java_is_named(programs: Path, said: str, number: str) -> None:
         find_java()
 
 
+def test_a_home_that_a_newer_kafka_made_is_said(programs: Path, tmp_path: Path) -> None:
+    program(
+        programs,
+        "java",
+        """#!/bin/sh
+case "$*" in
+    -version) echo 'openjdk version "17.0.1"' >&2;;
+    *kafka.Kafka*) echo "Caused by: org.UnsupportedVersionException: Can't read version 4 of BrokerEndpoint"; exit 1;;
+esac
+""",
+    )
+    (tmp_path / "cache" / "estuaire" / f"kafka-{broker.version()}").mkdir(parents=True)
+    with pytest.raises(StartError, match=r"BrokerEndpoint \(a newer Kafka .* remove .*home, or set ESTUAIRE_HOME"):
+        start_broker(tmp_path / "home", report=silent)
+
+
 def test_a_new_java_will_do(programs: Path) -> None:
     program(programs, "java", "#!/bin/sh\necho 'openjdk version \"25\" 2025-09-16' >&2\n")
     assert find_java() == str(programs / "java")
