@@ -22,7 +22,7 @@ from runtime.sealing import Opener
 from services.ingest.adapters import intake_from
 from services.ingest.handlers import Document, Intake
 from services.linkage.adapters import MIGRATIONS, SqlPatientIndex, index_conninfo
-from services.linkage.domain.decide import RULES, RuleVersion
+from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.handlers import Link
 from services.linkage.proposals import propose
 from services.pseudonym.adapters import step_from

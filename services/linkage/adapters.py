@@ -20,8 +20,9 @@ from runtime.database import Database
 from runtime.messages import RetryLater
 from services.linkage.domain.comparison import tagged_rows
 from services.linkage.domain.components import Edge, Pair
-from services.linkage.domain.decide import SCORED, Decision, Outcome, search_tokens
+from services.linkage.domain.decide import SCORED, Decision, Outcome
 from services.linkage.domain.states import Coordinates, State
+from services.linkage.domain.tokens import search_tokens
 
 MIGRATIONS: Final = files("services.linkage") / "migrations"
 

@@ -29,20 +29,11 @@ from services.linkage.domain.components import (
     split_into_components,
     without_a_place,
 )
-from services.linkage.domain.decide import (
-    BLOCKING,
-    RELATIVES,
-    RULES,
-    Outcome,
-    RuleVersion,
-    decide,
-    identifying_tokens,
-    is_unlinkable,
-    is_worth_keeping,
-    search_tokens,
-)
+from services.linkage.domain.decide import RELATIVES, Outcome, decide, is_worth_keeping
+from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.scoring import Scorer
 from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge, place
+from services.linkage.domain.tokens import BLOCKING, identifying_tokens, is_unlinkable, search_tokens
 
 PSEUDONYMISED: Final = "records-pseudonymised"
 LINKED: Final = "records-linked"

@@ -13,9 +13,10 @@ from contracts.messages import TokenBlock
 from services.linkage.adapters import Holder
 from services.linkage.domain.comparison import compare_tagged
 from services.linkage.domain.components import Pair, pair_of
-from services.linkage.domain.decide import BIRTH, BLOCKING, NAMES, SYSTEMS, RuleVersion, search_tokens
 from services.linkage.domain.estimation import estimate
+from services.linkage.domain.rules import RuleVersion
 from services.linkage.domain.scoring import chance_of_names
+from services.linkage.domain.tokens import BIRTH, BLOCKING, NAMES, SYSTEMS, search_tokens
 
 SAMPLED: Final = 100_000
 """How many subjects' tokens are looked at; of a larger index as large a share of the tokens."""

@@ -13,17 +13,15 @@ import msgspec
 
 from contracts.messages import TokenBlock
 from services.linkage.domain.comparison import BIRTH_DATE, FAMILY_NAME, GIVEN_NAME, Evidence
-from services.linkage.domain.decide import (
+from services.linkage.domain.decide import SCORED, linking_tokens, signs
+from services.linkage.domain.rules import RuleVersion
+from services.linkage.domain.tokens import (
     PSEUDO_NIR,
-    SCORED,
-    RuleVersion,
     identifying_tokens,
-    linking_tokens,
     must_not_link,
     owned_numbers,
     qualified_nirs,
     ranks_by_number,
-    signs,
 )
 
 Pair = tuple[bytes, bytes]

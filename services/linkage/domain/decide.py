@@ -16,26 +16,28 @@ import msgspec
 
 from contracts.messages import TokenBlock
 from services.linkage.domain.comparison import BIRTH_DATE, FAMILY_NAME, GIVEN_NAME, RESIDENCE, Evidence
-from services.linkage.domain.scoring import DEFAULT, Score, Weights, score
+from services.linkage.domain.rules import RuleVersion
+from services.linkage.domain.scoring import Score, score
+from services.linkage.domain.tokens import (
+    BLOCKING,
+    CONTRADICTS_ITSELF,
+    INS_NIR,
+    PSEUDO_NIR,
+    QUALIFIED,
+    STRICT,
+    SYSTEMS,
+    SystemRule,
+    must_not_link,
+    numbers_differ,
+    ranks_by_number,
+    rule_of,
+    search_tokens,
+)
 
-STRICT: Final = "strict"
-"""The system of the token that the strict traits of the INS make together: birth family name, first given name, birth
-date, sex and birth place."""
-NAMES: Final = "names"
-"""The kind of the blocking token that a family and a given name make together."""
-BIRTH: Final = "birth-date"
-"""The kind of the blocking token of a whole birth date."""
 TRAITS: Final = "traits"
 """The method of scored pairs."""
 SCORED: Final = 1000
 """The rank of scored edges: after every exact one."""
-
-QUALIFIED: Final = "qualified"
-FICTITIOUS: Final = "fictitious"
-INS_NIR: Final = "ins-nir"
-PSEUDO_NIR: Final = "pseudo-nir"
-CONTRADICTS_ITSELF: Final = "nir-contradicts-"
-"""The beginning of the flags of an identity whose NIR disagrees with its own sex or birth date."""
 
 
 class Outcome(StrEnum):
@@ -60,87 +62,6 @@ class Decision(msgspec.Struct, frozen=True):
     evidence: dict[str, float] = {}
 
 
-class RuleVersion(msgspec.Struct, frozen=True):
-    """What decisions depend on beside the pair; never changed, only followed by another version.
-
-    Weights are in bits. A pair that shares no identifier is linked from `link` on, if the odds against relatives alone
-    are `link_kin` at least; from `link_contradicted` on where a name or the birth date is another and the address does
-    not agree (a city has many of one name); from `link_nameless` on where no name is compared. It is put to a steward
-    from `review` on, and kept as two of one household from `household` on. A pair that shares a number against which
-    the person's own traits speak is linked from `link_against` on. Of two scored links to people who must not meet,
-    neither holds where their weights differ by less than `margin`. `too_common` are tokens that decide nothing, from
-    the start. A
-    number of subjects with more than `most_births` different birth dates (a filler such as "INCONNU" for a number), or
-    a token of more subjects than `most_holders` (`most_identities` for a NIR or NIA, `most_in_block` for a blocking
-    token), decides nothing either, from then on and on those that it had linked. `most_reviews` is how many pairs are
-    put to stewards per new subject.
-    """
-
-    name: str
-    weights: Weights = DEFAULT
-    link: float = 1.0
-    link_nameless: float = 5.5
-    link_contradicted: float = 6.5
-    link_kin: float = 4.5
-    link_against: float = 6.0
-    review: float = -2.0
-    household: float = 4.0
-    margin: float = 4.0
-    too_common: frozenset[bytes] = frozenset()
-    most_births: int = 8
-    most_holders: int = 50
-    most_identities: int = 200
-    most_in_block: int = 100
-    most_reviews: int = 5
-
-    def most(self, system: str) -> int:
-        """How many subjects may carry one token of this system."""
-        if system in BLOCKING:
-            return self.most_in_block
-        return self.most_identities if SYSTEMS.get(system, _OTHER).alone_if_qualified else self.most_holders
-
-    def without(self, common: frozenset[bytes]) -> RuleVersion:
-        """The same rules, where these tokens decide nothing."""
-        return msgspec.structs.replace(self, too_common=self.too_common | common)
-
-
-BLOCKING: Final = frozenset((BIRTH, NAMES, "family-place", "given-place", "street-place", "street-number"))
-"""Kinds of blocking tokens: they bring pairs together and decide nothing by themselves."""
-
-
-class SystemRule(msgspec.Struct, frozen=True):
-    """How one kind of token links. `implied` are traits the token is itself made of: they agree by construction.
-
-    `reused`: given to another by mistake, so that a birth date alone does not outweigh two names that contradict.
-    """
-
-    system: str
-    rank: int
-    alone_if_qualified: bool = False
-    implied: frozenset[str] = frozenset()
-    names_one_person: bool = True
-    reused: bool = False
-
-
-SYSTEMS: Final = {
-    rule.system: rule
-    for rule in (
-        # Référentiel Identifiant national de santé (ANS, v2, section 3.3): a qualified INS identifies its bearer.
-        SystemRule(INS_NIR, 10, alone_if_qualified=True),
-        # The same, for the NIA that people born abroad have before their NIR; it conflicts with no NIR.
-        SystemRule("ins-nia", 20, alone_if_qualified=True),
-        # SNDS, ORAVUE/IR_BEN_R: BEN_NIR_ANO is the pseudonym of the person's own certified NIR.
-        SystemRule("ben-nir-ano", 30),
-        # A hospital's own number, or a FHIR server's Patient id: unique within its assigner, reused by mistake.
-        SystemRule("ipp", 40, reused=True),
-        # PMSI, VID-HOSP: the insured person's number with birth date, sex and rank. Ranks are mistaken, so a given
-        # name has to agree where both have one.
-        SystemRule("nir-opener", 60, implied=frozenset((BIRTH_DATE,)), names_one_person=False),
-        # SNDS, BEN_NIR_PSA and PMSI's NIR_ANO_17 (FOIN): the insured person's number with this person's birth date
-        # and sex. Twins of one sex share it unless BEN_RNG_GEM tells them apart; a person has several in a life.
-        SystemRule(PSEUDO_NIR, 70, implied=frozenset((BIRTH_DATE,)), names_one_person=False),
-    )
-}
 TRAITS_RANK: Final = 50
 
 METHODS: Final = {
@@ -154,27 +75,6 @@ METHODS: Final = {
     TRAITS: "the likeness of names, birth, sex and residence",
 }
 """The rules in words, for people who follow a record."""
-
-
-RULES: Final = RuleVersion("2026-1")
-"""The version that a hub begins with."""
-
-
-def is_unlinkable(block: TokenBlock) -> bool:
-    """Whether the subject meets nobody: fictitious, or with neither an identifier nor two traits to be known by."""
-    return block.status == FICTITIOUS or not (block.identifiers or block.blocking)
-
-
-def search_tokens(block: TokenBlock) -> dict[bytes, str]:
-    """The tokens by which a subject finds its candidates, and is found, with the system or kind of each."""
-    if block.status == FICTITIOUS:
-        return {}
-    return identifying_tokens(block) | {one.token: one.kind for one in block.blocking}
-
-
-def identifying_tokens(block: TokenBlock) -> dict[bytes, str]:
-    """The tokens that may link by themselves, with the system of each."""
-    return {} if block.status == FICTITIOUS else {one.token: one.system for one in block.identifiers}
 
 
 def decide(left: TokenBlock, right: TokenBlock, evidence: Evidence, rules: RuleVersion) -> Decision:
@@ -217,52 +117,6 @@ def signs(evidence: Evidence) -> dict[str, int]:
     }
 
 
-def owned_numbers(block: TokenBlock) -> frozenset[bytes]:
-    """The NIR and NIA whose rightful owner this is: qualified, and not at odds with its own sex or birth date."""
-    if block.status != QUALIFIED or any(flag.startswith(CONTRADICTS_ITSELF) for flag in block.flags):
-        return frozenset()
-    return frozenset(one.token for one in block.identifiers if SYSTEMS.get(one.system, _OTHER).alone_if_qualified)
-
-
-def must_not_link(left: TokenBlock, right: TokenBlock) -> str | None:
-    """Why these two can be no one person, or None: two qualified NIRs, or two ranks on one pseudonymised NIR."""
-    mine, theirs = qualified_nirs(left), qualified_nirs(right)
-    if mine and theirs:
-        return None if mine & theirs else "two different qualified NIRs"
-    ranks = ranks_by_number(left)
-    for number, by_scheme in ranks_by_number(right).items():
-        for scheme, rank in by_scheme.items():
-            if ranks.get(number, {}).get(scheme, rank) != rank:
-                return "two ranks on one number"
-    return None
-
-
-def qualified_nirs(block: TokenBlock) -> frozenset[bytes]:
-    """The NIRs that were qualified against the national base."""
-    if block.status != QUALIFIED:
-        return frozenset()
-    return frozenset(one.token for one in block.identifiers if one.system == INS_NIR)
-
-
-def ranks_by_number(block: TokenBlock) -> dict[bytes, dict[str | None, int]]:
-    """The birth ranks on each pseudonymised NIR, by numbering scheme; a number without any rank has none."""
-    found: dict[bytes, dict[str | None, int]] = {}
-    for one in block.identifiers:
-        if one.system == PSEUDO_NIR:
-            of_number = found.setdefault(one.token, {})
-            if one.rank is not None:
-                of_number[one.scheme] = one.rank
-    return found
-
-
-def numbers_differ(left: TokenBlock, right: TokenBlock) -> bool:
-    """Whether both have a number of a system that gives one to a person, and it is not the same."""
-    theirs = {one.system: one.token for one in right.identifiers}
-    return any(
-        one.system in _ONE_TO_A_PERSON and theirs.get(one.system, one.token) != one.token for one in left.identifiers
-    )
-
-
 def _shared(left: TokenBlock, right: TokenBlock, rules: RuleVersion) -> dict[bytes, str]:
     theirs = search_tokens(right)
     return {
@@ -300,7 +154,7 @@ def _has_rank(block: TokenBlock) -> bool:
 
 
 def _is_ones_own(system: str) -> bool:
-    return SYSTEMS.get(system, _OTHER).names_one_person
+    return rule_of(system).names_one_person
 
 
 def _on_balance(doubt: Decision, evidence: Evidence, rules: RuleVersion) -> Decision:
@@ -322,7 +176,7 @@ def _scored(found: Score, conflict: str | None, link: float, rules: RuleVersion)
 
 
 def _by_system(system: str, left: TokenBlock, right: TokenBlock, evidence: Evidence, conflict: str | None) -> Decision:
-    rule = SYSTEMS.get(system, _OTHER)
+    rule = rule_of(system)
     rank = TRAITS_RANK if system == STRICT else rule.rank
 
     def outcome(kind: Outcome, reason: str = "") -> Decision:
@@ -368,8 +222,6 @@ def _agrees(rule: SystemRule, said: Mapping[str, int]) -> bool:
 
 
 _PREFERENCE: Final = {Outcome.LINK: 0, Outcome.REVIEW: 1, Outcome.APART: 2}
-_OTHER: Final = SystemRule("other", 80, reused=True)
-_ONE_TO_A_PERSON: Final = frozenset((INS_NIR, "ins-nia", "ben-nir-ano"))
 HOUSEHOLD: Final = "two people of one household, by their traits"
 RELATIVE: Final = "alike, but rather a relative than the same person"
 RELATIVES: Final = (HOUSEHOLD, RELATIVE)

@@ -10,8 +10,8 @@ from contracts.messages import TokenBlock
 from services.linkage.adapters import Decided, Holder, Known, Move, Saved, Subject, Tally
 from services.linkage.domain.comparison import tagged_rows
 from services.linkage.domain.components import Pair
-from services.linkage.domain.decide import search_tokens
 from services.linkage.domain.states import State
+from services.linkage.domain.tokens import search_tokens
 
 
 class MemoryIndex:

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from contracts.messages import IdentifierToken, TokenBlock
-from services.linkage.domain.decide import RULES, Outcome, RuleVersion, decide, is_unlinkable, must_not_link
+from services.linkage.domain.decide import Outcome, decide
+from services.linkage.domain.rules import RULES, RuleVersion
+from services.linkage.domain.tokens import is_unlinkable, must_not_link
 from tests.unit.linkage.builders import evidence_of, identity, number
 
 pytestmark = pytest.mark.unit

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from services.linkage.domain.comparison import LEVELS, TRAITS, compare_tagged, distinct_births, evidence, tagged_rows
-from services.linkage.domain.decide import HOUSEHOLD, RULES, Outcome, decide
+from services.linkage.domain.decide import HOUSEHOLD, Outcome, decide
 from services.linkage.domain.estimation import estimate
+from services.linkage.domain.rules import RULES
 from services.linkage.domain.scoring import DEFAULT, Scorer, score
 from tests.unit.linkage.builders import evidence_of, identity, number
 
