@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+import logging
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final
 
+import yaml
 from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.models import HTTPBearer
@@ -17,6 +21,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+
+log = logging.getLogger("estuaire.http")
 
 PROBLEM: Final = "application/problem+json"
 
@@ -152,6 +158,40 @@ class Bearers:
         raise ProblemError(
             401, "not authenticated", "Send `Authorization: Bearer <token>`.", {"WWW-Authenticate": "Bearer"}
         )
+
+
+class Holders:
+    """Who holds a token, from a YAML file that may change while we run. A file that cannot be read lets nobody in."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._stamp: tuple[int, int] | None = None
+        self._bearers = Bearers({})
+        self._lock = threading.Lock()
+
+    def name(self, authorization: str | None) -> str:
+        """The holder of an `Authorization: Bearer` header, as the file has it now. Raises a 401 problem."""
+        return self._now().name(authorization)
+
+    def _now(self) -> Bearers:
+        with self._lock:
+            try:
+                state = self._path.stat()
+                stamp = (state.st_mtime_ns, state.st_size)
+                if stamp != self._stamp:
+                    self._bearers = Bearers(dict(_holders(yaml.safe_load(self._path.read_text()))))
+                    self._stamp = stamp
+            except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
+                log.error("no token is accepted: %s cannot be read as a list of name and token_sha256", self._path.name)
+                self._bearers, self._stamp = Bearers({}), None
+            return self._bearers
+
+
+def _holders(listed: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(listed, dict):
+        (listed,) = listed.values()
+    for one in listed:
+        yield str(one["token_sha256"]), str(one["name"])
 
 
 def hash_token(token: str) -> str:

@@ -1,11 +1,12 @@
-"""Clients of the broker: their settings in one place, and the making of topics."""
+"""Clients of the broker: their settings in one place, the making of topics, and a writer of single messages."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -91,3 +92,37 @@ def create_topics(settings: RuntimeSettings, wanted: Iterable[Wanted], replicati
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
     return created
+
+
+class BrokerAway(Exception):
+    """The broker has not acknowledged a message in time."""
+
+
+class Publisher(Protocol):
+    """Writes one message and returns when the broker has it."""
+
+    def publish(self, topic: str, key: str, value: bytes) -> None:
+        """Raises BrokerAway."""
+
+
+class KafkaPublisher:
+    """An idempotent producer for the few messages that people cause."""
+
+    def __init__(self, settings: RuntimeSettings) -> None:
+        self._prefix = settings.topic_prefix
+        self._producer = Producer(producer_config(settings))
+
+    def publish(self, topic: str, key: str, value: bytes) -> None:
+        """Write and wait for the acknowledgement. Raises BrokerAway."""
+        answers: list[KafkaError | None] = []
+        try:
+            self._producer.produce(
+                self._prefix + topic, value, key, on_delivery=lambda error, _message: answers.append(error)
+            )
+            deadline = time.monotonic() + 15
+            while not answers and time.monotonic() < deadline:
+                self._producer.poll(0.1)
+        except (KafkaException, BufferError):
+            raise BrokerAway("the broker does not answer") from None
+        if answers != [None]:
+            raise BrokerAway("the broker has not acknowledged the message")

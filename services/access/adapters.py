@@ -1,4 +1,4 @@
-"""The history and the views in PostgreSQL, the keys they are sealed under, and who holds which token."""
+"""The history and the views in PostgreSQL, and the keys they are sealed under."""
 
 from __future__ import annotations
 
@@ -6,17 +6,13 @@ import datetime as dt
 import logging
 import os
 import threading
-import time
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import psycopg
-import yaml
-from confluent_kafka import KafkaError, KafkaException, Producer
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from psycopg.conninfo import conninfo_to_dict
@@ -25,10 +21,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 
 from runtime.database import Database
-from runtime.http import Bearers
-from runtime.kafka import producer_config
 from runtime.messages import RetryLater
-from runtime.settings import RuntimeSettings
 from services.access.domain.policy import Facts
 from services.access.domain.views import Entry, Told, told_by
 
@@ -680,68 +673,3 @@ def _in_utc(url: str) -> str:
 def _read_only(connection: psycopg.Connection[Any]) -> None:
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
-
-
-class Holders:
-    """Who holds a token, from a YAML file that may change while we run. A file that cannot be read lets nobody in."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
-        self._bearers = Bearers({})
-        self._lock = threading.Lock()
-
-    def bearers(self) -> Bearers:
-        """The tokens as the file has them now."""
-        with self._lock:
-            try:
-                state = self._path.stat()
-                stamp = (state.st_mtime_ns, state.st_size)
-                if stamp != self._stamp:
-                    self._bearers = Bearers(dict(_holders(yaml.safe_load(self._path.read_text()))))
-                    self._stamp = stamp
-            except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
-                log.error("no token is accepted: %s cannot be read as a list of name and token_sha256", self._path.name)
-                self._bearers, self._stamp = Bearers({}), None
-            return self._bearers
-
-
-def _holders(listed: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(listed, dict):
-        (listed,) = listed.values()
-    for one in listed:
-        yield str(one["token_sha256"]), str(one["name"])
-
-
-class BrokerAway(Exception):
-    """The broker has not acknowledged a message in time."""
-
-
-class Publisher(Protocol):
-    """Writes one message and returns when the broker has it."""
-
-    def publish(self, topic: str, key: str, value: bytes) -> None:
-        """Raises BrokerAway."""
-
-
-class KafkaPublisher:
-    """An idempotent producer for the few messages that people cause."""
-
-    def __init__(self, settings: RuntimeSettings) -> None:
-        self._prefix = settings.topic_prefix
-        self._producer = Producer(producer_config(settings))
-
-    def publish(self, topic: str, key: str, value: bytes) -> None:
-        """Write and wait for the acknowledgement. Raises BrokerAway."""
-        answers: list[KafkaError | None] = []
-        try:
-            self._producer.produce(
-                self._prefix + topic, value, key, on_delivery=lambda error, _message: answers.append(error)
-            )
-            deadline = time.monotonic() + 15
-            while not answers and time.monotonic() < deadline:
-                self._producer.poll(0.1)
-        except (KafkaException, BufferError):
-            raise BrokerAway("the broker does not answer") from None
-        if answers != [None]:
-            raise BrokerAway("the broker has not acknowledged the message")

@@ -13,8 +13,8 @@ import psycopg
 from contracts.permits import PermitError, read_permit
 from contracts.registry import view_topic
 from runtime.database import Database
-from runtime.http import ProblemError
-from runtime.kafka import create_topics
+from runtime.http import Holders, ProblemError
+from runtime.kafka import BrokerAway, KafkaPublisher, Publisher, create_topics
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.messages import RetryLater
@@ -23,12 +23,8 @@ from runtime.service import Worker, serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from services.access.adapters import (
-    BrokerAway,
-    Holders,
-    KafkaPublisher,
     PostgresHistory,
     PostgresReader,
-    Publisher,
     Reader,
     Vault,
 )

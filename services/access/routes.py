@@ -23,6 +23,7 @@ from contracts.messages import PermitClosed, PermitGranted
 from contracts.permits import PERMIT_ID, Permit, PermitError, permit_from, read_permit
 from runtime.http import (
     Authorization,
+    Holders,
     Json,
     ProblemError,
     Readiness,
@@ -31,16 +32,14 @@ from runtime.http import (
     problems,
     reference,
 )
+from runtime.kafka import BrokerAway, Publisher
 from services.access.adapters import (
     CLOSED,
     FILLING,
     OPEN,
-    BrokerAway,
     EntryRow,
-    Holders,
     KeyBroken,
     PermitRow,
-    Publisher,
     Reader,
     StoredPermit,
     Vault,
@@ -155,13 +154,13 @@ class Doors:
     operators: Holders
 
     def officer(self, authorization: Authorization) -> Officer:
-        return Officer(self.officers.bearers().name(authorization))
+        return Officer(self.officers.name(authorization))
 
     def operator(self, authorization: Authorization) -> Operator:
-        return Operator(self.operators.bearers().name(authorization))
+        return Operator(self.operators.name(authorization))
 
     def subscriber(self, authorization: Authorization) -> Subscriber:
-        return Subscriber(self.subscribers.bearers().name(authorization))
+        return Subscriber(self.subscribers.name(authorization))
 
     def officer_or_subscriber(self, authorization: Authorization) -> Officer | Subscriber:
         try:

@@ -23,9 +23,9 @@ from contracts import messages
 from contracts.events import ViewEvent
 from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked, ViewScan
 from runtime.database import Database
-from runtime.http import hash_token
+from runtime.http import Holders, hash_token
 from runtime.messages import Message, RetryLater
-from services.access.adapters import Holders, PostgresHistory, PostgresReader, Vault
+from services.access.adapters import PostgresHistory, PostgresReader, Vault
 from services.access.domain.views import Ids
 from services.access.routes import Doors, application
 from tests.unit.access.hub import Hub, bodies, event_id, permit, subject_id

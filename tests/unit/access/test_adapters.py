@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 
-from runtime.http import ProblemError, hash_token
-from services.access.adapters import Holders, KeyBroken, Vault
+from services.access.adapters import KeyBroken, Vault
 
 pytestmark = pytest.mark.unit
 
@@ -37,26 +35,3 @@ def test_a_body_opens_for_its_record_and_subject_only() -> None:
             vault.open(subject, key, body, event)
     with pytest.raises(KeyBroken):
         Vault({1: os.urandom(32)}).open(b"mine", mine, body, b"event")
-
-
-def test_tokens_follow_their_file_and_a_broken_file_lets_nobody_in(tmp_path: Path) -> None:
-    path = tmp_path / "subscribers.yaml"
-    holders = Holders(path)
-
-    def name(token: str) -> str | None:
-        try:
-            return holders.bearers().name(f"Bearer {token}")
-        except ProblemError:
-            return None
-
-    assert name("a") is None
-    path.write_text(f"subscribers:\n- {{name: one, token_sha256: {hash_token('a')}}}\n")
-    assert (name("a"), name("b")) == ("one", None)
-    path.write_text(
-        f"- {{name: one, token_sha256: {hash_token('a')}}}\n- {{name: two, token_sha256: {hash_token('b')}}}\n"
-    )
-    assert (name("a"), name("b")) == ("one", "two")
-    path.write_text("- {name: one}\n")
-    assert name("a") is None
-    path.write_text("subscribers: []\n")
-    assert name("a") is None

@@ -11,8 +11,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from contracts.permits import Permit
-from runtime.http import hash_token
-from services.access.adapters import Holders
+from runtime.http import Holders, hash_token
 from services.access.routes import Doors, application
 from tests.unit.runtime.test_http import check_documents
 
