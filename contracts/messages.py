@@ -165,6 +165,20 @@ class LinkReview(msgspec.Struct, frozen=True):
     rule_version: str
 
 
+class StewardDecision(msgspec.Struct, frozen=True):
+    """link-decisions: what a data steward says of two subjects, `left` the smaller id; it outranks every rule.
+
+    The latest word on a pair holds. `together` is null where the rules are to decide again. `decided_at` is in
+    milliseconds since the epoch.
+    """
+
+    left: bytes
+    right: bytes
+    together: bool | None
+    steward: str
+    decided_at: int
+
+
 class PermitGranted(msgspec.Struct, frozen=True, tag="granted"):
     """permits: a permit to open; `definition` is the JSON of `contracts.permits.Permit`."""
 
@@ -256,6 +270,7 @@ VALUES: Final[dict[str, Any]] = {
     "records-linked": RecordLinked,
     "patient-links": PatientLink,
     "link-reviews": LinkReview,
+    "link-decisions": StewardDecision,
     "permits": PermitMessage,
     "oppositions": Opposition,
     "audit": AuditLeaf,

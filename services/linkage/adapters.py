@@ -15,24 +15,17 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg_pool import ConnectionPool
 
-from contracts.messages import TokenBlock
+from contracts.messages import StewardDecision, TokenBlock
 from runtime.database import Database
 from runtime.messages import RetryLater
 from services.linkage.domain.comparison import tagged_rows
-from services.linkage.domain.components import Edge, Pair
-from services.linkage.domain.decide import SCORED, Decision, Outcome
+from services.linkage.domain.components import Pair, Stewarded
+from services.linkage.domain.decide import Decision, Outcome
+from services.linkage.domain.patients import Decided, Subject
 from services.linkage.domain.states import Coordinates, State
 from services.linkage.domain.tokens import search_tokens
 
 MIGRATIONS: Final = files("services.linkage") / "migrations"
-
-
-class Subject(NamedTuple):
-    """A subject as the index holds it; `patient` is its founding subject, None before its first component."""
-
-    seq: int
-    patient: bytes | None
-    block: TokenBlock
 
 
 class Known(NamedTuple):
@@ -40,6 +33,7 @@ class Known(NamedTuple):
 
     patient: bytes | None
     settled: bool
+    retired: bool = False
 
 
 class Holder(NamedTuple):
@@ -49,38 +43,22 @@ class Holder(NamedTuple):
     codes: bytes
 
 
-class Decided(NamedTuple):
-    """A pair and what was decided on it. `guarded`: a link that the partition does not follow."""
-
-    left: bytes
-    right: bytes
-    decision: Decision
-    guarded: bool = False
-
-    @property
-    def pair(self) -> Pair:
-        """The two subjects, the smaller id first."""
-        return self.left, self.right
-
-    @property
-    def binds(self) -> bool:
-        """Whether the two belong to one component: what becomes of one may depend on the other. (Relatives and doubts
-        about a weight bind nobody.)"""
-        return self.decision.rank < SCORED or self.decision.outcome is Outcome.LINK
-
-    @property
-    def edge(self) -> Edge:
-        """The pair as the partition sees it."""
-        return Edge(self.left, self.right, self.decision.method, self.decision.rank, self.decision.weight)
-
-
 class Move(NamedTuple):
-    """A subject's new patient; without a link version, the patient it had already."""
+    """A subject's patient and standing; without a link version, the patient it had already."""
 
     subject: bytes
     patient: bytes
     link_version: int | None
     settled: bool
+    retired: bool = False
+
+
+class Locked(NamedTuple):
+    """Whole components: their subjects, all that was decided on their pairs, and what stewards have decided."""
+
+    subjects: dict[bytes, Subject]
+    decided: list[Decided]
+    stewards: list[Stewarded]
 
 
 class Saved(NamedTuple):
@@ -116,7 +94,13 @@ class PatientIndex(Protocol):
         """The accepted states of those records that are known, the current one first."""
 
     def find_subjects(self, subjects: Iterable[bytes]) -> dict[bytes, Known]:
-        """The subjects that are known."""
+        """The subjects that are known. Within the loop's transaction none of them retires until its end."""
+
+    def find_deserted(self, subjects: Iterable[bytes]) -> frozenset[bytes]:
+        """Those of the subjects that no record is about, as all workers have it."""
+
+    def keep_stewards(self, decisions: Sequence[StewardDecision]) -> None:
+        """Keep stewards' decisions, unless a later one on the pair is kept; the pair is one component from now on."""
 
     def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
         """The subjects that carry each token, with their codes under it."""
@@ -127,11 +111,11 @@ class PatientIndex(Protocol):
     def mark_common(self, tokens: Iterable[bytes]) -> None:
         """Mark tokens as too common, for ever."""
 
-    def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
-        """The components of these subjects with all that was decided in them, locked against other workers."""
+    def lock_components(self, subjects: Iterable[bytes]) -> Locked:
+        """The components of those of these subjects that are there, locked against other workers."""
 
-    def write_edges(self, fresh: Sequence[Decided], guarded: Mapping[Pair, bool], rules: str) -> None:
-        """Keep new decisions with the version of the rules; `guarded` are those links where that has turned."""
+    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str], rules: str) -> None:
+        """Keep new decisions with the version of the rules; `guards` are those of older links, where they changed."""
 
     def next_link_versions(self, count: int) -> list[int]:
         """So many link versions, ascending; higher than any that another worker gave to a locked subject."""
@@ -238,13 +222,41 @@ class SqlPatientIndex:
         return found
 
     def find_subjects(self, subjects: Iterable[bytes]) -> dict[bytes, Known]:
-        """The subjects that are known."""
+        """The subjects that are known, held so that none of them retires meanwhile (see `find_deserted`)."""
         rows = self._rows(
-            "SELECT s.subject, s.patient, s.settled FROM unnest(%b::bytea[]) AS wanted (subject)"
-            " JOIN subjects s USING (subject)",
+            "SELECT s.subject, s.patient, s.settled, s.retired FROM unnest(%b::bytea[]) AS wanted (subject)"
+            " JOIN subjects s USING (subject) FOR KEY SHARE OF s",
             [list(subjects)],
         )
-        return {subject: Known(patient, settled) for subject, patient, settled in rows}
+        return {subject: Known(*rest) for subject, *rest in rows}
+
+    def find_deserted(self, subjects: Iterable[bytes]) -> frozenset[bytes]:
+        """Those of the subjects that no record is about; waits for other workers' records about them."""
+        wanted = sorted(subjects)
+        if not wanted:
+            return frozenset()
+        self._rows("SELECT FROM subjects WHERE subject = ANY(%b::bytea[]) ORDER BY subject FOR UPDATE", [wanted])
+        rows = self._rows(
+            "SELECT subject FROM unnest(%b::bytea[]) AS wanted (subject) WHERE NOT EXISTS"
+            " (SELECT FROM records r WHERE r.subject = wanted.subject AND NOT r.retracted)",
+            [wanted],
+        )
+        return frozenset(subject for (subject,) in rows)
+
+    def keep_stewards(self, decisions: Sequence[StewardDecision]) -> None:
+        """Keep stewards' decisions, unless a later one on the pair is kept."""
+        latest = {(one.left, one.right): one for one in sorted(decisions, key=lambda it: it.decided_at)}
+        ordered = [latest[pair] for pair in sorted(latest)]
+        self._write(
+            "INSERT INTO steward_decisions AS known (a, b, together, steward, decided_at)"
+            " SELECT a, b, together, steward, to_timestamp(decided_at / 1000.0)"
+            " FROM unnest(%b::bytea[], %b::bytea[], %b::boolean[], %b::text[], %b::bigint[])"
+            " AS said (a, b, together, steward, decided_at)"
+            " ON CONFLICT (a, b) DO UPDATE SET together = excluded.together, steward = excluded.steward,"
+            " decided_at = excluded.decided_at WHERE excluded.decided_at >= known.decided_at",
+            [(one.left, one.right, one.together, one.steward, one.decided_at) for one in ordered],
+        )
+        self._write(_BIND, sorted(chain.from_iterable((pair, pair[::-1]) for pair in latest)))
 
     def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
         """The subjects that carry each token, with their codes under it."""
@@ -271,35 +283,42 @@ class SqlPatientIndex:
             [(token,) for token in sorted(tokens)],
         )
 
-    def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
+    def lock_components(self, subjects: Iterable[bytes]) -> Locked:
         """Reach, lock in the order of ids, and reach again: a component may have grown while this one waited."""
-        seeds = list(subjects)
+        seen: set[bytes] = set()
+        reached = set(subjects)
         rows: dict[bytes, Subject] = {}
-        while fresh := self._reach(seeds) - rows.keys():
-            for subject, seq, patient, block in self._rows(_LOCK, [sorted(fresh)]):
-                rows[subject] = Subject(seq, patient, self._block.decode(block))
-            seeds = list(rows)
+        while fresh := (reached := self._reach(list(reached))) - seen:
+            seen |= fresh
+            for subject, seq, patient, block, retired in self._rows(_LOCK, [sorted(fresh)]):
+                rows[subject] = Subject(seq, patient, self._block.decode(block), retired)
+        wanted = list(rows)
         edges = [
             Decided(
                 left,
                 right,
                 Decision(Outcome(outcome), method, rank, weight, reason, self._evidence.decode(seen)),
-                guarded,
+                guard,
             )
-            for left, right, outcome, method, rank, weight, reason, seen, guarded in self._rows(_EDGES, [list(rows)])
+            for left, right, outcome, method, rank, weight, reason, seen, guard in self._rows(_EDGES, [wanted])
             if right in rows
         ]
-        return rows, edges
+        stewards = [
+            Stewarded(left, right, together)
+            for left, right, together in self._rows(_STEWARDS, [wanted])
+            if right in rows
+        ]
+        return Locked(rows, edges, stewards)
 
     def _reach(self, seeds: list[bytes]) -> set[bytes]:
         return {subject for (subject,) in self._rows(_REACH, [seeds])}
 
-    def write_edges(self, fresh: Sequence[Decided], guarded: Mapping[Pair, bool], rules: str) -> None:
-        """Keep new decisions with the version of the rules; `guarded` are those links where that has turned."""
+    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str], rules: str) -> None:
+        """Keep new decisions with the version of the rules; `guards` are those of older links, where they changed."""
         self._write(
-            "INSERT INTO edges (a, b, outcome, method, rank, weight, reason, evidence, rule_version, guarded)"
+            "INSERT INTO edges (a, b, outcome, method, rank, weight, reason, evidence, rule_version, guard)"
             " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::text[], %b::integer[],"
-            " %b::double precision[], %b::text[], %b::bytea[], %b::text[], %b::boolean[])",
+            " %b::double precision[], %b::text[], %b::bytea[], %b::text[], %b::text[])",
             [
                 (
                     *one.pair,
@@ -310,20 +329,16 @@ class SqlPatientIndex:
                     one.decision.reason,
                     msgspec.msgpack.encode(one.decision.evidence),
                     rules,
-                    one.guarded,
+                    one.guard,
                 )
                 for one in sorted(fresh, key=lambda it: it.pair)
             ],
         )
+        self._write(_BIND, sorted(chain.from_iterable((one.pair, one.pair[::-1]) for one in fresh if one.binds)))
         self._write(
-            "INSERT INTO neighbours SELECT * FROM unnest(%b::bytea[], %b::bytea[])",
-            sorted(chain.from_iterable((one.pair, one.pair[::-1]) for one in fresh if one.binds)),
-        )
-        self._write(
-            "UPDATE edges SET guarded = moved.guarded"
-            " FROM unnest(%b::bytea[], %b::bytea[], %b::boolean[]) AS moved (a, b, guarded)"
-            " WHERE edges.a = moved.a AND edges.b = moved.b",
-            [(*pair, is_guarded) for pair, is_guarded in sorted(guarded.items())],
+            "UPDATE edges SET guard = moved.guard FROM unnest(%b::bytea[], %b::bytea[], %b::text[])"
+            " AS moved (a, b, guard) WHERE edges.a = moved.a AND edges.b = moved.b",
+            [(*pair, guard) for pair, guard in sorted(guards.items())],
         )
 
     def next_link_versions(self, count: int) -> list[int]:
@@ -335,9 +350,9 @@ class SqlPatientIndex:
         """Give subjects their patients."""
         self._write(
             "UPDATE subjects SET patient = moved.patient, settled = subjects.settled OR moved.settled,"
-            " link_version = coalesce(moved.link_version, subjects.link_version)"
-            " FROM unnest(%b::bytea[], %b::bytea[], %b::bigint[], %b::boolean[])"
-            " AS moved (subject, patient, link_version, settled) WHERE subjects.subject = moved.subject",
+            " link_version = coalesce(moved.link_version, subjects.link_version), retired = moved.retired"
+            " FROM unnest(%b::bytea[], %b::bytea[], %b::bigint[], %b::boolean[], %b::boolean[])"
+            " AS moved (subject, patient, link_version, settled, retired) WHERE subjects.subject = moved.subject",
             moves,
         )
 
@@ -510,7 +525,8 @@ WITH RECURSIVE reached (subject) AS (
 SELECT subject FROM reached
 """
 _LOCK: Final = """
-SELECT subject, seq, patient, block FROM subjects WHERE subject = ANY(%b::bytea[]) ORDER BY subject FOR UPDATE
+SELECT subject, seq, patient, block, retired FROM subjects WHERE subject = ANY(%b::bytea[])
+ORDER BY subject FOR NO KEY UPDATE
 """
 _SAMPLE: Final = """
 WITH looked_at AS (
@@ -519,9 +535,14 @@ WITH looked_at AS (
 SELECT token, subject, codes FROM looked_at JOIN subject_tokens USING (token) ORDER BY token, subject
 """
 _EDGES: Final = """
-SELECT e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guarded
+SELECT e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guard
 FROM unnest(%b::bytea[]) AS wanted (a) JOIN edges e USING (a)
 """
+_STEWARDS: Final = """
+SELECT d.a, d.b, d.together FROM unnest(%b::bytea[]) AS wanted (a) JOIN steward_decisions d USING (a)
+WHERE d.together IS NOT NULL
+"""
+_BIND: Final = "INSERT INTO neighbours SELECT * FROM unnest(%b::bytea[], %b::bytea[]) ON CONFLICT DO NOTHING"
 _STATUS: Final = (
     f"SELECT linked_at, {_COLUMNS} FROM (SELECT linked_at, {_COLUMNS}, 0 AS place FROM records"  # noqa: S608
     f" WHERE event_id = %s UNION ALL SELECT linked_at, {_COLUMNS}, 1 FROM record_states WHERE event_id = %s)"
@@ -532,7 +553,7 @@ _BEST_LINK: Final = """
 SELECT e.method, e.rule_version FROM neighbours n
 JOIN edges e ON e.a = least(n.subject, n.other) AND e.b = greatest(n.subject, n.other)
 JOIN subjects s ON s.subject = n.other AND s.patient = %(patient)s
-WHERE n.subject = %(subject)s AND e.outcome = 'link' AND NOT e.guarded
+WHERE n.subject = %(subject)s AND e.outcome = 'link' AND e.guard = ''
 ORDER BY e.rank, e.weight DESC, n.other LIMIT 1
 """
 _COUNTS: Final = """

@@ -23,7 +23,7 @@ from services.linkage.settings import LinkageSettings
 ROUTE = Route(
     lanes=LANES,
     forward={PSEUDONYMISED: (LINKED,), PSEUDONYMISED + BACKFILL: (LINKED + BACKFILL,)},
-    broadcast=dict.fromkeys(LANES, (PATIENT_LINKS,)),
+    broadcast={PSEUDONYMISED: (PATIENT_LINKS,), PSEUDONYMISED + BACKFILL: (PATIENT_LINKS,)},
 )
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Final
@@ -13,23 +12,15 @@ import msgspec
 
 from contracts import messages
 from contracts.events import DELETED
-from contracts.messages import Headers, LinkReview, RecordLinked, RecordPseudonymised, TokenBlock
+from contracts.messages import Headers, LinkReview, RecordLinked, RecordPseudonymised, StewardDecision, TokenBlock
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
 from runtime.sealing import Opener, SealBroken
-from services.linkage.adapters import Decided, Holder, Move, PatientIndex, Saved, Subject, Tally
+from services.linkage.adapters import Holder, Locked, Move, PatientIndex, Saved, Tally
 from services.linkage.domain.changes import Change, compare_partitions
 from services.linkage.domain.comparison import Evidence, compare_tagged, distinct_births, evidence, tagged_rows
-from services.linkage.domain.components import (
-    Pair,
-    between_two_sides,
-    contradicted,
-    pair_of,
-    pairs_apart,
-    partition,
-    split_into_components,
-    without_a_place,
-)
-from services.linkage.domain.decide import RELATIVES, Outcome, decide, is_worth_keeping
+from services.linkage.domain.components import Pair, Stewarded, pair_of, split_into_components
+from services.linkage.domain.decide import Outcome, decide, is_worth_keeping
+from services.linkage.domain.patients import LAPSED, Component, Decided, Subject, settle, worth_asking
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.scoring import Scorer
 from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge, place
@@ -39,8 +30,9 @@ PSEUDONYMISED: Final = "records-pseudonymised"
 LINKED: Final = "records-linked"
 PATIENT_LINKS: Final = "patient-links"
 REVIEWS: Final = "link-reviews"
+DECISIONS: Final = "link-decisions"
 BACKFILL: Final = "-backfill"
-LANES: Final = (PSEUDONYMISED, PSEUDONYMISED + BACKFILL)
+LANES: Final = (DECISIONS, PSEUDONYMISED, PSEUDONYMISED + BACKFILL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +57,22 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
+class Admitted:
+    """The messages that are a new state of their record; the subjects that hold one now; those that one has left."""
+
+    accepted: Sequence[Opened]
+    held: Set[bytes]
+    left: Mapping[bytes, Message]
+
+
+@dataclass(frozen=True, slots=True)
 class Recomputed:
-    """A component after the batch: who is whose, what that changes, which links guards hold back, which lapse with a
-    token that has become too common, and whom to ask."""
+    """A component after the batch: who is whose and which links guards hold back, what that changes, whom to ask."""
 
     cause: Message
-    after: Mapping[bytes, bytes]
+    component: Component
     changes: Sequence[Change]
-    guarded: Mapping[Pair, str]
-    lapsing: Collection[Pair]
-    reviews: list[LinkReview]
+    reviews: Sequence[LinkReview]
     more: Tally
 
 
@@ -100,6 +98,7 @@ class Link:
         self._prefix = topic_prefix
         self._record = msgspec.msgpack.Decoder(RecordPseudonymised)
         self._block = msgspec.msgpack.Decoder(TokenBlock)
+        self._decision = msgspec.msgpack.Decoder(StewardDecision)
         self._batch: tuple[Sequence[Message], list[Opened | InvalidMessage]] = ([], [])
 
     def prepare(self, batch: Sequence[Message]) -> None:
@@ -130,9 +129,9 @@ class Link:
     def handle(self, batch: Sequence[Message]) -> Outputs:
         """Tell new states from re-sends and conflicts, find each new subject's patient, and pass the records on."""
         outputs = Outputs()
-        accepted = self._admit(batch, outputs)
-        patients = self._settle(accepted, outputs)
-        for one in accepted:
+        admitted = self._admit(batch, outputs)
+        patients = self._settle(admitted, self._hear(batch, outputs), outputs)
+        for one in admitted.accepted:
             self._pass_on(one, patients[one.state.subject], outputs)
         return outputs
 
@@ -141,8 +140,11 @@ class Link:
     def _open(self, batch: Sequence[Message]) -> list[Opened | InvalidMessage]:
         """Each message opened, or why it cannot be; kept from `prepare` to `handle`."""
         if self._batch[0] is not batch:
-            self._batch = batch, [self._open_one(message) for message in batch]
+            self._batch = batch, [self._open_one(message) for message in batch if not self._is_decision(message)]
         return self._batch[1]
+
+    def _is_decision(self, message: Message) -> bool:
+        return message.topic.removeprefix(self._prefix) == DECISIONS
 
     def _open_one(self, message: Message) -> Opened | InvalidMessage:
         try:
@@ -166,10 +168,11 @@ class Link:
         state = State(digest, revision, kind, kind.endswith(DELETED), block.correction, at, block.subject)
         return Opened(message, source, event_key(event_id), state, block, record.content)
 
-    def _admit(self, batch: Sequence[Message], outputs: Outputs) -> list[Opened]:
+    def _admit(self, batch: Sequence[Message], outputs: Outputs) -> Admitted:
         """The messages that are a new state of their record (or the very same message again), in their order."""
         opened = []
-        for message, one in zip(batch, self._open(batch), strict=True):
+        records = (message for message in batch if not self._is_decision(message))
+        for message, one in zip(records, self._open(batch), strict=True):
             if isinstance(one, InvalidMessage):
                 outputs.reject(message, one)
             else:
@@ -191,7 +194,12 @@ class Link:
         self._index.save([Saved(event, before.get(event, []), states) for event, states in after.items()])
         fresh = sum(event not in before for event in after)
         self._index.count(self._slot, Tally(records=fresh))
-        return accepted
+        left = {
+            before[one.event][0].subject: one.message
+            for one in accepted
+            if one.event in before and one.event in after and before[one.event][0] != after[one.event][0]
+        }
+        return Admitted(accepted, {one[0].subject for one in after.values() if not one[0].retracted}, left)
 
     def _judge(self, opened: Sequence[Opened]) -> Judged:
         """Each message with its verdict, and its state with its subject and place; nothing is written."""
@@ -217,37 +225,70 @@ class Link:
         value = messages.encode(RecordLinked(one.state.subject, one.content))
         outputs.emit(one.message, Emit(LINKED + lane, one.message.key, value, headers))
 
+    # stewards
+
+    def _hear(self, batch: Sequence[Message], outputs: Outputs) -> dict[bytes, Message]:
+        """Keep what stewards have decided; the subjects that it is about."""
+        heard: dict[bytes, Message] = {}
+        decisions = []
+        for message in batch:
+            if not self._is_decision(message):
+                continue
+            try:
+                one = self._decision.decode(message.value)
+            except msgspec.MsgspecError:
+                outputs.reject(message, InvalidMessage(Reason.DECODING, "the body is no StewardDecision"))
+                continue
+            if not (len(one.left) == len(one.right) == 16 and one.left < one.right):
+                outputs.reject(message, InvalidMessage(Reason.SCHEMA, "left and right are no two subjects in order"))
+                continue
+            decisions.append(one)
+            heard |= dict.fromkeys((one.left, one.right), message)
+        self._index.keep_stewards(decisions)
+        return heard
+
     # patients
 
-    def _settle(self, accepted: Sequence[Opened], outputs: Outputs) -> dict[bytes, bytes]:
-        """The patient of every subject of the batch; those not seen before are searched, decided and published."""
+    def _settle(self, admitted: Admitted, heard: Mapping[bytes, Message], outputs: Outputs) -> dict[bytes, bytes]:
+        """The patient of every subject of the batch.
+
+        New subjects are searched and decided. Their components are settled anew, and so are those of subjects that
+        retire or return, and those that stewards have spoken of.
+        """
         about: dict[bytes, Opened] = {}
-        for one in accepted:
+        for one in admitted.accepted:
             about.setdefault(one.state.subject, one)
-        known = self._index.find_subjects(about)
+        known = self._index.find_subjects({**about, **admitted.left})
         patients = {subject: found.patient for subject, found in known.items() if found.settled and found.patient}
         fresh = {subject: one for subject, one in about.items() if subject not in patients}
-        if not fresh:
-            return patients
         self._index.insert([one.block for subject, one in fresh.items() if subject not in known])
+        deserted = self._index.find_deserted((fresh.keys() | admitted.left.keys()) - admitted.held)
+        retired = {subject for subject, found in known.items() if found.retired}
+        turned = (deserted ^ retired) & (deserted | admitted.held)
+        causes = {subject: one.message for subject, one in about.items() if subject in fresh or subject in turned}
+        causes |= {subject: cause for subject, cause in admitted.left.items() if subject in turned} | dict(heard)
+        if not causes:
+            return patients
         pairs, crowded = self._find_pairs(fresh, outputs)
-        subjects, decided = self._index.lock_components({*fresh, *chain.from_iterable(pairs), *crowded})
-        known_pairs = {one.pair for one in decided}
-        held = {subject: search_tokens(one.block).keys() for subject, one in subjects.items()}
+        locked = self._index.lock_components({*causes, *chain.from_iterable(pairs), *crowded})
+        stands = {
+            subject: one._replace(retired=subject in deserted or (one.retired and subject not in admitted.held))
+            for subject, one in locked.subjects.items()
+        }
+        held = {subject: search_tokens(one.block).keys() for subject, one in stands.items()}
         common = self._index.find_common(set(chain.from_iterable(held.values())))
         rules = self._rules.without(common)
-        again = [one for one in decided if common and not common.isdisjoint(held[one.left] & held[one.right])]
-        lapsed = {
-            one.pair: one for one in self._decide({it.pair: it.decision.evidence for it in again}, subjects, rules)
-        }
+        again = [one for one in locked.decided if common and not common.isdisjoint(held[one.left] & held[one.right])]
+        lapsed = {one.pair: one for one in self._decide({it.pair: it.decision.evidence for it in again}, stands, rules)}
+        known_pairs = {one.pair for one in locked.decided}
         fresh_pairs = {pair: seen for pair, seen in pairs.items() if pair not in known_pairs}
-        new = [one for one in self._decide(fresh_pairs, subjects, rules) if is_worth_keeping(one.decision)]
-        components = self._recompute(fresh, subjects, decided, lapsed, new, rules)
-        self._keep_edges(components, decided, new)
-        self._keep_patients(components, fresh, outputs)
-        self._ask_stewards(components, outputs)
-        for component in components:
-            patients |= component.after
+        new = [one for one in self._decide(fresh_pairs, stands, rules) if is_worth_keeping(one.decision)]
+        recomputed = self._recompute(causes, locked, stands, lapsed, new, rules)
+        self._keep_edges(recomputed, locked.decided, lapsed, new)
+        self._keep_patients(recomputed, stands, fresh.keys(), turned, outputs)
+        self._ask_stewards(recomputed, outputs)
+        for settled in recomputed:
+            patients |= settled.component.patients
         return patients
 
     def _find_pairs(self, fresh: Mapping[bytes, Opened], outputs: Outputs) -> tuple[dict[Pair, Evidence], set[bytes]]:
@@ -306,145 +347,132 @@ class Link:
 
     def _recompute(
         self,
-        fresh: Mapping[bytes, Opened],
-        subjects: Mapping[bytes, Subject],
-        decided: Sequence[Decided],
+        causes: Mapping[bytes, Message],
+        locked: Locked,
+        stands: Mapping[bytes, Subject],
         lapsed: Mapping[Pair, Decided],
         new: Sequence[Decided],
         rules: RuleVersion,
     ) -> list[Recomputed]:
         """Every component the batch touches, in the order in which the batch touches them.
 
-        `lapsed` are the pairs that share a token that has become too common, as they are decided without it.
+        `stands` are the subjects as the batch leaves them; `lapsed` are the pairs that share a token that has become
+        too common, as they are decided without it.
         """
-        order = {subject: place for place, subject in enumerate(fresh)}
-        pairs = [*decided, *new]
-        members = split_into_components(subjects, (one.pair for one in pairs if one.binds))
+        order = {subject: place for place, subject in enumerate(causes)}
+        pairs = [*locked.decided, *new]
+        bound = chain((one.pair for one in pairs if one.binds), ((one.left, one.right) for one in locked.stewards))
+        members = split_into_components(stands, bound)
         place = {subject: number for number, component in enumerate(members) for subject in component}
-        ages = {subject: one.seq for subject, one in subjects.items()}
+        ages = {subject: one.seq for subject, one in stands.items()}
         within: list[list[Decided]] = [[] for _ in members]
         across: list[list[Decided]] = [[] for _ in members]
         for one in pairs:
             if place[one.left] == place[one.right]:
-                within[place[one.left]].append(one)
+                within[place[one.left]].append(lapsed.get(one.pair, one))
             else:
                 across[place[max(one.pair, key=ages.__getitem__)]].append(one)
-        asked = {one.pair for one in decided if one.guarded or one.decision.outcome is Outcome.REVIEW}
+        told: list[list[Stewarded]] = [[] for _ in members]
+        for said in locked.stewards:
+            told[place[said.left]].append(said)
+        asked = {one.pair for one in locked.decided if one.guard or one.decision.outcome is Outcome.REVIEW}
+        asked |= {(one.left, one.right) for one in locked.stewards}
         found = []
-        last = max(fresh, key=order.__getitem__)
-        for component, own, outward in zip(members, within, across, strict=True):
+        last = max(causes, key=order.__getitem__)
+        for component, own, outward, said_of in zip(members, within, across, told, strict=True):
             first = min((subject for subject in component if subject in order), key=order.__getitem__, default=None)
             if first is None and not own and not outward:
                 continue
-            cause = fresh[first or last].message
-            inside = {it: subjects[it] for it in component}
-            recomputed = self._recompute_one(cause, inside, own, lapsed, rules)
-            doubts = [*(lapsed.get(one.pair, one) for one in own), *outward]
-            for one in self._worth_asking(doubts, recomputed.guarded, asked, ages):
-                reason = recomputed.guarded.get(one.pair, one.decision.reason)
-                recomputed.reviews.append(LinkReview(*one.pair, reason, one.decision.evidence, rules.name))
-            found.append((order[first or last], recomputed))
-        return [component for _, component in sorted(found, key=lambda one: one[0])]
+            inside = {it: stands[it] for it in component}
+            settled = settle(inside, own, said_of, rules)
+            before = {it: locked.subjects[it].patient for it in component}
+            doubts = (
+                one
+                for one in (*own, *outward)
+                if one.pair not in asked and not any(stands[it].retired for it in one.pair)
+            )
+            questions = worth_asking(doubts, settled.patients, settled.guards, ages, rules.most_reviews)
+            reviews = [
+                LinkReview(
+                    *one.pair, settled.guards.get(one.pair, one.decision.reason), one.decision.evidence, rules.name
+                )
+                for one in questions
+            ]
+            changes = compare_partitions(before, settled.patients)
+            more = _tally(locked.subjects, inside, settled.patients)
+            found.append((order[first or last], Recomputed(causes[first or last], settled, changes, reviews, more)))
+        return [one for _, one in sorted(found, key=lambda it: it[0])]
 
-    def _recompute_one(
+    def _keep_edges(
         self,
-        cause: Message,
-        subjects: Mapping[bytes, Subject],
-        stored: Sequence[Decided],
-        lapsed: Mapping[Pair, Decided],
-        rules: RuleVersion,
-    ) -> Recomputed:
-        decided = [lapsed.get(one.pair, one) for one in stored]
-        blocks = {subject: one.block for subject, one in subjects.items()}
-        links = [one.edge for one in decided if one.decision.outcome is Outcome.LINK]
-        placeless = without_a_place(blocks, links)
-        followed = [edge for edge in links if (edge.left, edge.right) not in placeless]
-        doubtful = [one.edge for one in decided if one.decision.outcome is Outcome.REVIEW]
-        seen = {one.pair: one.decision.evidence for one in decided}
-        apart = pairs_apart(blocks, followed) | contradicted(blocks, doubtful, seen)
-        undecided = between_two_sides(blocks, followed, apart, seen, rules)
-        followed = [edge for edge in followed if (edge.left, edge.right) not in undecided]
-        ages = {subject: one.seq for subject, one in subjects.items()}
-        household = [one.pair for one in decided if one.decision.reason in RELATIVES]
-        after = partition(ages, followed, apart, household=household, margin=rules.margin)
-        before = {subject: one.patient for subject, one in subjects.items()}
-        reasons = dict.fromkeys(undecided, _TWO_SIDES) | dict.fromkeys(placeless, _NO_PLACE)
-        guarded = {
-            (edge.left, edge.right): reasons.get((edge.left, edge.right), _KEPT_APART)
-            for edge in links
-            if after[edge.left] != after[edge.right]
-        }
-        lapsing = {
-            one.pair: _TOO_COMMON
-            for one in stored
-            if one.decision.outcome is Outcome.LINK
-            and one.pair in lapsed
-            and lapsed[one.pair].decision.outcome is not Outcome.LINK
-        }
-        joined = [subject for subject, patient in before.items() if patient is None]
-        more = Tally(
-            subjects=len(joined),
-            patients=len(set(after.values())) - len(set(before.values()) - {None}),
-            unlinkable=sum(is_unlinkable(blocks[subject]) for subject in joined),
-        )
-        return Recomputed(cause, after, compare_partitions(before, after), guarded, lapsing, [], more)
-
-    def _worth_asking(
-        self,
+        recomputed: Sequence[Recomputed],
         decided: Sequence[Decided],
-        guarded: Mapping[Pair, str],
-        asked: set[Pair],
-        ages: Mapping[bytes, int],
-    ) -> list[Decided]:
-        """The doubtful pairs not asked before; of those of one newer subject only the strongest, the others stay in
-        the index."""
-        found = []
-        per_subject: Counter[bytes] = Counter()
-        for one in sorted(decided, key=lambda it: (it.decision.rank, -it.decision.weight, it.pair)):
-            if one.pair in asked or not (one.pair in guarded or one.decision.outcome is Outcome.REVIEW):
-                continue
-            newer = max(one.pair, key=ages.__getitem__)
-            per_subject[newer] += 1
-            if per_subject[newer] <= self._rules.most_reviews:
-                found.append(one)
-        return found
-
-    def _keep_edges(self, components: Sequence[Recomputed], decided: Sequence[Decided], new: Sequence[Decided]) -> None:
-        guarded = {pair for component in components for pair in (*component.guarded, *component.lapsing)}
-        turned = {one.pair: one.pair in guarded for one in decided if one.guarded != (one.pair in guarded)}
-        fresh = [one._replace(guarded=one.pair in guarded) for one in new]
+        lapsed: Mapping[Pair, Decided],
+        new: Sequence[Decided],
+    ) -> None:
+        guards = {
+            one.pair: LAPSED for one in decided if one.links and one.pair in lapsed and not lapsed[one.pair].links
+        }
+        for one in recomputed:
+            guards |= one.component.guards
+        turned = {one.pair: guards.get(one.pair, "") for one in decided if one.guard != guards.get(one.pair, "")}
+        fresh = [one._replace(guard=guards.get(one.pair, "")) for one in new]
         self._index.write_edges(fresh, turned, self._rules.name)
 
-    def _keep_patients(self, components: Sequence[Recomputed], fresh: Mapping[bytes, Opened], outputs: Outputs) -> None:
+    def _keep_patients(
+        self,
+        recomputed: Sequence[Recomputed],
+        stands: Mapping[bytes, Subject],
+        fresh: Collection[bytes],
+        turned: Collection[bytes],
+        outputs: Outputs,
+    ) -> None:
         """Write who is whose, and tell it to the partition of every patient affected, in the order of versions."""
-        changes = [(component.cause, change) for component in components for change in component.changes]
+        changes = [(one.cause, change) for one in recomputed for change in one.changes]
         versions = self._index.next_link_versions(len(changes)) if changes else []
-        moves = {
-            subject: Move(subject, component.after[subject], None, settled=True)
-            for component in components
-            for subject in component.after.keys() & fresh.keys()
-        }
+        patients = {subject: patient for one in recomputed for subject, patient in one.component.patients.items()}
+        moved: dict[bytes, int | None] = {subject: None for subject in (*fresh, *turned) if subject in patients}
         for (cause, change), version in zip(changes, versions, strict=True):
-            for subject in change.subjects:
-                moves[subject] = Move(subject, change.patient, version, settled=subject in fresh)
+            moved |= dict.fromkeys(change.subjects, version)
             value = messages.encode(change.link(version))
             partitions = {self._partition(patient): patient for patient in reversed(change.patients)}
             for number, patient in partitions.items():
                 outputs.emit(cause, Emit(PATIENT_LINKS, patient.hex().encode(), value, partition=number))
-        self._index.move(sorted(moves.values()))
-        more = zip(*(component.more for component in components), strict=True)
+        self._index.move(
+            [
+                Move(subject, patients[subject], version, subject in fresh, stands[subject].retired)
+                for subject, version in sorted(moved.items())
+            ]
+        )
+        more = zip(*(one.more for one in recomputed), strict=True)
         self._index.count(self._slot, Tally(*(sum(column) for column in more)))
 
-    def _ask_stewards(self, components: Sequence[Recomputed], outputs: Outputs) -> None:
-        for component in components:
-            source = component.cause.header(Headers.SOURCE)
-            for review in component.reviews:
-                key = f"{review.left.hex()}:{review.right.hex()}".encode()
-                outputs.emit(component.cause, Emit(REVIEWS, key, messages.encode(review)))
+    def _ask_stewards(self, recomputed: Sequence[Recomputed], outputs: Outputs) -> None:
+        for one in recomputed:
+            source, _ = self.origin(one.cause)
+            for review in one.reviews:
+                key = pair_id((review.left, review.right)).encode()
+                outputs.emit(one.cause, Emit(REVIEWS, key, messages.encode(review)))
                 outputs.count(source, "reviews")
 
     def _partition(self, patient: bytes) -> int:
         return int(patient.hex()[:8], 16) % self._hot_partitions
+
+
+def pair_id(pair: Pair) -> str:
+    """Two subjects as the key of a message and as an address: their ids in hexadecimal, joined by a hyphen."""
+    return "-".join(one.hex() for one in pair)
+
+
+def _tally(before: Mapping[bytes, Subject], stands: Mapping[bytes, Subject], patients: Mapping[bytes, bytes]) -> Tally:
+    """How many more there are in a component. A patient counts while a record is about one of its subjects."""
+    joined = [subject for subject in stands if before[subject].patient is None]
+    existed = {before[subject].patient for subject in stands if not before[subject].retired} - {None}
+    return Tally(
+        subjects=len(joined),
+        patients=len({patients[subject] for subject, one in stands.items() if not one.retired}) - len(existed),
+        unlinkable=sum(is_unlinkable(stands[subject].block) for subject in joined),
+    )
 
 
 def event_key(event_id: str) -> bytes:
@@ -477,7 +505,3 @@ def _count(one: Opened, outputs: Outputs) -> None:
 _HEX: Final = frozenset("0123456789abcdef")
 _NEEDED: Final = (Headers.EVENT_ID, Headers.TYPE, Headers.SOURCE, Headers.DIGEST, Headers.REVISION)
 _REFUSED: Final = (Verdict.CONFLICT, Verdict.DUPLICATE)
-_TOO_COMMON: Final = "too many others carry the number"
-_NO_PLACE: Final = "the number carries two ranks, and one of the two subjects has none"
-_TWO_SIDES: Final = "the number links to people who must not meet, and nothing says which of them this is"
-_KEPT_APART: Final = "the link would bring together what must not be one patient"

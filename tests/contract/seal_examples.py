@@ -30,6 +30,7 @@ from contracts.messages import (
     RecordLinked,
     RecordPseudonymised,
     RecordReceived,
+    StewardDecision,
     SubjectsLinked,
     TokenBlock,
     ViewScan,
@@ -163,6 +164,9 @@ def write_links(subjects: list[bytes]) -> None:
     flagged = LinkReview(first, third, "nir-contradicts-sex", {}, "2026-1")
     for name, review in (("doubtful-pair", doubtful), ("contradiction", flagged)):
         write("link-reviews", name, f"{review.left.hex()}-{review.right.hex()}", {}, review)
+    for name, together in (("together", True), ("apart", False), ("as-the-rules-say", None)):
+        said = StewardDecision(first, second, together, "steward", 1_772_359_200_000)
+        write("link-decisions", name, f"{first.hex()}-{second.hex()}", {}, said)
 
 
 def write_permits() -> None:

@@ -38,9 +38,18 @@ class Edge(msgspec.Struct, frozen=True):
     rank: int
     weight: float = 0.0
 
+    @property
+    def pair(self) -> Pair:
+        """The two subjects, the smaller id first."""
+        return self.left, self.right
 
-class Stewarded(msgspec.Struct, frozen=True):
-    """A steward's decision on a pair; it outranks every rule."""
+    def strength(self) -> tuple[int, float, bytes, bytes]:
+        """What orders edges, the strongest first: exact ones by rank, scored ones by weight, ties by ids."""
+        return self.rank, -self.weight, self.left, self.right
+
+
+class Stewarded(msgspec.Struct, frozen=True, order=True):
+    """A steward's decision on a pair, `left` the smaller id; it outranks every rule."""
 
     left: bytes
     right: bytes
@@ -54,20 +63,22 @@ def partition(
     stewards: Sequence[Stewarded] = (),
     household: Collection[Pair] = (),
     margin: float = 0.0,
+    leaves: Iterable[tuple[bytes, bytes]] = (),
 ) -> dict[bytes, bytes]:
     """The founding (oldest, lowest in `ages`) subject of each subject's patient.
 
     Stewards' decisions come first, then exact edges by rank, then scored ones by weight, ties by ids. A union that
     would bring a pair of `apart` together is skipped; stewards' joins ask stewards alone. Pairs of a `household` are
     kept apart from scored edges only; where scored edges lead from one cluster to two that must not meet, with weights
-    that differ by less than `margin`, none of them is followed.
+    that differ by less than `margin`, none of them is followed. Each of `leaves` comes last, as the first of its pairs
+    has it, past every guard: it brings nobody together.
     """
-    ordered = sorted(edges, key=lambda it: (it.rank, -it.weight, it.left, it.right))
+    ordered = sorted(edges, key=Edge.strength)
     patients = _Patients(ages)
     for one in stewards:
         if not one.together:
             patients.forbid(one.left, one.right)
-    for one in sorted(stewards, key=lambda it: (it.left, it.right)):
+    for one in sorted(stewards):
         if one.together:
             patients.join(one.left, one.right)
     for left, right in apart:
@@ -79,8 +90,10 @@ def partition(
         patients.forbid(left, right)
     torn = patients.torn(scored, margin)
     for edge in scored:
-        if (edge.left, edge.right) not in torn:
+        if edge.pair not in torn:
             patients.join(edge.left, edge.right)
+    for leaf, other in leaves:
+        patients.attach(leaf, other)
     return patients.founders()
 
 
@@ -104,7 +117,7 @@ def pairs_apart(
     }
     if not found:
         return found
-    linked = _neighbours((edge.left, edge.right) for edge in edges)
+    linked = _neighbours(edge.pair for edge in edges)
     joined: set[frozenset[bytes]] = set()
     for subject, block in blocks.items():
         own = qualified_nirs(block)
@@ -141,7 +154,7 @@ def contradicted(
 
     joined = [(one.left, one.right) for one in stewards if one.together]
     return {
-        (edge.left, edge.right)
+        edge.pair
         for edge in doubtful
         if edge.rank < SCORED
         and not must_not_link(blocks[edge.left], blocks[edge.right])
@@ -166,7 +179,7 @@ def between_two_sides(
     traits agree better; else the number's qualified owner, if that is one side; else neither by that number.
     """
     foes = _neighbours(apart)
-    linked = _neighbours((edge.left, edge.right) for edge in edges if edge.rank < SCORED)
+    linked = _neighbours(edge.pair for edge in edges if edge.rank < SCORED)
     carried = {subject: identifying_tokens(blocks[subject]).keys() - rules.too_common for subject in linked}
 
     def by_number(left: bytes, right: bytes) -> set[bytes]:
@@ -202,10 +215,10 @@ def between_two_sides(
 
     undecided = {subject for subject, _ in torn}
     return {
-        (edge.left, edge.right)
+        edge.pair
         for edge in edges
         if edge.rank < SCORED
-        and not undecided.isdisjoint((edge.left, edge.right))
+        and not undecided.isdisjoint(edge.pair)
         and not any(
             follows(edge.left, edge.right, number) and follows(edge.right, edge.left, number)
             for number in by_number(edge.left, edge.right)
@@ -255,7 +268,7 @@ def without_a_place(blocks: Mapping[bytes, TokenBlock], edges: Iterable[Edge]) -
         return shared[number] <= own[subject][number].keys()
 
     return {
-        (edge.left, edge.right)
+        edge.pair
         for edge in edges
         if edge.method == PSEUDO_NIR
         and not any(
@@ -315,8 +328,15 @@ class _Patients:
         small, large = sorted((self._cluster[left], self._cluster[right]), key=lambda it: len(self._members[it]))
         if small == large:
             return
-        if self._are_at_odds(small, large):
-            return
+        if not self._are_at_odds(small, large):
+            self._merge(small, large)
+
+    def attach(self, leaf: bytes, other: bytes) -> None:
+        """Join a leaf, unless it is no longer alone."""
+        if len(self._members[self._cluster[leaf]]) == 1:
+            self._merge(self._cluster[leaf], self._cluster[other])
+
+    def _merge(self, small: bytes, large: bytes) -> None:
         for subject in self._members.pop(small):
             self._cluster[subject] = large
             self._members[large].add(subject)
@@ -329,7 +349,7 @@ class _Patients:
             for here, there in ((edge.left, edge.right), (edge.right, edge.left)):
                 one, other = self._cluster[here], self._cluster[there]
                 best[one][other] = max(edge.weight, best[one].get(other, edge.weight))
-                between[one, other].add((edge.left, edge.right))
+                between[one, other].add(edge.pair)
         found: set[Pair] = set()
         for cluster, weights in best.items():
             for one, other in combinations(weights, 2) if len(weights) > 1 else ():

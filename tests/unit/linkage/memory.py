@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from contracts.messages import TokenBlock
-from services.linkage.adapters import Decided, Holder, Known, Move, Saved, Subject, Tally
+from contracts.messages import StewardDecision, TokenBlock
+from services.linkage.adapters import Holder, Known, Locked, Move, Saved, Tally
 from services.linkage.domain.comparison import tagged_rows
-from services.linkage.domain.components import Pair
+from services.linkage.domain.components import Pair, Stewarded
+from services.linkage.domain.patients import Decided, Subject
 from services.linkage.domain.states import State
 from services.linkage.domain.tokens import search_tokens
 
@@ -23,6 +24,7 @@ class MemoryIndex:
         self.tokens: defaultdict[bytes, list[Holder]] = defaultdict(list)
         self.edges: dict[Pair, Decided] = {}
         self.states: dict[bytes, list[State]] = {}
+        self.said: dict[Pair, StewardDecision] = {}
         self.tally = Tally()
         self.version = 0
         self.common: frozenset[bytes] = frozenset()
@@ -45,7 +47,7 @@ class MemoryIndex:
 
     def find_subjects(self, subjects: Iterable[bytes]) -> dict[bytes, Known]:
         return {
-            subject: Known(self.subjects[subject].patient, subject in self.settled)
+            subject: Known(self.subjects[subject].patient, subject in self.settled, self.subjects[subject].retired)
             for subject in subjects
             if subject in self.subjects
         }
@@ -59,20 +61,36 @@ class MemoryIndex:
     def mark_common(self, tokens: Iterable[bytes]) -> None:
         self.common |= frozenset(tokens)
 
-    def lock_components(self, subjects: Iterable[bytes]) -> tuple[dict[bytes, Subject], list[Decided]]:
+    def find_deserted(self, subjects: Iterable[bytes]) -> frozenset[bytes]:
+        held = {states[0].subject for states in self.states.values() if not states[0].retracted}
+        return frozenset(subjects) - held
+
+    def keep_stewards(self, decisions: Sequence[StewardDecision]) -> None:
+        for one in decisions:
+            known = self.said.get((one.left, one.right), one)
+            if one.decided_at >= known.decided_at:
+                self.said[one.left, one.right] = one
+
+    def lock_components(self, subjects: Iterable[bytes]) -> Locked:
         reached = set(subjects)
-        binding = [pair for pair, edge in self.edges.items() if edge.binds]
+        binding = [*(pair for pair, edge in self.edges.items() if edge.binds), *self.said]
         while more := {it for pair in binding for it in pair if reached & set(pair)} - reached:
             reached |= more
-        return (
-            {subject: self.subjects[subject] for subject in reached},
-            [edge for pair, edge in self.edges.items() if reached.issuperset(pair)],
+        there = reached & self.subjects.keys()
+        return Locked(
+            {subject: self.subjects[subject] for subject in there},
+            [edge for pair, edge in self.edges.items() if there.issuperset(pair)],
+            [
+                Stewarded(*pair, one.together)
+                for pair, one in self.said.items()
+                if there.issuperset(pair) and one.together is not None
+            ],
         )
 
-    def write_edges(self, fresh: Sequence[Decided], guarded: Mapping[Pair, bool], rules: str) -> None:
+    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str], rules: str) -> None:
         self.edges |= {one.pair: one for one in fresh}
-        for pair, turned in guarded.items():
-            self.edges[pair] = self.edges[pair]._replace(guarded=turned)
+        for pair, guard in guards.items():
+            self.edges[pair] = self.edges[pair]._replace(guard=guard)
 
     def next_link_versions(self, count: int) -> list[int]:
         self.version += count
@@ -80,7 +98,7 @@ class MemoryIndex:
 
     def move(self, moves: Sequence[Move]) -> None:
         for one in moves:
-            self.subjects[one.subject] = self.subjects[one.subject]._replace(patient=one.patient)
+            self.subjects[one.subject] = self.subjects[one.subject]._replace(patient=one.patient, retired=one.retired)
             if one.settled:
                 self.settled.add(one.subject)
 
