@@ -2,7 +2,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --locked
 
-.PHONY: help demo up test check fault container bench documents clean
+.PHONY: help demo up test check fault orders container bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ check: $(UV) ## Lint, types, import rules, unit and contract tests; starts nothi
 
 fault: $(UV) ## The long fault run: 20,000 events, every service killed five times
 	@ESTUAIRE_FAULT_EVENTS=20000 ESTUAIRE_FAULT_KILLS=5 $(RUN) pytest -m fault $(ARGS)
+
+orders: $(UV) ## The long run on order: 200 random orders and batchings of 5,000 records
+	@ESTUAIRE_ORDERS=200 ESTUAIRE_ORDER_RECORDS=5000 $(RUN) pytest tests/unit/linkage/test_orders.py $(ARGS)
 
 container: $(UV) ## The end-to-end suite through containers; needs a Docker engine
 	@$(RUN) pytest -m container $(ARGS)

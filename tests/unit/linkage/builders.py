@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -175,9 +176,10 @@ def apply_links(patients: dict[bytes, str], outputs: Outputs) -> None:
 
 def sets(patients: Mapping[bytes, object]) -> set[frozenset[bytes]]:
     """The partition that a mapping of subjects to patients is."""
-    return {
-        frozenset(subject for subject in patients if patients[subject] == patient) for patient in set(patients.values())
-    }
+    found: defaultdict[object, set[bytes]] = defaultdict(set)
+    for subject, patient in patients.items():
+        found[patient].add(subject)
+    return {frozenset(one) for one in found.values()}
 
 
 def counts(outputs: Outputs) -> dict[str, int]:

@@ -23,6 +23,8 @@ class MemoryIndex:
         self.settled: set[bytes] = set()
         self.tokens: defaultdict[bytes, list[Holder]] = defaultdict(list)
         self.edges: dict[Pair, Decided] = {}
+        self.near: defaultdict[bytes, set[bytes]] = defaultdict(set)
+        self.met: defaultdict[bytes, set[Pair]] = defaultdict(set)
         self.states: dict[bytes, list[State]] = {}
         self.said: dict[Pair, StewardDecision] = {}
         self.tally = Tally()
@@ -70,16 +72,20 @@ class MemoryIndex:
             known = self.said.get((one.left, one.right), one)
             if one.decided_at >= known.decided_at:
                 self.said[one.left, one.right] = one
+            self._bind(one.left, one.right)
 
     def lock_components(self, subjects: Iterable[bytes]) -> Locked:
-        reached = set(subjects)
-        binding = [*(pair for pair, edge in self.edges.items() if edge.binds), *self.said]
-        while more := {it for pair in binding for it in pair if reached & set(pair)} - reached:
-            reached |= more
+        reached: set[bytes] = set()
+        waiting = set(subjects)
+        while waiting:
+            subject = waiting.pop()
+            reached.add(subject)
+            waiting |= self.near[subject] - reached
         there = reached & self.subjects.keys()
+        pairs = {pair for subject in there for pair in self.met[subject] if there.issuperset(pair)}
         return Locked(
             {subject: self.subjects[subject] for subject in there},
-            [edge for pair, edge in self.edges.items() if there.issuperset(pair)],
+            [self.edges[pair] for pair in sorted(pairs)],
             [
                 Stewarded(*pair, one.together)
                 for pair, one in self.said.items()
@@ -88,9 +94,18 @@ class MemoryIndex:
         )
 
     def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str], rules: str) -> None:
-        self.edges |= {one.pair: one for one in fresh}
+        for one in fresh:
+            self.edges[one.pair] = one
+            for subject in one.pair:
+                self.met[subject].add(one.pair)
+            if one.binds:
+                self._bind(*one.pair)
         for pair, guard in guards.items():
             self.edges[pair] = self.edges[pair]._replace(guard=guard)
+
+    def _bind(self, left: bytes, right: bytes) -> None:
+        self.near[left].add(right)
+        self.near[right].add(left)
 
     def next_link_versions(self, count: int) -> list[int]:
         self.version += count
