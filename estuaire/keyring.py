@@ -23,7 +23,7 @@ SECRETS = {
     "access": ("history",),
 }
 PUBLIC = {"ingest": ("pseudonym", "access"), "pseudonym": ("linkage", "access"), "linkage": (), "access": ()}
-OFFICER, OPERATOR = "officer", "operator"
+OFFICER, OPERATOR, STEWARD = "officer", "operator", "steward"
 
 
 class Keyring:
@@ -40,11 +40,12 @@ class Keyring:
                 self._once(service, name)
         for recipient in ("pseudonym", "linkage", "access"):
             self._key_pair(recipient)
-        for role in ("producers", "subscribers", "officers", "operators"):
+        for role in ("producers", "subscribers", "officers", "operators", "stewards"):
             if not self.holders(role).exists():
                 self._write(role, {})
         self.token("officers", OFFICER)
         self.token("operators", OPERATOR)
+        self.token("stewards", STEWARD)
 
     def folder(self, service: str) -> Path:
         """Where one service's keys are."""
@@ -55,7 +56,7 @@ class Keyring:
         return self._tokens / f"{role}.yaml"
 
     def token(self, role: str, name: str) -> str:
-        """The token of a producer (by its source), subscriber, officer or operator; made when there is none."""
+        """The token of a producer (by its source) or of another holder of a role; made when there is none."""
         known = self._read(role)
         if name not in known:
             known[name] = secrets.token_urlsafe(32)

@@ -194,6 +194,6 @@ class Platform:
 ROLES = {
     "ingest": ("producers",),
     "pseudonym": (),
-    "linkage": ("operators",),
+    "linkage": ("operators", "stewards"),
     "access": ("subscribers", "officers", "operators"),
 }

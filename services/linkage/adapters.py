@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib.resources import files
 from itertools import chain
 from typing import Any, Final, LiteralString, NamedTuple, Protocol
 
 import msgspec
-import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
-from psycopg_pool import ConnectionPool
 
 from contracts.messages import StewardDecision, TokenBlock
 from runtime.database import Database
-from runtime.messages import RetryLater
 from services.linkage.domain.comparison import tagged_rows
 from services.linkage.domain.components import Pair, Stewarded
 from services.linkage.domain.decide import Decision, Outcome
@@ -136,7 +132,6 @@ class SqlPatientIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._block = msgspec.msgpack.Decoder(TokenBlock)
-        self._evidence = msgspec.msgpack.Decoder(dict[str, float])
 
     def patients(self) -> dict[str, str]:
         """Every record's event id with its patient, both as hex: what a file that was linked whole comes to."""
@@ -214,11 +209,11 @@ class SqlPatientIndex:
         found: defaultdict[bytes, list[State]] = defaultdict(list)
         more = []
         for event, states, *rest in self._rows(_FIND_RECORDS, [list(events)]):
-            found[event].append(_state(rest))
+            found[event].append(state_from(rest))
             if states > 1:
                 more.append(event)
         for event, *rest in self._rows(_FIND_STATES, [more]) if more else ():
-            found[event].append(_state(rest))
+            found[event].append(state_from(rest))
         return found
 
     def find_subjects(self, subjects: Iterable[bytes]) -> dict[bytes, Known]:
@@ -293,16 +288,7 @@ class SqlPatientIndex:
             for subject, seq, patient, block, retired in self._rows(_LOCK, [sorted(fresh)]):
                 rows[subject] = Subject(seq, patient, self._block.decode(block), retired)
         wanted = list(rows)
-        edges = [
-            Decided(
-                left,
-                right,
-                Decision(Outcome(outcome), method, rank, weight, reason, self._evidence.decode(seen)),
-                guard,
-            )
-            for left, right, outcome, method, rank, weight, reason, seen, guard in self._rows(_EDGES, [wanted])
-            if right in rows
-        ]
+        edges = [one for one in map(decided_from, self._rows(_EDGES, [wanted])) if one.right in rows]
         stewards = [
             Stewarded(left, right, together)
             for left, right, together in self._rows(_STEWARDS, [wanted])
@@ -360,19 +346,19 @@ class SqlPatientIndex:
         """Keep the records' states: the current one in `records`, those it has replaced or outranked beside it."""
         moved = [one for one in records if one.before and one.after[0] is not one.before[0]]
         self._write(
-            f"INSERT INTO records (event_id, states, {_COLUMNS})"  # noqa: S608 - constants
+            f"INSERT INTO records (event_id, states, {STATE})"  # noqa: S608 - constants
             f" SELECT * FROM unnest(%b::bytea[], %b::integer[], {_UNNEST})",
             [(one.event, len(one.after), *_row(one.after[0])) for one in records if not one.before],
         )
         self._write(
-            f"INSERT INTO record_states (event_id, linked_at, {_COLUMNS}) SELECT event_id, linked_at, {_COLUMNS}"  # noqa: S608
+            f"INSERT INTO record_states (event_id, linked_at, {STATE}) SELECT event_id, linked_at, {STATE}"  # noqa: S608
             " FROM unnest(%b::bytea[]) AS moved (event_id) JOIN records USING (event_id)",
             [(one.event,) for one in moved],
         )
         self._write(
-            f"UPDATE records SET (states, {_COLUMNS}, linked_at)"  # noqa: S608
-            f" = (now_.states, {', '.join(f'now_.{name.strip()}' for name in _COLUMNS.split(','))}, now())"
-            f" FROM unnest(%b::bytea[], %b::integer[], {_UNNEST}) AS now_ (event_id, states, {_COLUMNS})"
+            f"UPDATE records SET (states, {STATE}, linked_at)"  # noqa: S608
+            f" = (now_.states, {', '.join(f'now_.{name.strip()}' for name in STATE.split(','))}, now())"
+            f" FROM unnest(%b::bytea[], %b::integer[], {_UNNEST}) AS now_ (event_id, states, {STATE})"
             " WHERE records.event_id = now_.event_id",
             [(one.event, len(one.after), *_row(one.after[0])) for one in moved],
         )
@@ -383,7 +369,7 @@ class SqlPatientIndex:
             [(one.event, len(one.after)) for one in records if one.before and one.after[0] is one.before[0]],
         )
         self._write(
-            f"INSERT INTO record_states (event_id, {_COLUMNS}) SELECT * FROM unnest(%b::bytea[], {_UNNEST})",  # noqa: S608
+            f"INSERT INTO record_states (event_id, {STATE}) SELECT * FROM unnest(%b::bytea[], {_UNNEST})",  # noqa: S608
             [(one.event, *_row(state)) for one in records for state in one.after[1:] if state not in one.before],
         )
 
@@ -407,85 +393,22 @@ class SqlPatientIndex:
                 cursor.execute(query, [list(column) for column in zip(*rows, strict=True)])
 
 
-class RecordStatus(NamedTuple):
-    """Where a record stands in the index. States are (revision, type, linked at), the current one first."""
-
-    subject: bytes
-    patient: bytes
-    source: str
-    current: State
-    linked_at: dt.datetime
-    states: list[tuple[State, dt.datetime]]
-    method: str | None
-    rule_version: str | None
-
-
-class Lookup(Protocol):
-    """What HTTP asks of the index; both raise RetryLater when it does not answer."""
-
-    def record(self, event: bytes) -> RecordStatus | None:
-        """A record by the key of its event id."""
-
-    def counts(self) -> Tally:
-        """How many subjects, patients, records and unlinkable subjects there are."""
-
-
-class SqlLookup:
-    """The index as HTTP reads it, on connections of its own."""
-
-    def __init__(self, url: str) -> None:
-        self._pool = ConnectionPool(lookup_conninfo(url), min_size=0, max_size=4, timeout=5, open=False)
-
-    def open(self) -> None:
-        """Begin to connect, when asked."""
-        self._pool.open()
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._pool.close()
-
-    def record(self, event: bytes) -> RecordStatus | None:
-        """A record by the key of its event id."""
-        with self._answer() as connection, connection.cursor(binary=True) as cursor:
-            states = [(_state(rest), linked_at) for linked_at, *rest in cursor.execute(_STATUS, [event, event])]
-            if not states:
-                return None
-            current, linked_at = states[0]
-            row = cursor.execute(_SUBJECT, [current.subject]).fetchone()
-            source, patient = row or ("", current.subject)
-            best = cursor.execute(_BEST_LINK, {"subject": current.subject, "patient": patient}).fetchone()
-            method, rule_version = best or (None, None)
-            return RecordStatus(current.subject, patient, source, current, linked_at, states, method, rule_version)
-
-    def counts(self) -> Tally:
-        """How many there are."""
-        with self._answer() as connection:
-            row = connection.execute(_COUNTS).fetchone()
-            return Tally(*(int(one) for one in row or ()))
-
-    @contextmanager
-    def _answer(self) -> Iterator[psycopg.Connection]:
-        try:
-            with self._pool.connection() as connection:
-                yield connection
-        except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
-            raise RetryLater("the index does not answer, or has no tables yet") from None
-
-
 def index_conninfo(url: str) -> str:
     """The URL with planner options: every query here looks keys up, so none may turn to scans and hash joins on the
     statistics of a table that has grown since."""
-    return _with_options(url, ("jit=off", "enable_seqscan=off", "enable_hashjoin=off", "enable_mergejoin=off"))
+    return with_options(url, ("jit=off", "enable_seqscan=off", "enable_hashjoin=off", "enable_mergejoin=off"))
 
 
-def lookup_conninfo(url: str) -> str:
-    """The URL with a limit on how long a look-up may take."""
-    return _with_options(url, ("statement_timeout=5000",))
-
-
-def _with_options(url: str, settings: Sequence[str]) -> str:
+def with_options(url: str, settings: Sequence[str]) -> str:
+    """The URL with more settings of the session."""
     before = conninfo_to_dict(url).get("options") or ""
     return make_conninfo(url, options=" ".join((str(before), *(f"-c {one}" for one in settings))).strip())
+
+
+def decided_from(row: Sequence[Any]) -> Decided:
+    """A pair from the columns `DECIDED`."""
+    left, right, outcome, method, rank, weight, reason, seen, guard = row
+    return Decided(left, right, Decision(Outcome(outcome), method, rank, weight, reason, _evidence.decode(seen)), guard)
 
 
 def _identity(block: TokenBlock) -> TokenBlock:
@@ -499,22 +422,24 @@ def _row(state: State) -> tuple[Any, ...]:
     return (state.subject, state.revision, state.digest, state.type, *declared, at.backfill, at.partition, at.offset)
 
 
-def _state(row: Sequence[Any]) -> State:
+def state_from(row: Sequence[Any]) -> State:
+    """A state from the columns `STATE`."""
     subject, revision, digest, kind, retracted, correction, backfill, number, offset = row
     return State(digest, revision, kind, retracted, correction, Coordinates(backfill, number, offset), subject)
 
 
-_COLUMNS: Final = 'subject, revision, digest, type, retracted, correction, backfill, partition, "offset"'
+_evidence = msgspec.msgpack.Decoder(dict[str, float])
+STATE: Final = 'subject, revision, digest, type, retracted, correction, backfill, partition, "offset"'
 _UNNEST: Final = (
     "%b::bytea[], %b::text[], %b::text[], %b::text[], %b::boolean[], %b::boolean[], %b::boolean[], %b::integer[],"
     " %b::bigint[]"
 )
 _FIND_RECORDS: Final = (
-    f"SELECT event_id, states, {_COLUMNS} FROM unnest(%b::bytea[]) AS wanted (event_id)"  # noqa: S608
+    f"SELECT event_id, states, {STATE} FROM unnest(%b::bytea[]) AS wanted (event_id)"  # noqa: S608
     " JOIN records USING (event_id)"
 )
 _FIND_STATES: Final = (
-    f"SELECT event_id, {_COLUMNS} FROM unnest(%b::bytea[]) AS wanted (event_id)"  # noqa: S608
+    f"SELECT event_id, {STATE} FROM unnest(%b::bytea[]) AS wanted (event_id)"  # noqa: S608
     " JOIN record_states USING (event_id) ORDER BY event_id, revision DESC"
 )
 _REACH: Final = """
@@ -534,29 +459,11 @@ WITH looked_at AS (
     GROUP BY token HAVING count(*) BETWEEN 2 AND %b)
 SELECT token, subject, codes FROM looked_at JOIN subject_tokens USING (token) ORDER BY token, subject
 """
-_EDGES: Final = """
-SELECT e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guard
-FROM unnest(%b::bytea[]) AS wanted (a) JOIN edges e USING (a)
-"""
+DECIDED: Final = "e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guard"
+"""The columns that `decided_from` takes."""
+_EDGES: Final = f"SELECT {DECIDED} FROM unnest(%b::bytea[]) AS wanted (a) JOIN edges e USING (a)"  # noqa: S608
 _STEWARDS: Final = """
 SELECT d.a, d.b, d.together FROM unnest(%b::bytea[]) AS wanted (a) JOIN steward_decisions d USING (a)
 WHERE d.together IS NOT NULL
 """
 _BIND: Final = "INSERT INTO neighbours SELECT * FROM unnest(%b::bytea[], %b::bytea[]) ON CONFLICT DO NOTHING"
-_STATUS: Final = (
-    f"SELECT linked_at, {_COLUMNS} FROM (SELECT linked_at, {_COLUMNS}, 0 AS place FROM records"  # noqa: S608
-    f" WHERE event_id = %s UNION ALL SELECT linked_at, {_COLUMNS}, 1 FROM record_states WHERE event_id = %s)"
-    " AS found ORDER BY place, revision DESC"
-)
-_SUBJECT: Final = "SELECT source, coalesce(patient, subject) FROM subjects WHERE subject = %s"
-_BEST_LINK: Final = """
-SELECT e.method, e.rule_version FROM neighbours n
-JOIN edges e ON e.a = least(n.subject, n.other) AND e.b = greatest(n.subject, n.other)
-JOIN subjects s ON s.subject = n.other AND s.patient = %(patient)s
-WHERE n.subject = %(subject)s AND e.outcome = 'link' AND e.guard = ''
-ORDER BY e.rank, e.weight DESC, n.other LIMIT 1
-"""
-_COUNTS: Final = """
-SELECT coalesce(sum(subjects), 0), coalesce(sum(patients), 0), coalesce(sum(records), 0), coalesce(sum(unlinkable), 0)
-FROM counts
-"""

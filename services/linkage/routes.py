@@ -1,20 +1,69 @@
-"""HTTP of linkage: where a record is in the index, and how much the index holds. No token leaves it."""
+"""HTTP of linkage: where a record is in the index, how much it holds, and what waits for a steward. No token leaves it.
+
+(A subject's or patient's id is a pseudonym of the hub's own, by which nothing can be searched.)
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-from typing import Annotated
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
-from fastapi import APIRouter, FastAPI, Path, Request
-from pydantic import BaseModel, Field
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from runtime.http import Authorization, Bearers, ProblemError, Readiness, create_app, problem_response, problems
+from contracts import messages
+from contracts.messages import StewardDecision
+from runtime.http import (
+    Authorization,
+    Bearers,
+    Holders,
+    ProblemError,
+    Readiness,
+    create_app,
+    problem_response,
+    problems,
+)
+from runtime.kafka import BrokerAway, Publisher
 from runtime.messages import RetryLater
-from services.linkage.adapters import Lookup, RecordStatus
-from services.linkage.domain.decide import METHODS
+from services.linkage.domain.components import Pair, pair_of
+from services.linkage.domain.decide import METHODS, SCORED
 from services.linkage.domain.states import State
-from services.linkage.handlers import PSEUDONYMISED, event_key
+from services.linkage.handlers import DECISIONS, PSEUDONYMISED, event_key, pair_id
+from services.linkage.lookup import Lookup, RecordStatus, Review, Side
+
+Clock = Callable[[], dt.datetime]
+Says = Literal["together", "apart", "as-the-rules-say"]
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Somebody who may trace records and see counts."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Steward:
+    """Somebody who may decide which subjects are one person."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """Who may come in as what."""
+
+    operators: Holders | Bearers
+    stewards: Holders | Bearers
+
+    def operator(self, authorization: Authorization) -> Operator:
+        return Operator(self.operators.name(authorization))
+
+    def steward(self, authorization: Authorization) -> Steward:
+        return Steward(self.stewards.name(authorization))
 
 
 class Coordinates(BaseModel):
@@ -41,6 +90,7 @@ class LinkedRecord(BaseModel):
 
     event_id: str
     source: str
+    subject_id: str = Field(description="The identity it came with; two of them make the address of a pair.")
     patient_id: str
     revision: str
     linked_at: dt.datetime
@@ -50,6 +100,69 @@ class LinkedRecord(BaseModel):
     states: list[RecordState]
 
 
+class PairSide(BaseModel):
+    """One of the two subjects of a pair: what is known of it, without anything of its identity."""
+
+    subject_id: str
+    patient_id: str
+    source: str
+    identity_status: str
+    identifiers: list[str] = Field(description="The systems that it has a number of.")
+    traits: list[str] = Field(description="The traits that it has.")
+    records: int = Field(description="How many records are about it, counted up to 1,000.")
+    event_ids: list[str] = Field(description="The hub's ids of up to five of them, by which the source can find them.")
+
+
+class StewardWord(BaseModel):
+    """What a steward said of a pair last."""
+
+    decision: Says
+    steward: str
+    decided_at: dt.datetime
+
+
+class PairReview(BaseModel):
+    """Two subjects, what the rules make of them, and what a steward has said."""
+
+    id: str
+    reason: str = Field(description="Why it is a question; empty where it is none.")
+    method: str = Field(description="The rule that was asked, in words; empty where the two share nothing.")
+    weight: float | None = Field(description="The match weight in bits, where the traits decided.")
+    evidence: dict[str, float] = Field(description="How alike each trait is, from 0 (another) to 1 (the same).")
+    rule_version: str | None
+    left: PairSide
+    right: PairSide
+    word: StewardWord | None
+
+
+class Reviews(BaseModel):
+    """Pairs that wait for a steward, those that decide most first."""
+
+    reviews: list[PairReview]
+    next_cursor: str | None
+
+
+class Decision(BaseModel):
+    """What a steward says: it outranks every rule until it is taken back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    decision: Says
+
+
+class Decided(BaseModel):
+    """The decision is kept; the patients follow within seconds."""
+
+    id: str
+    decision: Says
+    decided_at: dt.datetime
+
+
+_PAIR = r"^[0-9a-f]{32}-[0-9a-f]{32}$"
+PairId = Annotated[
+    str,
+    Path(pattern=_PAIR, description="Two subjects' ids joined by a hyphen, in either order."),
+]
 EventId = Annotated[str, Path(description="The hub's own id of the record: `event_id` of the receipt.")]
 
 
@@ -62,12 +175,16 @@ class Counts(BaseModel):
     unlinkable: int
 
 
-def application(ready: Readiness, lookup: Lookup, operators: Bearers) -> FastAPI:
+def application(
+    ready: Readiness,
+    lookup: Lookup,
+    publisher: Publisher,
+    doors: Doors,
+    clock: Clock = lambda: dt.datetime.now(dt.UTC),
+) -> FastAPI:
     """The application of this service."""
     app = create_app("Estuaire linkage", "Which subjects are which patient, and where a record is.", ready)
-    router = APIRouter(
-        prefix="/v1", responses=problems({401: "No operator's token.", 503: "The patient index does not answer."})
-    )
+    router = APIRouter(prefix="/v1", responses=problems({401: "No token that opens this.", 503: _AWAY}))
 
     @router.get(
         "/records/{event_id}",
@@ -75,26 +192,118 @@ def application(ready: Readiness, lookup: Lookup, operators: Bearers) -> FastAPI
         response_description="Where the record stands.",
         responses=problems({404: "No record with this event id has been linked."}),
     )
-    def record(event_id: EventId, authorization: Authorization) -> LinkedRecord:
+    def record(event_id: EventId, _operator: Operator = Depends(doors.operator)) -> LinkedRecord:
         """Where a record is in the index: its patient, how it came to it, and every accepted state."""
-        operators.name(authorization)
         status = lookup.record(event_key(event_id))
         if status is None:
             raise ProblemError(404, "no such record", "No record with this event id has been linked.")
         return _linked_record(event_id, status)
 
     @router.get("/counts", summary="Count the index", response_description="How much the index holds.")
-    def counts(authorization: Authorization) -> Counts:
+    def counts(_operator: Operator = Depends(doors.operator)) -> Counts:
         """How many subjects, patients and records the index holds, and how many subjects nothing could be linked by."""
-        operators.name(authorization)
         return Counts(**lookup.counts()._asdict())
+
+    @router.get(
+        "/reviews",
+        summary="List the pairs that wait for a steward",
+        response_description="A page of pairs.",
+        responses=problems({422: "The cursor or the limit is none."}),
+    )
+    def reviews(
+        cursor: Annotated[str | None, Query(pattern=_PAIR, description="`next_cursor` of the page before.")] = None,
+        limit: Annotated[int, Query(ge=1, le=100, description="Pairs a page.")] = 20,
+        _steward: Steward = Depends(doors.steward),
+    ) -> Reviews:
+        """The doubtful pairs and the links that guards hold back, unless a steward has decided: exact rules before
+        weights, the strongest first."""
+        found = lookup.reviews(_pair(cursor) if cursor else None, limit)
+        shown = [_review(one) for one in found]
+        return Reviews(reviews=shown, next_cursor=shown[-1].id if len(shown) == limit else None)
+
+    @router.get(
+        "/reviews/{pair}",
+        summary="See a pair",
+        response_description="The pair.",
+        responses=problems({404: _NO_PAIR, 422: "The address is no pair of subjects."}),
+    )
+    def review(pair: PairId, _steward: Steward = Depends(doors.steward)) -> PairReview:
+        """Any two subjects: what the rules make of them, whose they are, and what a steward has said."""
+        return _review(_found(lookup, pair))
+
+    @router.post(
+        "/reviews/{pair}",
+        status_code=202,
+        summary="Decide on a pair",
+        response_description="The decision is kept.",
+        responses=problems({404: _NO_PAIR, 422: "The body is no decision, or the address no pair of subjects."}),
+    )
+    def decide(pair: PairId, body: Decision, steward: Steward = Depends(doors.steward)) -> Decided:
+        """Say that two subjects are one person, or are not, or leave it to the rules again. The answer comes when the
+        decision is kept for good; patients, timelines and views follow within seconds."""
+        sides = _found(lookup, pair)
+        ends = sides.left.subject, sides.right.subject
+        now = clock()
+        said = StewardDecision(*ends, _TOGETHER[body.decision], steward.name, int(now.timestamp() * 1000))
+        publisher.publish(DECISIONS, pair_id(ends), messages.encode(said))
+        return Decided(id=pair_id(ends), decision=body.decision, decided_at=now)
 
     @app.exception_handler(RetryLater)
     async def away(_request: Request, _error: RetryLater) -> Response:
         return problem_response(503, "try again later", "The patient index does not answer.", {"Retry-After": "5"})
 
+    @app.exception_handler(BrokerAway)
+    async def broker_away(_request: Request, _error: BrokerAway) -> Response:
+        detail = "The broker has not acknowledged it: send it again later."
+        return problem_response(503, "the broker does not answer", detail, {"Retry-After": "5"})
+
     app.include_router(router)
     return app
+
+
+def _pair(text: str) -> Pair:
+    left, right = (bytes.fromhex(one) for one in text.split("-"))
+    if left == right:
+        raise ProblemError(422, "one subject is no pair", "Give the ids of two different subjects.")
+    return pair_of(left, right)
+
+
+def _found(lookup: Lookup, pair: str) -> Review:
+    found = lookup.review(_pair(pair))
+    if found is None:
+        raise ProblemError(404, "no such pair", _NO_PAIR)
+    return found
+
+
+def _review(found: Review) -> PairReview:
+    decided, word = found.decided, found.word
+    decision = decided.decision if decided else None
+    return PairReview(
+        id=pair_id((found.left.subject, found.right.subject)),
+        reason=(decided.guard or decided.decision.reason) if decided else "",
+        method=METHODS.get(decision.method, decision.method) if decision else "",
+        weight=decision.weight if decision and decision.rank >= SCORED else None,
+        evidence=decision.evidence if decision else {},
+        rule_version=found.rule_version,
+        left=_side(found.left),
+        right=_side(found.right),
+        word=StewardWord(decision=_SAYS[word.together], steward=word.steward, decided_at=word.decided_at)
+        if word
+        else None,
+    )
+
+
+def _side(side: Side) -> PairSide:
+    return PairSide(
+        subject_id=side.subject.hex(),
+        patient_id=side.patient.hex(),
+        source=side.source,
+        identity_status=side.status,
+        identifiers=list(side.systems),
+        traits=list(side.traits),
+        records=side.records,
+        event_ids=[one.hex() for one in side.events],
+    )
 
 
 def _linked_record(event_id: str, status: RecordStatus) -> LinkedRecord:
@@ -103,6 +312,7 @@ def _linked_record(event_id: str, status: RecordStatus) -> LinkedRecord:
     return LinkedRecord(
         event_id=event_id,
         source=status.source,
+        subject_id=status.subject.hex(),
         patient_id=status.patient.hex(),
         revision=current.revision,
         linked_at=current.linked_at,
@@ -127,3 +337,7 @@ def _record_state(state: State, linked_at: dt.datetime) -> RecordState:
 
 
 _ALONE = "no other identity is linked to this one"
+_AWAY = "The patient index or the broker does not answer."
+_NO_PAIR = "The index does not hold both subjects."
+_TOGETHER: dict[Says, bool | None] = {"together": True, "apart": False, "as-the-rules-say": None}
+_SAYS: dict[bool | None, Says] = {said: words for words, said in _TOGETHER.items()}

@@ -9,12 +9,14 @@ from pydantic import AliasChoices, Field, SecretStr
 from runtime.settings import RuntimeSettings
 
 
+def _own(name: str) -> AliasChoices:
+    return AliasChoices(f"ESTUAIRE_LINKAGE_{name.upper()}", name)
+
+
 class LinkageSettings(RuntimeSettings):
     """The runtime's settings, where the keys and the index are, and who may ask."""
 
-    keys: Path = Field(validation_alias=AliasChoices("ESTUAIRE_LINKAGE_KEYS", "keys"))
-    database_url: SecretStr = Field(validation_alias=AliasChoices("ESTUAIRE_LINKAGE_DATABASE_URL", "database_url"))
-    operators: Path = Field(
-        validation_alias=AliasChoices("ESTUAIRE_LINKAGE_OPERATORS", "operators"),
-        description="YAML: `operators: [{name, token_sha256}]`.",
-    )
+    keys: Path = Field(validation_alias=_own("keys"), description="Folder with linkage-private.")
+    database_url: SecretStr = Field(validation_alias=_own("database_url"))
+    operators: Path = Field(validation_alias=_own("operators"), description="Who may trace records and see counts.")
+    stewards: Path = Field(validation_alias=_own("stewards"), description="Who may decide on doubtful links.")

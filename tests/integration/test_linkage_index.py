@@ -8,6 +8,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
@@ -16,14 +17,18 @@ from fastapi.testclient import TestClient
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
+from contracts import messages
+from contracts.messages import StewardDecision
 from runtime.database import Database
 from runtime.http import Bearers, hash_token
 from runtime.messages import Message, Outputs, RetryLater
-from services.linkage.adapters import MIGRATIONS, SqlLookup, SqlPatientIndex, Tally, index_conninfo
+from services.linkage.adapters import MIGRATIONS, SqlPatientIndex, Tally, index_conninfo
 from services.linkage.handlers import Link, event_key
-from services.linkage.routes import application
+from services.linkage.lookup import SqlLookup
+from services.linkage.routes import Doors, application
 from tests.unit.linkage.builders import Topic, apply_links, counts, identity, number, opener, sets, token
 from tests.unit.linkage.test_handlers import ANNE, PAUL, crowd, population, run
+from tests.unit.linkage.test_orders import history
 
 pytestmark = pytest.mark.integration
 
@@ -295,6 +300,166 @@ def _patiently(act: Callable[[], object]) -> None:
     raise AssertionError("no end of retries")
 
 
+class Paper:
+    """A publisher that keeps what it is given, as the messages that linkage will read."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+
+    def publish(self, topic: str, key: str, value: bytes) -> None:
+        self.messages.append(Message(topic, 0, len(self.messages), 0, key.encode(), value, {}))
+
+
+def door(lookup: SqlLookup, paper: Paper | None = None) -> TestClient:
+    """HTTP for an operator whose token is `secret`, and for a steward whose token is `steward's`."""
+    operators, stewards = Bearers({hash_token("secret"): "operator"}), Bearers({hash_token("steward's"): "Camille"})
+    return TestClient(application(lambda: None, lookup, paper or Paper(), Doors(operators, stewards)))
+
+
+def test_a_steward_decides_and_takes_it_back(worker: Worker, url: str) -> None:
+    topic = Topic()
+    mother = identity("m", NIR, status="qualified", **ANNE)
+    newborn = identity("n", NIR, status="qualified", **PAUL)
+    worker.take(topic.record("e1", mother), topic.record("e2", newborn), topic.record("e3", newborn))
+    paper = Paper()
+    headers = {"Authorization": "Bearer steward's"}
+    with closing(SqlLookup(url)) as lookup:
+        lookup.open()
+        client = door(lookup, paper)
+        listed = client.get("/v1/reviews", headers=headers).json()
+        (one,) = listed["reviews"]
+        assert listed["next_cursor"] is None
+        assert one["reason"] == "the same ins-nir, but the person's own traits contradict it"
+        assert one["evidence"]["birth_date"] == one["evidence"]["given_name"] == 0.0
+        sides = {side["subject_id"]: side for side in (one["left"], one["right"])}
+        assert sides[newborn.subject.hex()] == {
+            "subject_id": newborn.subject.hex(),
+            "patient_id": newborn.subject.hex(),
+            "source": "urn:test",
+            "identity_status": "qualified",
+            "identifiers": ["ins-nir"],
+            "traits": ["birth_date", "given_name"],
+            "records": 2,
+            "event_ids": sides[newborn.subject.hex()]["event_ids"],
+        }
+        assert set(sides[newborn.subject.hex()]["event_ids"]) == {token("e2").hex(), token("e3").hex()}
+        address = f"/v1/reviews/{'-'.join(reversed(one['id'].split('-')))}"
+        for says, patients, waiting in (("together", 1, 0), ("apart", 2, 0), ("as-the-rules-say", 2, 1)):
+            answer = client.post(address, headers=headers, json={"decision": says})
+            assert (answer.status_code, answer.json()["id"]) == (202, one["id"])
+            outputs = worker.take(paper.messages[-1])
+            assert len(set(stored(url).values())) == patients
+            assert worker.known == {subject: patient.hex() for subject, patient in stored(url).items()}
+            assert not [emit for _, emit in outputs.emits if emit.topic == "link-reviews"]
+            seen = client.get(address, headers=headers).json()
+            assert (seen["word"]["decision"], seen["word"]["steward"]) == (says, "Camille")
+            assert len(client.get("/v1/reviews", headers=headers).json()["reviews"]) == waiting
+        stale, newest = paper.messages[0], dict(stored(url))
+        worker.take(replace(stale, offset=99))
+        assert stored(url) == newest, "a word that a later one has overtaken changes nothing"
+        for path in ("/v1/reviews", address):
+            assert client.get(path, headers={"Authorization": "Bearer secret"}).status_code == 401
+        nobody = "/v1/reviews/" + "-".join(("0" * 32, "1" * 32))
+        assert client.post(nobody, headers=headers, json={"decision": "apart"}).status_code == 404
+        alone = "/v1/reviews/" + "-".join((newborn.subject.hex(),) * 2)
+        assert client.post(alone, headers=headers, json={"decision": "apart"}).status_code == 422
+        wrong = client.post(address, headers=headers, json={"decision": "perhaps"})
+        assert wrong.status_code == 422
+        assert "decision" in wrong.json()["detail"]
+
+
+def test_pages_of_doubtful_pairs_are_ordered_and_whole(worker: Worker, url: str) -> None:
+    topic = Topic()
+    for number_ in range(7):
+        same = number("ins-nir", f"shared {number_}")
+        worker.take(
+            topic.record(f"m{number_}", identity(f"m{number_}", same, status="qualified", **ANNE)),
+            topic.record(f"n{number_}", identity(f"n{number_}", same, status="qualified", **PAUL)),
+        )
+    headers = {"Authorization": "Bearer steward's"}
+    with closing(SqlLookup(url)) as lookup:
+        lookup.open()
+        client = door(lookup)
+        whole = [one["id"] for one in client.get("/v1/reviews?limit=100", headers=headers).json()["reviews"]]
+        assert (len(whole), whole) == (7, sorted(whole))
+        found: list[str] = []
+        cursor = ""
+        while cursor is not None:
+            page = client.get(f"/v1/reviews?limit=3{cursor}", headers=headers).json()
+            found += [one["id"] for one in page["reviews"]]
+            cursor = page["next_cursor"] and f"&cursor={page['next_cursor']}"
+        assert found == whole
+
+
+def test_a_decision_may_come_before_the_subjects(worker: Worker, url: str) -> None:
+    """So it does when the log is read again from its beginning."""
+    one, other = sorted((identity("a", NIR), identity("b", IPP)), key=lambda it: it.subject)
+    said = StewardDecision(one.subject, other.subject, True, "Camille", 1)
+    worker.take(Message("link-decisions", 0, 0, 0, b"", messages.encode(said), {}))
+    topic = Topic()
+    worker.take(topic.record("e1", one))
+    worker.take(topic.record("e2", other))
+    assert len(set(stored(url).values())) == 1
+    assert worker.known == {subject: patient.hex() for subject, patient in stored(url).items()}
+
+
+def test_who_is_corrected_or_retracted_no_longer_brings_others_together(worker: Worker, url: str) -> None:
+    topic = Topic()
+    a, b, both = identity("a", NIR), identity("b", IPP), identity("both", NIR, IPP)
+    worker.take(topic.record("e0", both, version=1), topic.record("e1", a), topic.record("e2", b))
+    assert sets(worker.known) == {frozenset((a.subject, b.subject, both.subject))}
+    worker.take(topic.record("e0", identity("c", correction=True), digest="d2", version=2))
+    assert worker.known[a.subject] != worker.known[b.subject]
+    assert worker.known[a.subject] == both.subject.hex(), "the patient keeps its founding subject"
+    worker.take(topic.record("e0", identity("both", NIR, IPP, correction=True), digest="d3", version=3))
+    assert worker.known[a.subject] == worker.known[b.subject]
+    worker.take(topic.record("e0", identity("nobody"), digest="x", kind="claim.v1.deleted", version=4))
+    assert worker.known[a.subject] != worker.known[b.subject]
+    worker.take(topic.record("e9", both))
+    assert worker.known[a.subject] == worker.known[b.subject], "another record is about the same identity"
+    assert worker.known == {subject: patient.hex() for subject, patient in stored(url).items()}
+
+
+def test_a_record_that_comes_while_its_subject_retires_keeps_it(worker: Worker, url: str) -> None:
+    """The worker that would retire it waits for the other's record."""
+    a, b, both = identity("a", NIR), identity("b", IPP), identity("both", NIR, IPP)
+    topic = Topic()
+    worker.take(topic.record("e0", both, version=1), topic.record("e1", a), topic.record("e2", b))
+    retraction = topic.record("e0", both, digest="x", kind="claim.v1.deleted", version=2)
+    with closing(Worker(url, slot=1)) as other:
+        late = Topic(1).record("e3", both)
+        worker.step.prepare([retraction])
+        other.step.prepare([late])
+        done = threading.Event()
+
+        def second() -> None:
+            worker.handle(retraction)
+            done.set()
+
+        with other.database.transaction():
+            apply_links(other.known, other.step.handle([late]))
+            thread = threading.Thread(target=second)
+            thread.start()
+            assert not done.wait(0.5), "the second does not wait"
+        thread.join(10)
+        assert len(set(stored(url).values())) == 1
+
+
+def test_any_order_on_the_real_index_is_the_partition_from_scratch(worker: Worker, url: str) -> None:
+    given = history(1, 400)
+    rng = random.Random(1)
+    rest = rng.sample(given.messages, len(given.messages))
+    while rest:
+        size = rng.choice((1, 20, 150))
+        worker.take(*rest[:size])
+        rest = rest[size:]
+    assert worker.known == {subject: patient.hex() for subject, patient in stored(url).items()}
+    assert sets(worker.known) == sets({subject: given.patients[subject] for subject in worker.known})
+    with psycopg.connect(url) as connection:
+        rows = connection.execute("SELECT subject FROM subjects WHERE NOT retired").fetchall()
+    assert {subject for (subject,) in rows} == given.live
+
+
 def test_an_operator_asks_for_a_record(worker: Worker, url: str) -> None:
     topic = Topic(3)
     worker.take(
@@ -305,7 +470,7 @@ def test_an_operator_asks_for_a_record(worker: Worker, url: str) -> None:
     )
     lookup = SqlLookup(url)
     lookup.open()
-    client = TestClient(application(lambda: None, lookup, Bearers({hash_token("secret"): "operator"})))
+    client = door(lookup)
     headers = {"Authorization": "Bearer secret"}
     answer = client.get(f"/v1/records/{token('e2').hex()}", headers=headers)
     assert answer.status_code == 200
@@ -332,6 +497,5 @@ def test_an_operator_asks_for_a_record(worker: Worker, url: str) -> None:
 def test_an_index_that_is_not_there_yet_answers_try_again(url: str) -> None:
     with closing(SqlLookup(url)) as lookup:
         lookup.open()
-        client = TestClient(application(lambda: None, lookup, Bearers({hash_token("secret"): "operator"})))
-        answer = client.get("/v1/counts", headers={"Authorization": "Bearer secret"})
+        answer = door(lookup).get("/v1/counts", headers={"Authorization": "Bearer secret"})
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")

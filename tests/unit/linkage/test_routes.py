@@ -7,15 +7,21 @@ from typing import Any
 import pytest
 
 from runtime.http import Bearers
-from services.linkage.routes import application
+from services.linkage.routes import Doors, application
 from tests.unit.runtime.test_http import check_documents
 
 pytestmark = pytest.mark.unit
 
 
 def test_the_document_says_what_is_answered() -> None:
-    lookup: Any = None
+    nothing: Any = None
     check_documents(
-        application(lambda: None, lookup, Bearers({})),
-        {"GET /v1/records/{event_id}": {200, 401, 404, 503}, "GET /v1/counts": {200, 401, 503}},
+        application(lambda: None, nothing, nothing, Doors(Bearers({}), Bearers({}))),
+        {
+            "GET /v1/records/{event_id}": {200, 401, 404, 503},
+            "GET /v1/counts": {200, 401, 503},
+            "GET /v1/reviews": {200, 401, 422, 503},
+            "GET /v1/reviews/{pair}": {200, 401, 404, 422, 503},
+            "POST /v1/reviews/{pair}": {202, 401, 404, 422, 503},
+        },
     )

@@ -1,0 +1,205 @@
+"""The patient index as HTTP reads it: records, counts, and the pairs that wait for a steward."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple, Protocol
+
+import msgspec
+import psycopg
+from psycopg_pool import ConnectionPool
+
+from contracts.messages import TokenBlock
+from runtime.messages import RetryLater
+from services.linkage.adapters import DECIDED, STATE, Tally, decided_from, state_from, with_options
+from services.linkage.domain.components import Pair
+from services.linkage.domain.patients import SILENT, Decided
+from services.linkage.domain.states import State
+
+
+class RecordStatus(NamedTuple):
+    """Where a record stands in the index. States are (revision, type, linked at), the current one first."""
+
+    subject: bytes
+    patient: bytes
+    source: str
+    current: State
+    linked_at: dt.datetime
+    states: list[tuple[State, dt.datetime]]
+    method: str | None
+    rule_version: str | None
+
+
+class Side(NamedTuple):
+    """One subject of a pair: where it is from, whose it is, what it can be known by, and a few of its records.
+
+    `systems` and `traits` name what the identity has, not what it is. `records` are counted up to a thousand; `events`
+    are keys of event ids.
+    """
+
+    subject: bytes
+    patient: bytes
+    source: str
+    status: str
+    systems: tuple[str, ...]
+    traits: tuple[str, ...]
+    records: int
+    events: list[bytes]
+
+
+class Word(NamedTuple):
+    """What a steward last said of a pair; `together` is None where the rules decide again."""
+
+    together: bool | None
+    steward: str
+    decided_at: dt.datetime
+
+
+class Review(NamedTuple):
+    """A pair as a steward sees it: what the rules made of it (if they ever met), both sides, a steward's word."""
+
+    decided: Decided | None
+    rule_version: str | None
+    left: Side
+    right: Side
+    word: Word | None
+
+
+class Lookup(Protocol):
+    """What HTTP asks of the index; all raise RetryLater when it does not answer."""
+
+    def reviews(self, after: Pair | None, limit: int) -> list[Review]:
+        """So many of the pairs that wait for a steward, those that decide most first, after this one."""
+
+    def review(self, pair: Pair) -> Review | None:
+        """Any two subjects; None where one of them is not there."""
+
+    def record(self, event: bytes) -> RecordStatus | None:
+        """A record by the key of its event id."""
+
+    def counts(self) -> Tally:
+        """How many subjects, patients, records and unlinkable subjects there are."""
+
+
+class SqlLookup:
+    """The index as HTTP reads it, on connections of its own."""
+
+    def __init__(self, url: str) -> None:
+        self._pool = ConnectionPool(lookup_conninfo(url), min_size=0, max_size=4, timeout=5, open=False)
+        self._block = msgspec.msgpack.Decoder(TokenBlock)
+
+    def open(self) -> None:
+        """Begin to connect, when asked."""
+        self._pool.open()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._pool.close()
+
+    def record(self, event: bytes) -> RecordStatus | None:
+        """A record by the key of its event id."""
+        with self._answer() as connection, connection.cursor(binary=True) as cursor:
+            states = [(state_from(rest), linked_at) for linked_at, *rest in cursor.execute(_STATUS, [event, event])]
+            if not states:
+                return None
+            current, linked_at = states[0]
+            row = cursor.execute(_SUBJECT, [current.subject]).fetchone()
+            source, patient = row or ("", current.subject)
+            best = cursor.execute(_BEST_LINK, {"subject": current.subject, "patient": patient}).fetchone()
+            method, rule_version = best or (None, None)
+            return RecordStatus(current.subject, patient, source, current, linked_at, states, method, rule_version)
+
+    def reviews(self, after: Pair | None, limit: int) -> list[Review]:
+        """So many of the pairs that wait for a steward, those that decide most first, after this one."""
+        beyond = "" if after is None else _BEYOND
+        with self._answer() as connection, connection.cursor(binary=True) as cursor:
+            pairs = cursor.execute(
+                f"{_WAITING} {beyond} ORDER BY e.rank, (-e.weight), e.a, e.b LIMIT %s",
+                [list(SILENT), *(after or ()), limit],
+            ).fetchall()
+            found = (self._review(cursor, (left, right)) for left, right in pairs)
+            return [one for one in found if one is not None]
+
+    def review(self, pair: Pair) -> Review | None:
+        """Any two subjects; None where one of them is not there."""
+        with self._answer() as connection, connection.cursor(binary=True) as cursor:
+            return self._review(cursor, pair)
+
+    def _review(self, cursor: psycopg.Cursor[tuple[Any, ...]], pair: Pair) -> Review | None:
+        sides = {row[0]: self._side(*row) for row in cursor.execute(_SIDES, [list(pair)])}
+        if sides.keys() != set(pair):
+            return None
+        edge = cursor.execute(_PAIR, pair).fetchone()
+        said = cursor.execute(_WORD, pair).fetchone()
+        return Review(
+            decided_from(edge[1:]) if edge else None,
+            edge[0] if edge else None,
+            sides[pair[0]],
+            sides[pair[1]],
+            Word(*said) if said else None,
+        )
+
+    def _side(
+        self, subject: bytes, patient: bytes, source: str, block: bytes, records: int, events: list[bytes]
+    ) -> Side:
+        known = self._block.decode(block)
+        systems = tuple(sorted({one.system for one in known.identifiers}))
+        return Side(subject, patient, source, known.status, systems, known.present, records, events)
+
+    def counts(self) -> Tally:
+        """How many there are."""
+        with self._answer() as connection:
+            row = connection.execute(_COUNTS).fetchone()
+            return Tally(*(int(one) for one in row or ()))
+
+    @contextmanager
+    def _answer(self) -> Iterator[psycopg.Connection]:
+        try:
+            with self._pool.connection() as connection:
+                yield connection
+        except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
+            raise RetryLater("the index does not answer, or has no tables yet") from None
+
+
+def lookup_conninfo(url: str) -> str:
+    """The URL with a limit on how long a look-up may take."""
+    return with_options(url, ("statement_timeout=5000",))
+
+
+_STATUS: Final = (
+    f"SELECT linked_at, {STATE} FROM (SELECT linked_at, {STATE}, 0 AS place FROM records"  # noqa: S608
+    f" WHERE event_id = %s UNION ALL SELECT linked_at, {STATE}, 1 FROM record_states WHERE event_id = %s)"
+    " AS found ORDER BY place, revision DESC"
+)
+_SUBJECT: Final = "SELECT source, coalesce(patient, subject) FROM subjects WHERE subject = %s"
+_BEST_LINK: Final = """
+SELECT e.method, e.rule_version FROM neighbours n
+JOIN edges e ON e.a = least(n.subject, n.other) AND e.b = greatest(n.subject, n.other)
+JOIN subjects s ON s.subject = n.other AND s.patient = %(patient)s
+WHERE n.subject = %(subject)s AND e.outcome = 'link' AND e.guard = ''
+ORDER BY e.rank, e.weight DESC, n.other LIMIT 1
+"""
+_COUNTS: Final = """
+SELECT coalesce(sum(subjects), 0), coalesce(sum(patients), 0), coalesce(sum(records), 0), coalesce(sum(unlinkable), 0)
+FROM counts
+"""
+_PAIR: Final = f"SELECT e.rule_version, {DECIDED} FROM edges e WHERE e.a = %s AND e.b = %s"  # noqa: S608
+_WORD: Final = "SELECT together, steward, decided_at FROM steward_decisions WHERE a = %s AND b = %s"
+_SIDES: Final = """
+SELECT s.subject, coalesce(s.patient, s.subject), s.source, s.block,
+    (SELECT count(*) FROM (SELECT FROM records r WHERE r.subject = s.subject AND NOT r.retracted LIMIT 1000)),
+    ARRAY(SELECT r.event_id FROM records r WHERE r.subject = s.subject AND NOT r.retracted LIMIT 5)
+FROM subjects s WHERE s.subject = ANY(%s)
+"""
+_WAITING: Final = """
+SELECT e.a, e.b FROM edges e
+JOIN subjects l ON l.subject = e.a JOIN subjects r ON r.subject = e.b
+WHERE (e.outcome = 'review' OR e.guard <> '') AND e.guard <> ALL (%s)
+AND NOT l.retired AND NOT r.retired AND l.patient <> r.patient
+AND NOT EXISTS (SELECT FROM steward_decisions d WHERE d.a = e.a AND d.b = e.b AND d.together IS NOT NULL)
+"""
+_BEYOND: Final = """
+AND (e.rank, (-e.weight), e.a, e.b) > (SELECT x.rank, -x.weight, x.a, x.b FROM edges x WHERE x.a = %s AND x.b = %s)
+"""
