@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -27,16 +28,19 @@ from estuaire import demo as demonstration
 from estuaire import evaluation, topics, traps
 from estuaire import link as linking
 from estuaire.files import FileSender, Sent, files_of
-from estuaire.keyring import OFFICER, OPERATOR, Keyring
+from estuaire.keyring import OFFICER, OPERATOR, STEWARD, Keyring
 from estuaire.platform import Platform, addresses, home_folder
 from estuaire.process import StartError
-from estuaire.producer import Producer, SendError
+from estuaire.producer import Producer, SendError, checked
+from estuaire.reviews import Stewardship, described
 from estuaire.subscriber import Subscriber, ViewError
 from runtime.settings import RuntimeSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 permits = typer.Typer(no_args_is_help=True, help="Grant, close and list data permits.")
 app.add_typer(permits, name="permit")
+reviews = typer.Typer(no_args_is_help=True, help="See doubtful links and decide on them, as a data steward.")
+app.add_typer(reviews, name="review")
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
@@ -258,7 +262,7 @@ def _record(url: str, headers: dict[str, str]) -> Any:
     response = httpx.get(url, headers=headers, timeout=10)
     if response.status_code == httpx.codes.NOT_FOUND:
         return None
-    return _checked(response)
+    return checked(response)
 
 
 def _accepted(record: Any) -> str:
@@ -331,17 +335,53 @@ def permit_list(access: AccessUrl = ACCESS, token: Token = None) -> None:
     out.print(table)
 
 
+Pair = Annotated[str, typer.Argument(help="Two subjects' ids joined by a hyphen.")]
+
+
+class Says(StrEnum):
+    """What a steward may say of a pair."""
+
+    TOGETHER = "together"
+    APART = "apart"
+    AS_THE_RULES_SAY = "as-the-rules-say"
+
+
+@reviews.command("list")
+def review_list(
+    most: Annotated[int, typer.Option("--max", min=1, help="At the most so many.")] = 20,
+    linkage: LinkageUrl = LINKAGE,
+    token: Token = None,
+) -> None:
+    """The pairs that wait for a decision, those that decide most first."""
+    waiting = [described(one) for one in _steward(linkage, token).waiting(most)]
+    _print("\n\n".join(waiting) if waiting else "no pair waits for a decision")
+
+
+@reviews.command("show")
+def review_show(pair: Pair, linkage: LinkageUrl = LINKAGE, token: Token = None) -> None:
+    """Any two subjects: what the rules make of them, whose they are, what was said of them."""
+    _print(described(_steward(linkage, token).pair(pair)))
+
+
+@reviews.command("decide")
+def review_decide(pair: Pair, decision: Says, linkage: LinkageUrl = LINKAGE, token: Token = None) -> None:
+    """Say that two subjects are one person, are not, or leave it to the rules again. It outranks every rule."""
+    _print(described(_steward(linkage, token).decide(pair, decision.value)))
+
+
+def _steward(linkage: str, token: str | None) -> Stewardship:
+    return Stewardship(linkage, token or Keyring(home_folder()).token("stewards", STEWARD))
+
+
+def _print(text: str) -> None:
+    """Text as it is, however wide: ids are there to be copied."""
+    out.print(text, soft_wrap=True, markup=False)
+
+
 def _officer(method: str, url: str, keyring: Keyring, token: str | None, body: Any = None) -> Any:
     headers = {"Authorization": f"Bearer {token or keyring.token('officers', OFFICER)}"}
     response = httpx.request(method, url, headers=headers, json=body, timeout=30)
-    return _checked(response)
-
-
-def _checked(response: httpx.Response) -> Any:
-    if response.is_error:
-        problem = response.json()
-        raise SendError(f"{problem.get('title')}: {problem.get('detail')}")
-    return response.json()
+    return checked(response)
 
 
 def _settings(broker: str) -> RuntimeSettings:

@@ -122,3 +122,11 @@ def _title(response: httpx.Response) -> str:
         return f"{response.status_code}: {problem['title']}: {problem['detail']}"
     except (ValueError, KeyError):
         return f"the hub answered {response.status_code}"
+
+
+def checked(response: httpx.Response) -> Any:
+    """The answer of any service as JSON. Raises SendError with its problem."""
+    if response.is_error:
+        problem = response.json()
+        raise SendError(f"{problem.get('title')}: {problem.get('detail')}")
+    return response.json()

@@ -8,7 +8,7 @@ kept for each subject apart.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -122,15 +122,18 @@ class Subscriber:
     def read(self) -> View:
         """The view as it is now. Raises ViewError."""
         view = View()
-        for _ in self._messages(view, follow=False):
+        for _ in self._messages(view, lambda: True):
             pass
         return view
 
-    def follow(self, view: View) -> Iterator[ViewEvent]:
-        """Every message from the beginning and on, each applied to `view` before it is given. Raises ViewError."""
-        return self._messages(view, follow=True)
+    def follow(self, view: View, stopped: Callable[[], bool] = lambda: False) -> Iterator[ViewEvent]:
+        """Every message from the beginning and on, each applied to `view` before it is given. Raises ViewError.
 
-    def _messages(self, view: View, *, follow: bool) -> Iterator[ViewEvent]:
+        It is asked whether it is `stopped` once a second at least.
+        """
+        return self._messages(view, stopped)
+
+    def _messages(self, view: View, stopped: Callable[[], bool]) -> Iterator[ViewEvent]:
         consumer = Consumer(self._config)
         try:
             known = consumer.list_topics(self._topic, timeout=10).topics[self._topic]
@@ -138,7 +141,7 @@ class Subscriber:
                 raise ViewError(f"there is no view {self._topic}: the permit is not open, or not yours")
             consumer.assign([TopicPartition(self._topic, number, OFFSET_BEGINNING) for number in known.partitions])
             unread = set(known.partitions)
-            while unread or follow:
+            while unread or not stopped():
                 message = consumer.poll(1.0)
                 if message is None:
                     continue

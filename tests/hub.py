@@ -71,7 +71,7 @@ class Hub:
         lines: list[dict[str, Any]] = []
         cursor: str | None = ""
         while cursor is not None:
-            params = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+            params: dict[str, Any] = {"limit": limit} | ({"cursor": cursor} if cursor else {})
             page = self.get(f"/v1/permits/{permit.id}/timelines", "subscribers", permit.subscribers[0], **params)
             assert page.status_code == httpx.codes.OK, page.text
             lines += [json.loads(line) for line in page.text.splitlines()]
@@ -89,10 +89,10 @@ class Hub:
             assert time.monotonic() < deadline, "the condition does not come true in time"
             time.sleep(0.1)
 
-    def get(self, path: str, role: str, name: str, **params: Any) -> httpx.Response:
-        """Ask access, as somebody."""
+    def get(self, path: str, role: str, name: str, *, service: str = "access", **params: Any) -> httpx.Response:
+        """Ask a service (access, if none is named), as somebody."""
         token = self.platform.keyring.token(role, name)
-        url = f"{self.platform.access_url}{path}"
+        url = f"{self.platform.services[service].url}{path}"
         return httpx.get(url, params=params, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
 

@@ -243,10 +243,12 @@ def application(
         decision is kept for good; patients, timelines and views follow within seconds."""
         sides = _found(lookup, pair)
         ends = sides.left.subject, sides.right.subject
-        now = clock()
-        said = StewardDecision(*ends, _TOGETHER[body.decision], steward.name, int(now.timestamp() * 1000))
+        now = int(clock().timestamp() * 1000)
+        said = StewardDecision(*ends, _TOGETHER[body.decision], steward.name, now)
         publisher.publish(DECISIONS, pair_id(ends), messages.encode(said))
-        return Decided(id=pair_id(ends), decision=body.decision, decided_at=now)
+        return Decided(
+            id=pair_id(ends), decision=body.decision, decided_at=dt.datetime.fromtimestamp(now / 1000, dt.UTC)
+        )
 
     @app.exception_handler(RetryLater)
     async def away(_request: Request, _error: RetryLater) -> Response:

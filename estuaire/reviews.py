@@ -1,0 +1,73 @@
+"""A data steward's client: the pairs that wait, one pair in words, and a decision until it holds."""
+
+from __future__ import annotations
+
+import datetime as dt
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+
+from estuaire.producer import SendError, checked
+
+Review = dict[str, Any]
+PATIENCE = 30.0
+"""Seconds until a decision has to hold."""
+
+
+class Stewardship:
+    """Linkage over HTTP, with a steward's token. All raise SendError."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    def waiting(self, most: int) -> Iterator[Review]:
+        """So many of the pairs that wait for a steward, those that decide most first."""
+        cursor: str | None = ""
+        while most > 0 and cursor is not None:
+            limit = min(most, 100)
+            params: dict[str, Any] = {"limit": limit} | ({"cursor": cursor} if cursor else {})
+            page = checked(self._client.get("/v1/reviews", params=params))
+            yield from page["reviews"]
+            most, cursor = most - limit, page["next_cursor"]
+
+    def pair(self, pair: str) -> Review:
+        """Two subjects, their ids joined by a hyphen."""
+        found: Review = checked(self._client.get(f"/v1/reviews/{pair}"))
+        return found
+
+    def decide(self, pair: str, decision: str) -> Review:
+        """Decide, and wait until the index has followed; the pair as it is then."""
+        said = checked(self._client.post(f"/v1/reviews/{pair}", json={"decision": decision}))
+        since = dt.datetime.fromisoformat(said["decided_at"])
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            found = self.pair(pair)
+            word = found["word"]
+            if word and dt.datetime.fromisoformat(word["decided_at"]) >= since:
+                return found
+            time.sleep(0.1)
+        raise SendError("the decision is kept, but linkage has not followed it yet: look again with `review show`")
+
+
+def described(review: Review) -> str:
+    """A pair in a few lines."""
+    left, right = review["left"], review["right"]
+    one = left["patient_id"] == right["patient_id"]
+    lines = [review["id"], f"  {review['reason'] or review['method'] or 'nothing that they share'}"]
+    if review["evidence"]:
+        weight = "" if review["weight"] is None else f"; weight {review['weight']:.1f} bits"
+        traits = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in review["evidence"].items())
+        lines.append(f"  {traits}{weight}")
+    lines += [_side(side) for side in (left, right)]
+    if word := review["word"]:
+        lines.append(f"  {word['steward']} said {word['decision']}, {word['decided_at'][:19]}")
+    lines.append(f"  one patient: {left['patient_id']}" if one else "  two patients")
+    return "\n".join(lines)
+
+
+def _side(side: dict[str, Any]) -> str:
+    known = ", ".join((*side["identifiers"], *(one.replace("_", " ") for one in side["traits"]))) or "nothing"
+    records = f"{side['records']} record{'' if side['records'] == 1 else 's'}"
+    return f"  {side['source']}: {records} ({', '.join(side['event_ids'][:2])}), {side['identity_status']}, has {known}"
