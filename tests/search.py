@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,10 +27,41 @@ class Hit(NamedTuple):
     needle: int
 
 
-class Search:
-    """Finds any of the needles (those of ten characters or more) in UTF-8, UTF-16, base64, hex, and unkeyed hashes."""
+Forms = Callable[[str], Iterator[tuple[str, bytes]]]
+"""The names and patterns (of eight bytes or more) of what a needle may have become."""
 
-    def __init__(self, needles: Iterable[str]) -> None:
+
+def forms(needle: str) -> Iterator[tuple[str, bytes]]:
+    """The forms a string could be left in: as it is and in capitals, without accents, encoded, or hashed unkeyed."""
+    plain = "".join(one for one in unicodedata.normalize("NFKD", needle) if not unicodedata.combining(one))
+    for text in {needle, needle.upper(), needle.lower(), plain.upper(), plain}:
+        raw = text.encode()
+        yield "utf-8", raw
+        yield "utf-16-le", text.encode("utf-16-le")
+        yield "utf-16-be", text.encode("utf-16-be")
+        yield "hex", raw.hex().encode()
+        yield "hex", raw.hex().upper().encode()
+        escaped = json.dumps(text)[1:-1].encode()
+        if escaped != raw:
+            yield "json", escaped
+        for skip in range(3):
+            # Inside a longer text the first and last characters of the encoding depend on the neighbours.
+            whole = base64.b64encode(bytes(skip) + raw)
+            core = whole[(0, 2, 3)[skip] : len(whole) - (4 if (skip + len(raw)) % 3 else 0)]
+            if len(core) >= _PREFIX:
+                yield "base64", core
+        for name in ("md5", "sha1", "sha256"):
+            digest = hashlib.new(name, raw).digest()
+            yield name, digest
+            yield name, digest.hex().encode()
+            yield name, base64.b64encode(digest)[:-4]
+
+
+class Search:
+    """Finds any of the needles (those of ten characters or more) in UTF-8, UTF-16, base64, hex, and unkeyed hashes, or
+    in other forms."""
+
+    def __init__(self, needles: Iterable[str], forms: Forms = forms) -> None:
         self.needles = sorted({needle for needle in needles if len(needle) >= SHORTEST})
         self._patterns: dict[bytes, list[tuple[bytes, str, int]]] = {}
         for number, needle in enumerate(self.needles):
@@ -76,29 +107,3 @@ class Search:
         for path in sorted(folder.rglob("*")):
             if path.is_file() and not path.is_symlink():
                 yield from self.file(path)
-
-
-def forms(needle: str) -> Iterator[tuple[str, bytes]]:
-    """The forms a string could be left in: as it is and in capitals, without accents, encoded, or hashed unkeyed."""
-    plain = "".join(one for one in unicodedata.normalize("NFKD", needle) if not unicodedata.combining(one))
-    for text in {needle, needle.upper(), needle.lower(), plain.upper(), plain}:
-        raw = text.encode()
-        yield "utf-8", raw
-        yield "utf-16-le", text.encode("utf-16-le")
-        yield "utf-16-be", text.encode("utf-16-be")
-        yield "hex", raw.hex().encode()
-        yield "hex", raw.hex().upper().encode()
-        escaped = json.dumps(text)[1:-1].encode()
-        if escaped != raw:
-            yield "json", escaped
-        for skip in range(3):
-            # Inside a longer text the first and last characters of the encoding depend on the neighbours.
-            whole = base64.b64encode(bytes(skip) + raw)
-            core = whole[(0, 2, 3)[skip] : len(whole) - (4 if (skip + len(raw)) % 3 else 0)]
-            if len(core) >= _PREFIX:
-                yield "base64", core
-        for name in ("md5", "sha1", "sha256"):
-            digest = hashlib.new(name, raw).digest()
-            yield name, digest
-            yield name, digest.hex().encode()
-            yield name, base64.b64encode(digest)[:-4]
