@@ -6,6 +6,7 @@ import csv
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -43,21 +44,29 @@ class Name(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Linked:
-    """How a file was linked: the patient of each record, how many were refused, under which rules."""
+    """How a file was linked: the patient of each record, how many were refused, under which rules, and event ids."""
 
     patients: dict[Name, str]
     refused: int
     rules: RuleVersion
     seconds: float
+    events: dict[Name, str]
 
 
 def link_file(file: Path, estimated: bool = True) -> Linked:
     """Link each event of the file that names a source and an id and has a valid identity.
 
     `estimated`: under the rule version that linkage would propose for an index that holds this file, otherwise under
-    the one that a hub begins with. Keys are made for this run and thrown away with its database, so patient ids of two
-    runs do not compare. Raises LinkError.
+    the one that a hub begins with. Keys are made for this run and thrown away with its database, so patient and event
+    ids of two runs do not compare. Raises LinkError.
     """
+    with index_of(file, estimated) as (linked, _):
+        return linked
+
+
+@contextmanager
+def index_of(file: Path, estimated: bool = True) -> Iterator[tuple[Linked, SqlPatientIndex]]:
+    """`link_file`, with the index as it is afterwards, for as long as the context lasts."""
     begun = time.monotonic()
     if not file.is_file():
         raise LinkError(f"{file} does not exist")
@@ -79,9 +88,12 @@ def link_file(file: Path, estimated: bool = True) -> Linked:
                 with database.transaction():
                     refused += len(linkage.handle(batch).dead)
             patients = index.patients()
-            database.close()
-    found = {name: patients[event_id] for event_id, name in names.items() if event_id in patients}
-    return Linked(found, refused, rules, time.monotonic() - begun)
+            events = {name: event_id for event_id, name in names.items() if event_id in patients}
+            found = {name: patients[event_id] for name, event_id in events.items()}
+            try:
+                yield Linked(found, refused, rules, time.monotonic() - begun, events), index
+            finally:
+                database.close()
 
 
 def write_csv(linked: Linked, out: IO[str]) -> None:

@@ -141,6 +141,13 @@ class SqlPatientIndex:
         )
         return dict(rows)
 
+    def subjects_by_event(self) -> dict[str, bytes]:
+        """Every record's event id, as hex, with its subject."""
+        rows: Iterable[tuple[str, bytes]] = self._database.connection.execute(
+            "SELECT encode(event_id, 'hex'), subject FROM records"
+        )
+        return dict(rows)
+
     def count_subjects(self) -> int:
         """How many subjects there are."""
         ((count,),) = self._rows("SELECT count(*) FROM subjects", [])

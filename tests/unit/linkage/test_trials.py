@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -56,7 +57,7 @@ def test_higher_thresholds_link_no_more() -> None:
     linked = [
         {one.pair for one in decide_again(kept, subjects, shifted(RULES, bits)) if one.links} for bits in range(-9, 21)
     ]
-    assert all(later <= earlier for earlier, later in zip(linked, linked[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(linked))
     assert linked[0] > linked[9] > linked[-1]
 
 
