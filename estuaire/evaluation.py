@@ -5,17 +5,21 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
 
+from estuaire.explanation import Held
 from estuaire.link import Linked, LinkError, Name
+from services.linkage.domain.trials import decide_again, settle_all, shifted
 
+SHIFTS: Final = range(-9, 21)
+"""Bits: from where every doubt about a weight links to where identifiers do almost alone."""
 RELATIVE = "relative:"
 """How labels of a relation begin: the record's person has a relative of this kind in the file."""
 
@@ -50,6 +54,13 @@ class Tally:
         """The harmonic mean of the two."""
         total = self.precision + self.recall
         return 2 * self.precision * self.recall / total if total else 0.0
+
+
+class Point(NamedTuple):
+    """The pairs as they would be with every linking threshold so many bits higher."""
+
+    bits: int
+    tally: Tally
 
 
 @dataclass(slots=True)
@@ -115,6 +126,40 @@ def evaluate(patients: Mapping[Name, str], truth: Mapping[Name, Truth], examples
     return result
 
 
+def count_pairs(patients: Mapping[Name, str], truth: Mapping[Name, Truth]) -> Tally:
+    """The overall tally of `evaluate`, without going through the pairs."""
+    persons = {name: truth[name].person for name in patients}
+    return Tally(
+        found=_within(patients.values()),
+        true=_within(persons.values()),
+        both=_within((patient, persons[name]) for name, patient in patients.items()),
+    )
+
+
+def threshold_curve(held: Held, truth: Mapping[Name, Truth], shifts: Sequence[int] = SHIFTS) -> list[Point]:
+    """The pairs under each shift (bits, ascending) of the linking thresholds; those under 0 are the evaluation's own.
+
+    Each point decides the kept pairs again and settles everybody anew, as the service would. Pairs that link under the
+    first shift and do not under the last are looked at for each; the others are the same between.
+    """
+    if not shifts:
+        return []
+    lowest, highest = (
+        decide_again(held.decided, held.subjects, shifted(held.rules, bits)) for bits in (shifts[0], shifts[-1])
+    )
+    ends = list(zip(lowest, highest, strict=True))
+    firm = [one for one, other in ends if one == other]
+    torn = [one for one, other in ends if one != other]
+    points = []
+    for bits in shifts:
+        rules = shifted(held.rules, bits)
+        decided = [*firm, *decide_again(torn, held.subjects, rules)]
+        patients = settle_all(held.subjects, decided, held.stewards, rules)
+        found = {name: patients[subject].hex() for name, subject in held.subject_of.items()}
+        points.append(Point(bits, count_pairs(found, truth)))
+    return points
+
+
 def as_json(found: Evaluation, seconds: float) -> str:
     """The figures as one JSON object."""
     overall = found.overall
@@ -158,6 +203,11 @@ def as_table(found: Evaluation, linked: Linked) -> Group:
     lines += [f"missed: {one.source} {one.id} and {other.source} {other.id}" for one, other in found.missed[:5]]
     lines += [f"wrong:  {one.source} {one.id} and {other.source} {other.id}" for one, other in found.wrong[:5]]
     return Group(table, *lines, f"rules {linked.rules.name}")
+
+
+def _within(groups: Iterable[object]) -> int:
+    """How many pairs there are within groups, given the group of each member."""
+    return sum(size * (size - 1) // 2 for size in Counter(groups).values())
 
 
 def _pairs(groups: Iterable[list[Name]]) -> Iterable[tuple[Name, Name]]:
