@@ -27,11 +27,13 @@ from contracts.permits import PermitError, read_permit
 from estuaire import demo as demonstration
 from estuaire import evaluation, topics, traps
 from estuaire import link as linking
+from estuaire.explanation import explain, hold
 from estuaire.files import FileSender, Sent, files_of
 from estuaire.keyring import OFFICER, OPERATOR, STEWARD, Keyring
 from estuaire.platform import Platform, addresses, home_folder
 from estuaire.process import StartError
 from estuaire.producer import Producer, SendError, checked
+from estuaire.report import Report, render
 from estuaire.reviews import Stewardship, described
 from estuaire.subscriber import Subscriber, ViewError
 from runtime.settings import RuntimeSettings
@@ -181,12 +183,24 @@ def evaluate(
     file: Annotated[Path, typer.Argument(help="CloudEvents as NDJSON; `data.record` may be absent.")],
     truth: Annotated[Path, typer.Option(help="CSV `source,id,person,trap`; labels of one record joined by `;`.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="Also write an HTML page here: the threshold curve, and what linkage saw of its mistakes."),
+    ] = None,
     estimated: Estimated = True,
 ) -> None:
     """Link a file and compare the result with the truth: precision and recall over pairs, overall and per trap."""
     known = evaluation.read_truth(truth)
-    linked = linking.link_file(file, estimated)
-    found = evaluation.evaluate(linked.patients, known)
+    if report is not None:
+        report.touch()  # what cannot be written is said before the work
+    with linking.index_of(file, estimated) as (linked, index):
+        found = evaluation.evaluate(linked.patients, known)
+        if report is not None:
+            held = hold(index, linked)
+            curve = evaluation.threshold_curve(held, known)
+            explained = explain(held, index, [*found.missed, *found.wrong])
+            page = render(Report(file.name, linked, found, known, curve, explained))
+            report.write_text(page, encoding="utf-8")
     if as_json:
         print(evaluation.as_json(found, linked.seconds))  # noqa: T201 - the result itself
         return
