@@ -107,14 +107,16 @@ def write(records: Iterable[LabelledRecord], events: Path, truth: Path) -> None:
 
 
 def _with_relatives(rng: Random, people: Sequence[Person]) -> list[_Someone]:
-    """The people, some of them made relatives (or homonyms) of the one before."""
+    """The people, some of them made relatives (or homonyms) of the one before; a NIR is one person's alone."""
     found = [_Someone(person) for person in people]
+    given_out = {person.nir for person in people}
     number = 0
     while number + 1 < len(found):
         first, second = found[number], found[number + 1]
         kind = rng.choices(("", "twin", "parent", "homonym", "mother"), (92, 2.5, 2, 2, 1.5))[0]
         made = _RELATIVES[kind](rng, first.person, second.person) if kind else None
-        if made is not None:
+        if made is not None and made.nir not in given_out:
+            given_out.add(made.nir)
             first.relation = second.relation = kind
             second.person = made
             if kind == "mother":
@@ -377,7 +379,8 @@ def _digit_wrong(rng: Random, person: Person, known: Identity) -> Identity | Non
 
 def _year_off(rng: Random, person: Person, known: Identity) -> Identity | None:
     born = person.birth_date
-    return known | _born(born.replace(year=born.year + rng.choice((-1, 1)), day=min(born.day, 28)))
+    day = 28 if (born.month, born.day) == (2, 29) else born.day
+    return known | _born(born.replace(year=born.year + rng.choice((-1, 1)), day=day))
 
 
 def _sex_miscoded(_rng: Random, person: Person, known: Identity) -> Identity | None:

@@ -128,13 +128,13 @@ def blocking_values(person: Person) -> Iterator[tuple[str, str]]:
         yield "given-place", f"{given}\0{city or place}"
     words = person.address.split()
     streets = [word for word in words if len(word) > 3 and word.isalpha() and word not in _WAY_TYPES]
-    if streets:
-        street = sound(max(streets, key=lambda it: (len(it), it)))
-        number = next((word for word in words if word.isdigit()), "")
+    longest = sorted(streets, key=lambda it: (-len(it), it))[:2]
+    number = next((word for word in words if word.isdigit()), "")
+    for street in dict.fromkeys(map(sound, longest)):
         if place or city:
             yield "street-place", f"{street}\0{place or city}"
-        if number:
-            yield "street-number", f"{street}\0{number}"
+    if number and streets:
+        yield "street-number", f"{sound(longest[0])}\0{number}"
 
 
 # --- features ---

@@ -6,7 +6,7 @@ A component is everything that edges reach, also those edges that guards do not 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from itertools import combinations, product
 
 import msgspec
@@ -56,6 +56,19 @@ class Stewarded(msgspec.Struct, frozen=True, order=True):
     together: bool
 
 
+class Likeness(msgspec.Struct, frozen=True):
+    """How alike the pairs of a component are, in bits: `weights` of those that are not apart, from both ends.
+
+    Two subjects that both have traits (`comparable`) and are not in it count for `unlike`. Clusters whose pairs weigh
+    `least` on average may be one person.
+    """
+
+    weights: Mapping[bytes, Mapping[bytes, float]]
+    comparable: Set[bytes]
+    unlike: float
+    least: float
+
+
 def partition(
     ages: Mapping[bytes, int],
     edges: Iterable[Edge],
@@ -64,14 +77,15 @@ def partition(
     household: Collection[Pair] = (),
     margin: float = 0.0,
     leaves: Iterable[tuple[bytes, bytes]] = (),
+    likeness: Likeness | None = None,
 ) -> dict[bytes, bytes]:
     """The founding (oldest, lowest in `ages`) subject of each subject's patient.
 
     Stewards' decisions come first, then exact edges by rank, then scored ones by weight, ties by ids. A union that
     would bring a pair of `apart` together is skipped; stewards' joins ask stewards alone. Pairs of a `household` are
     kept apart from scored edges only; where scored edges lead from one cluster to two that must not meet, with weights
-    that differ by less than `margin`, none of them is followed. Each of `leaves` comes last, as the first of its pairs
-    has it, past every guard: it brings nobody together.
+    that differ by less than `margin`, none of them is followed, nor is one between clusters that are not alike on the
+    whole. Each of `leaves` comes last, as the first of its pairs has it, past every guard: it brings nobody together.
     """
     ordered = sorted(edges, key=Edge.strength)
     patients = _Patients(ages)
@@ -90,7 +104,7 @@ def partition(
         patients.forbid(left, right)
     torn = patients.torn(scored, margin)
     for edge in scored:
-        if edge.pair not in torn:
+        if edge.pair not in torn and (likeness is None or patients.are_alike(edge, likeness)):
             patients.join(edge.left, edge.right)
     for leaf, other in leaves:
         patients.attach(leaf, other)
@@ -330,6 +344,15 @@ class _Patients:
             return
         if not self._are_at_odds(small, large):
             self._merge(small, large)
+
+    def are_alike(self, edge: Edge, likeness: Likeness) -> bool:
+        """Whether the two clusters of an edge are alike on average (Sokal and Michener 1958), and not by it alone."""
+        clusters = self._cluster[edge.left], self._cluster[edge.right]
+        near, far = sorted((self._members[it] for it in clusters), key=len)
+        known = [weight for one in near for other, weight in likeness.weights[one].items() if other in far]
+        pairs = len(likeness.comparable & near) * len(likeness.comparable & far)
+        missing = max(0, pairs - len(known))
+        return sum(known) + missing * likeness.unlike >= likeness.least * (len(known) + missing)
 
     def attach(self, leaf: bytes, other: bytes) -> None:
         """Join a leaf, unless it is no longer alone."""

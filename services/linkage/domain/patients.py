@@ -6,13 +6,14 @@ only tried, or from scratch in a test.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from contracts.messages import TokenBlock
 from services.linkage.domain.components import (
     Edge,
+    Likeness,
     Pair,
     Stewarded,
     between_two_sides,
@@ -31,7 +32,7 @@ SILENT: Final = (LAPSED, RETIRED)
 """The guards that no steward is asked about."""
 _NO_PLACE: Final = "the number carries two ranks, and one of the two subjects has none"
 _TWO_SIDES: Final = "the number links to people who must not meet, and nothing says which of them this is"
-_KEPT_APART: Final = "the link would bring together what must not be one patient"
+_KEPT_APART: Final = "the link would bring together what must not be one patient, or is not alike on the whole"
 _STEWARD: Final = "a steward keeps the two apart"
 
 
@@ -112,6 +113,7 @@ def settle(
         household=[one.pair for one in pairs if one.decision.reason in RELATIVES],
         margin=rules.margin,
         leaves=_leaves(decided, stewards, live),
+        likeness=_likeness(live, pairs, rules),
     )
     reasons |= dict.fromkeys(kept_apart, _STEWARD)
     guards = {
@@ -120,6 +122,16 @@ def settle(
         if one.links and patients[one.left] != patients[one.right]
     }
     return Component(patients, guards)
+
+
+def _likeness(blocks: Mapping[bytes, TokenBlock], decided: Iterable[Decided], rules: RuleVersion) -> Likeness:
+    """The weights of scored pairs. A pair that was not kept weighs less than `review`: that is what it counts for."""
+    weights: defaultdict[bytes, dict[bytes, float]] = defaultdict(dict)
+    for one in decided:
+        if one.decision.rank >= SCORED and one.decision.outcome is not Outcome.APART:
+            weights[one.left][one.right] = weights[one.right][one.left] = one.decision.weight
+    comparable = {subject for subject, block in blocks.items() if len(block.present) > 1}
+    return Likeness(weights, comparable, rules.review, rules.link)
 
 
 def _leaves(

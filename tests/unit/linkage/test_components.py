@@ -13,6 +13,7 @@ from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked
 from services.linkage.domain.changes import compare_partitions
 from services.linkage.domain.components import (
     Edge,
+    Likeness,
     Pair,
     Stewarded,
     contradicted,
@@ -22,7 +23,7 @@ from services.linkage.domain.components import (
     without_a_place,
 )
 from services.linkage.domain.decide import SCORED
-from tests.unit.linkage.builders import evidence_of, identity, number
+from tests.unit.linkage.builders import evidence_of, identity, number, sets
 
 pytestmark = pytest.mark.unit
 
@@ -191,3 +192,27 @@ def test_changes_affect_the_old_patient_and_the_new() -> None:
     assert change.patients == (A, B)
     (change,) = compare_partitions({E: None}, {E: E})
     assert change.patients == (E,)
+
+
+def test_one_weak_link_does_not_bring_two_people_together() -> None:
+    """Each of two people has two records; one pair of the four across is alike, and the others are not."""
+    one, one_too, other, other_too = SUBJECTS[:4]
+    ages = {subject: age for age, subject in enumerate(SUBJECTS[:4])}
+    links = [
+        Edge(one, one_too, "traits", SCORED, 20.0),
+        Edge(other, other_too, "traits", SCORED, 18.0),
+        Edge(one_too, other, "traits", SCORED, 3.0),
+    ]
+
+    def found(comparable: set[bytes], *more: tuple[bytes, bytes, float]) -> set[frozenset[bytes]]:
+        weights: dict[bytes, dict[bytes, float]] = {subject: {} for subject in ages}
+        for left, right, weight in (*((it.left, it.right, it.weight) for it in links), *more):
+            weights[left][right] = weights[right][left] = weight
+        patients = partition(ages, links, [], likeness=Likeness(weights, comparable, unlike=-2.0, least=1.0))
+        return sets(patients)
+
+    apart = {frozenset((one, one_too)), frozenset((other, other_too))}
+    assert found(set(ages)) == apart
+    assert found(set(ages), (one, other, 2.0), (one, other_too, 0.5)) == apart
+    assert found(set(ages), (one, other, 3.0), (one, other_too, 0.5)) == {frozenset(ages)}
+    assert found({one_too, other}) == {frozenset(ages)}, "who has no traits to compare says nothing against it"
