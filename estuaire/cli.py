@@ -460,8 +460,14 @@ def _quiet_interrupt() -> Iterator[None]:
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help="flow: all four services beside a pass-through; loop: beside Faust.")
+        str,
+        typer.Argument(
+            help="flow: all four services beside a pass-through; linkage: its step, beside Splink; loop: beside Faust."
+        ),
     ] = "flow",
+    people: Annotated[
+        str, typer.Option(help="linkage: how many are in the index, one size after another.")
+    ] = "10000,100000",
     as_json: Annotated[bool, typer.Option("--json", help="Only the JSON object.")] = False,
     port: Port = 8000,
 ) -> None:
@@ -475,8 +481,15 @@ def bench(
         from bench import loop
 
         result = loop.main()
+    elif name == "linkage":
+        from bench import linkage
+
+        sizes = [int(size) for size in people.split(",") if size.isdecimal()]
+        if not sizes or min(sizes) < linkage.SMALLEST:
+            raise SendError(f"--people takes numbers from {linkage.SMALLEST} on, with commas between them")
+        result = linkage.main(sizes, as_json)
     else:
-        raise SendError(f"there is no benchmark {name}: flow or loop")
+        raise SendError(f"there is no benchmark {name}: flow, linkage or loop")
     if not as_json:
         for key, value in result.items():
             err.print(f"{key}: {value}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.resources import files
 from itertools import chain
@@ -196,19 +196,12 @@ class SqlPatientIndex:
             "INSERT INTO subjects (subject, seq, source, status, block)"
             " SELECT * FROM unnest(%b::bytea[], %b::bigint[], %b::text[], %b::text[], %b::bytea[])"
             " ON CONFLICT DO NOTHING",
-            [
-                (one.subject, seq, one.source, one.status, msgspec.msgpack.encode(_identity(one)))
-                for one, (seq,) in aged
-            ],
+            [subject_row(one, seq) for one, (seq,) in aged],
         )
         self._write(
             "INSERT INTO subject_tokens (token, subject, system, codes)"
             " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::bytea[]) ON CONFLICT DO NOTHING",
-            sorted(
-                (token, one.subject, system, rows[token])
-                for one, rows in ((block, tagged_rows(block)) for block in blocks)
-                for token, system in search_tokens(one).items()
-            ),
+            sorted(chain.from_iterable(map(token_rows, blocks))),
         )
 
     def find_states(self, events: Iterable[bytes]) -> dict[bytes, list[State]]:
@@ -418,9 +411,19 @@ def decided_from(row: Sequence[Any]) -> Decided:
     return Decided(left, right, Decision(Outcome(outcome), method, rank, weight, reason, _evidence.decode(seen)), guard)
 
 
-def _identity(block: TokenBlock) -> TokenBlock:
-    """The block without what belongs to one message, and without the codes, which are kept with its tokens."""
-    return msgspec.structs.replace(block, correction=False, codes=b"")
+def subject_row(block: TokenBlock, seq: int) -> tuple[bytes, int, str, str, bytes]:
+    """The columns subject, seq, source, status and block of `subjects`.
+
+    The block is kept without what belongs to one message, and without the codes, which are kept with its tokens.
+    """
+    identity = msgspec.structs.replace(block, correction=False, codes=b"")
+    return block.subject, seq, block.source, block.status, msgspec.msgpack.encode(identity)
+
+
+def token_rows(block: TokenBlock) -> Iterator[tuple[bytes, bytes, str, bytes]]:
+    """The columns token, subject, system and codes of `subject_tokens`, for each token that a search may look up."""
+    rows = tagged_rows(block)
+    return ((token, block.subject, system, rows[token]) for token, system in search_tokens(block).items())
 
 
 def _row(state: State) -> tuple[Any, ...]:
