@@ -39,9 +39,9 @@ def _lay_out(*parts: tuple[str, int, bool]) -> dict[str, Part]:
 
 
 PARTS: Final = _lay_out(
-    ("birth_family_name", 8, True),
-    ("used_family_name", 8, True),
-    ("given_name", 8, True),
+    ("birth_family_name", 12, True),
+    ("used_family_name", 12, True),
+    ("given_name", 12, True),
     # The given names whole, up to three.
     ("given_names", 3, True),
     # The digits of YYYYMMDD, then the date with day and month in either order.

@@ -183,7 +183,11 @@ class SqlPatientIndex:
     def insert_new(self, blocks: Sequence[TokenBlock]) -> None:
         """Insert those subjects that are new, with their tokens."""
         if blocks:
-            known = self.find_subjects(block.subject for block in blocks)
+            rows = self._rows(
+                "SELECT subject FROM unnest(%b::bytea[]) AS wanted (subject) JOIN subjects USING (subject)",
+                [[block.subject for block in blocks]],
+            )
+            known = {subject for (subject,) in rows}
             self.insert([block for block in blocks if block.subject not in known])
 
     def insert(self, blocks: Sequence[TokenBlock]) -> None:

@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 
 from contracts import messages
+from contracts.comparison import ROW_BYTES
 from contracts.events import DELETED
 from contracts.messages import Headers, LinkReview, RecordLinked, RecordPseudonymised, StewardDecision, TokenBlock
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
@@ -164,6 +165,8 @@ class Link:
             return InvalidMessage(Reason.DECODING, "the body is not a RecordPseudonymised with a TokenBlock")
         if any(len(token) != 16 for token in block.tokens()):
             return InvalidMessage(Reason.SCHEMA, "a token is not 16 bytes long")
+        if block.codes and len(block.codes) != ROW_BYTES * (len(block.identifiers) + len(block.blocking)):
+            return InvalidMessage(Reason.SCHEMA, "the codes are not one row for each token")
         at = Coordinates(message.topic.endswith(BACKFILL), message.partition, message.offset)
         state = State(digest, revision, kind, kind.endswith(DELETED), block.correction, at, block.subject)
         return Opened(message, source, event_key(event_id), state, block, record.content)

@@ -29,7 +29,7 @@ BIRTH_PLACE: Final = "birth_place"
 RESIDENCE: Final = "residence"
 
 LEVELS: Final[dict[str, tuple[float, ...]]] = {
-    # Of eight codes of the bigrams: all, six, four, three, fewer. The best of birth and used names, either way.
+    # Of twelve codes of the bigrams: all, nine, six, five, fewer. The best of birth and used names, either way.
     FAMILY_NAME: (1.0, 0.75, 0.5, 0.3, 0.0),
     # The same of the first given name; 0.6: another given name is the same, whole.
     GIVEN_NAME: (1.0, 0.75, 0.6, 0.5, 0.3, 0.0),
@@ -46,7 +46,7 @@ LEVELS: Final[dict[str, tuple[float, ...]]] = {
 }
 TRAITS: Final = tuple(LEVELS)
 ABSENT: Final = -1
-_NAME_LIMITS: Final = (8, 6, 4, 3)
+_NAME_LIMITS: Final = (12, 9, 6, 5)
 _AT_ONCE: Final = 4096
 """Pairs that are compared at once: about as many as a processor's cache holds."""
 
@@ -154,7 +154,7 @@ def _names(left: Codes, right: Codes) -> tuple[Levels, Levels, Levels]:
     family, given = best(families, families), best(("given_name",), ("given_name",))
     crossed = best(families, ("given_name",)), best(("given_name",), families)
     straight = np.maximum(family, 0) + np.maximum(given, 0)
-    swapped = np.maximum(crossed[0], 0) + np.maximum(crossed[1], 0) >= straight + 5
+    swapped = np.maximum(crossed[0], 0) + np.maximum(crossed[1], 0) >= straight + 7
     another = _shared(_codes(left, "given_names"), _codes(right, "given_names")) > 0
     family = _graded(np.where(swapped, crossed[0], family), _NAME_LIMITS)
     given = _graded(np.where(swapped, crossed[1], given), _NAME_LIMITS)
