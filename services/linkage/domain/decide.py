@@ -138,13 +138,13 @@ def _by_traits(
     share = max((rules.weights.frequent_names.get(token, 0.0) for token in shared), default=0.0)
     differ = rules.weights.another_number if numbers_differ(left, right) else None
     found = score(rules.weights, evidence, share, differ)
-    has_address = evidence.get(RESIDENCE, 0) >= 0.8
+    address = evidence.get(RESIDENCE, 0.0)
     if FAMILY_NAME in evidence or GIVEN_NAME in evidence:
         another = 0.0 in (evidence.get(trait) for trait in (BIRTH_DATE, GIVEN_NAME, FAMILY_NAME))
-        enough = rules.link_contradicted if another and not has_address else rules.link
+        enough = rules.link_contradicted if another and address < 0.8 else rules.link
     else:
         # a rank says that there may be a twin, who differs in nothing but the names; a city has many of one birth date
-        enough = rules.link_nameless if has_address and not (_has_rank(left) or _has_rank(right)) else inf
+        enough = rules.link_nameless if address >= 0.9 and not (_has_rank(left) or _has_rank(right)) else inf
     outcome, reason = _scored(found, conflict, enough, rules)
     return Decision(outcome, TRAITS, SCORED, round(found.weight, 6), reason, dict(evidence))
 

@@ -155,6 +155,17 @@ def test_two_numbers_of_one_system_weigh_against() -> None:
     assert decided(left, right, number("ins-nir", "1"), number("ins-nir", "2"))[0] is not Outcome.LINK
 
 
+@pytest.mark.parametrize(("residence", "outcome"), [(0.95, Outcome.LINK), (0.8, Outcome.REVIEW)])
+def test_who_has_no_name_to_compare_needs_the_whole_address(residence: float, outcome: Outcome) -> None:
+    """A city has many of one birth date, and a few of them in streets whose names have a word in common."""
+    one, other = (identity(name, birth_date="1985-05-12", city="RENNES", blocked=True) for name in "ab")
+    evidence = {"birth_date": 1.0, "sex": 1.0, "birth_place": 1.0, "residence": residence}
+    rules = msgspec.structs.replace(RULES, link_nameless=4.0, weights=msgspec.structs.replace(DEFAULT, strangers=3e3))
+    decision = decide(one, other, evidence, rules)
+    assert decision.weight >= rules.link_nameless
+    assert decision.outcome is outcome
+
+
 def test_frequent_names_weigh_less() -> None:
     found = pair(birth_date=None)
     assert score(DEFAULT, found, 0.001).weight < score(DEFAULT, found).weight
