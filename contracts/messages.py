@@ -179,6 +179,29 @@ class StewardDecision(msgspec.Struct, frozen=True):
     decided_at: int
 
 
+class RulesSwitched(msgspec.Struct, frozen=True, tag="switched"):
+    """link-rules: the rule version that decides from now on; `rules` is MessagePack, as linkage's domain has it.
+
+    `switched_at` is in milliseconds since the epoch.
+    """
+
+    name: str
+    rules: bytes
+    operator: str
+    switched_at: int
+
+
+class Rescan(msgspec.Struct, frozen=True, tag="rescan"):
+    """link-rules-backfill: the subjects after one id up to another are to be searched again under a rule version."""
+
+    rules: str
+    after: bytes
+    until: bytes
+
+
+RulesMessage = RulesSwitched | Rescan
+
+
 class PermitGranted(msgspec.Struct, frozen=True, tag="granted"):
     """permits: a permit to open; `definition` is the JSON of `contracts.permits.Permit`."""
 
@@ -271,6 +294,7 @@ VALUES: Final[dict[str, Any]] = {
     "patient-links": PatientLink,
     "link-reviews": LinkReview,
     "link-decisions": StewardDecision,
+    "link-rules": RulesMessage,
     "permits": PermitMessage,
     "oppositions": Opposition,
     "audit": AuditLeaf,

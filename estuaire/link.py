@@ -14,6 +14,7 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
+from contracts.messages import RulesSwitched
 from estuaire.database import start_database
 from estuaire.keyring import Keyring
 from runtime.database import Database
@@ -82,8 +83,11 @@ def index_of(file: Path, estimated: bool = True) -> Iterator[tuple[Linked, SqlPa
             linkage = Link(index, opener)
             for batch in batches:
                 linkage.prepare(batch)
-            rules = propose(index, RULES) if estimated else RULES
-            linkage = Link(index, opener, rules=rules)
+            rules = RULES
+            if estimated:
+                with database.transaction():
+                    rules = propose(index, RULES)
+                    index.switch(RulesSwitched(rules.name, b"", "", int(time.time() * 1000)), rules, ())
             for batch in batches:
                 with database.transaction():
                     refused += len(linkage.handle(batch).dead)

@@ -12,12 +12,13 @@ from typing import Any, Final, LiteralString, NamedTuple, Protocol
 import msgspec
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from contracts.messages import StewardDecision, TokenBlock
+from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
 from runtime.database import Database
 from services.linkage.domain.comparison import tagged_rows
 from services.linkage.domain.components import Pair, Stewarded
 from services.linkage.domain.decide import Decision, Outcome
 from services.linkage.domain.patients import Decided, Subject
+from services.linkage.domain.rules import RULES, RuleVersion, from_bytes, to_bytes
 from services.linkage.domain.states import Coordinates, State
 from services.linkage.domain.tokens import search_tokens
 
@@ -55,6 +56,17 @@ class Locked(NamedTuple):
     subjects: dict[bytes, Subject]
     decided: list[Decided]
     stewards: list[Stewarded]
+
+
+class Range(NamedTuple):
+    """The subjects after one id up to another."""
+
+    after: bytes
+    until: bytes
+
+
+class AnotherVersion(Exception):
+    """There is a rule version of this name with other content. Versions never change."""
 
 
 class Saved(NamedTuple):
@@ -110,8 +122,27 @@ class PatientIndex(Protocol):
     def lock_components(self, subjects: Iterable[bytes]) -> Locked:
         """The components of those of these subjects that are there, locked against other workers."""
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str], rules: str) -> None:
-        """Keep new decisions with the version of the rules; `guards` are those of older links, where they changed."""
+    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
+        """Keep new decisions, and those that replace others; `guards` are those of older links, where they changed."""
+
+    def drop_edges(self, pairs: Sequence[Pair]) -> None:
+        """Forget pairs on which there is nothing left to say."""
+
+    def rules(self) -> RuleVersion:
+        """The version that decides, until the end of the transaction."""
+
+    def switch(self, switched: RulesSwitched, rules: RuleVersion, ranges: Sequence[Range]) -> bool:
+        """Let this version decide, and begin to search the subjects in these ranges again; what was too common is no
+        longer. False where it decides already, or a later one does.
+
+        Raises AnotherVersion.
+        """
+
+    def subjects_in(self, given: Range, most: int) -> dict[bytes, TokenBlock]:
+        """So many of the subjects in a range, in the order of their ids."""
+
+    def reach(self, given: Range) -> None:
+        """All subjects before this range, up to its `until`, have been searched again."""
 
     def next_link_versions(self, count: int) -> list[int]:
         """So many link versions, ascending; higher than any that another worker gave to a locked subject."""
@@ -132,6 +163,7 @@ class SqlPatientIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._block = msgspec.msgpack.Decoder(TokenBlock)
+        self._versions: dict[str, RuleVersion] = {}
 
     def patients(self) -> dict[str, str]:
         """Every record's event id with its patient, both as hex: what a file that was linked whole comes to."""
@@ -303,26 +335,31 @@ class SqlPatientIndex:
     def _reach(self, seeds: list[bytes]) -> set[bytes]:
         return {subject for (subject,) in self._rows(_REACH, [seeds])}
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str], rules: str) -> None:
-        """Keep new decisions with the version of the rules; `guards` are those of older links, where they changed."""
+    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
+        """Keep new decisions; a decision that another version's replaces is kept beside, where the outcome changes."""
+        rows = [
+            (
+                *one.pair,
+                one.decision.outcome.value,
+                one.decision.method,
+                one.decision.rank,
+                one.decision.weight,
+                one.decision.reason,
+                msgspec.msgpack.encode(one.decision.evidence),
+                one.rules,
+                one.guard,
+            )
+            for one in sorted(fresh, key=lambda it: it.pair)
+        ]
+        self._write(_FORMER, [row[:3] for row in rows])
         self._write(
             "INSERT INTO edges (a, b, outcome, method, rank, weight, reason, evidence, rule_version, guard)"
             " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::text[], %b::integer[],"
-            " %b::double precision[], %b::text[], %b::bytea[], %b::text[], %b::text[])",
-            [
-                (
-                    *one.pair,
-                    one.decision.outcome.value,
-                    one.decision.method,
-                    one.decision.rank,
-                    one.decision.weight,
-                    one.decision.reason,
-                    msgspec.msgpack.encode(one.decision.evidence),
-                    rules,
-                    one.guard,
-                )
-                for one in sorted(fresh, key=lambda it: it.pair)
-            ],
+            " %b::double precision[], %b::text[], %b::bytea[], %b::text[], %b::text[])"
+            " ON CONFLICT (a, b) DO UPDATE SET outcome = excluded.outcome, method = excluded.method,"
+            " rank = excluded.rank, weight = excluded.weight, reason = excluded.reason, evidence = excluded.evidence,"
+            " rule_version = excluded.rule_version, guard = excluded.guard, decided_at = now()",
+            rows,
         )
         self._write(_BIND, sorted(chain.from_iterable((one.pair, one.pair[::-1]) for one in fresh if one.binds)))
         self._write(
@@ -330,6 +367,79 @@ class SqlPatientIndex:
             " AS moved (a, b, guard) WHERE edges.a = moved.a AND edges.b = moved.b",
             [(*pair, guard) for pair, guard in sorted(guards.items())],
         )
+
+    def drop_edges(self, pairs: Sequence[Pair]) -> None:
+        """Forget pairs on which there is nothing left to say; what was decided is kept beside."""
+        self._write(_FORMER, [(*pair, "") for pair in sorted(pairs)])
+        self._write(
+            "DELETE FROM edges USING unnest(%b::bytea[], %b::bytea[]) AS gone (a, b)"
+            " WHERE edges.a = gone.a AND edges.b = gone.b",
+            sorted(pairs),
+        )
+
+    def rules(self) -> RuleVersion:
+        """The version that decides; nobody switches until the end of the transaction."""
+        active = self._rows(_ACTIVE, [])
+        if not active:
+            self._keep_version(RULES)
+            self._write(
+                "INSERT INTO active_rules (name, operator, switched_at) SELECT name, '', now()"
+                " FROM unnest(%b::text[]) AS first (name) ON CONFLICT DO NOTHING",
+                [(RULES.name,)],
+            )
+            active = self._rows(_ACTIVE, [])
+        ((name,),) = active
+        if name not in self._versions:
+            self._versions = {name: self._version(name)}
+        return self._versions[name]
+
+    def switch(self, switched: RulesSwitched, rules: RuleVersion, ranges: Sequence[Range]) -> bool:
+        """Let this version decide; waits for the batches that other workers decide under the one before."""
+        self.rules()
+        self._keep_version(rules)
+        if self._version(rules.name) != rules:
+            raise AnotherVersion(rules.name)
+        moved = self._rows(
+            "UPDATE active_rules SET name = %b, operator = %b, switched_at = to_timestamp(%b::bigint / 1000.0)"
+            " WHERE name <> %b AND switched_at <= to_timestamp(%b::bigint / 1000.0) RETURNING name",
+            [rules.name, switched.operator, switched.switched_at, rules.name, switched.switched_at],
+        )
+        if moved:
+            self._rows("DELETE FROM common_tokens RETURNING NULL", [])
+            self._rows("DELETE FROM rescans RETURNING NULL", [])
+            self._write(
+                "INSERT INTO rescans (since, reached, until)"
+                " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::bytea[])",
+                [(one.after, one.after, one.until) for one in ranges],
+            )
+        return bool(moved)
+
+    def subjects_in(self, given: Range, most: int) -> dict[bytes, TokenBlock]:
+        """So many of the subjects in a range, in the order of their ids."""
+        rows = self._rows(
+            "SELECT subject, block FROM subjects WHERE subject > %b AND subject <= %b ORDER BY subject LIMIT %b",
+            [*given, most],
+        )
+        return {subject: self._block.decode(block) for subject, block in rows}
+
+    def reach(self, given: Range) -> None:
+        """All subjects before this range, up to its `until`, have been searched again."""
+        self._write(
+            "UPDATE rescans SET reached = now_.reached FROM unnest(%b::bytea[], %b::bytea[]) AS now_ (reached, until)"
+            " WHERE rescans.until = now_.until",
+            [given],
+        )
+
+    def _keep_version(self, rules: RuleVersion) -> None:
+        self._write(
+            "INSERT INTO rule_versions (name, body) SELECT * FROM unnest(%b::text[], %b::bytea[])"
+            " ON CONFLICT DO NOTHING",
+            [(rules.name, to_bytes(rules))],
+        )
+
+    def _version(self, name: str) -> RuleVersion:
+        ((body,),) = self._rows("SELECT body FROM rule_versions WHERE name = %b", [name])
+        return from_bytes(body)
 
     def next_link_versions(self, count: int) -> list[int]:
         """So many link versions, ascending."""
@@ -411,8 +521,9 @@ def with_options(url: str, settings: Sequence[str]) -> str:
 
 def decided_from(row: Sequence[Any]) -> Decided:
     """A pair from the columns `DECIDED`."""
-    left, right, outcome, method, rank, weight, reason, seen, guard = row
-    return Decided(left, right, Decision(Outcome(outcome), method, rank, weight, reason, _evidence.decode(seen)), guard)
+    left, right, outcome, method, rank, weight, reason, seen, guard, rules = row
+    decision = Decision(Outcome(outcome), method, rank, weight, reason, _evidence.decode(seen))
+    return Decided(left, right, decision, guard, rules)
 
 
 def subject_row(block: TokenBlock, seq: int) -> tuple[bytes, int, str, str, bytes]:
@@ -473,9 +584,16 @@ WITH looked_at AS (
     GROUP BY token HAVING count(*) BETWEEN 2 AND %b)
 SELECT token, subject, codes FROM looked_at JOIN subject_tokens USING (token) ORDER BY token, subject
 """
-DECIDED: Final = "e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guard"
+DECIDED: Final = "e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guard, e.rule_version"
 """The columns that `decided_from` takes."""
 _EDGES: Final = f"SELECT {DECIDED} FROM unnest(%b::bytea[]) AS wanted (a) JOIN edges e USING (a)"  # noqa: S608
+_FORMER: Final = """
+INSERT INTO former_edges (a, b, outcome, method, rank, weight, reason, guard, evidence, rule_version, decided_at)
+SELECT e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.guard, e.evidence, e.rule_version, e.decided_at
+FROM unnest(%b::bytea[], %b::bytea[], %b::text[]) AS now_ (a, b, outcome)
+JOIN edges e ON e.a = now_.a AND e.b = now_.b AND e.outcome <> now_.outcome
+"""
+_ACTIVE: Final = "SELECT name FROM active_rules FOR SHARE"
 _STEWARDS: Final = """
 SELECT d.a, d.b, d.together FROM unnest(%b::bytea[]) AS wanted (a) JOIN steward_decisions d USING (a)
 WHERE d.together IS NOT NULL

@@ -14,7 +14,8 @@ from runtime.service import serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from services.linkage.adapters import MIGRATIONS, SqlPatientIndex, index_conninfo
-from services.linkage.handlers import BACKFILL, LANES, LINKED, PATIENT_LINKS, PSEUDONYMISED, Link
+from services.linkage.handlers import BACKFILL, LANES, LINKED, PSEUDONYMISED, Link
+from services.linkage.linking import PATIENT_LINKS
 from services.linkage.lookup import SqlLookup
 from services.linkage.routes import Doors, application
 from services.linkage.settings import LinkageSettings

@@ -61,7 +61,6 @@ class Review(NamedTuple):
     """A pair as a steward sees it: what the rules made of it (if they ever met), both sides, a steward's word."""
 
     decided: Decided | None
-    rule_version: str | None
     left: Side
     right: Side
     word: Word | None
@@ -134,8 +133,7 @@ class SqlLookup:
         edge = cursor.execute(_PAIR, pair).fetchone()
         said = cursor.execute(_WORD, pair).fetchone()
         return Review(
-            decided_from(edge[1:]) if edge else None,
-            edge[0] if edge else None,
+            decided_from(edge) if edge else None,
             sides[pair[0]],
             sides[pair[1]],
             Word(*said) if said else None,
@@ -185,7 +183,7 @@ _COUNTS: Final = """
 SELECT coalesce(sum(subjects), 0), coalesce(sum(patients), 0), coalesce(sum(records), 0), coalesce(sum(unlinkable), 0)
 FROM counts
 """
-_PAIR: Final = f"SELECT e.rule_version, {DECIDED} FROM edges e WHERE e.a = %s AND e.b = %s"  # noqa: S608
+_PAIR: Final = f"SELECT {DECIDED} FROM edges e WHERE e.a = %s AND e.b = %s"  # noqa: S608
 _WORD: Final = "SELECT together, steward, decided_at FROM steward_decisions WHERE a = %s AND b = %s"
 _SIDES: Final = """
 SELECT s.subject, coalesce(s.patient, s.subject), s.source, s.block,

@@ -28,10 +28,10 @@ from runtime.http import (
 )
 from runtime.kafka import BrokerAway, Publisher
 from runtime.messages import RetryLater
-from services.linkage.domain.components import Pair, pair_of
+from services.linkage.domain.components import Pair, pair_id, pair_of
 from services.linkage.domain.decide import METHODS, SCORED
 from services.linkage.domain.states import State
-from services.linkage.handlers import DECISIONS, PSEUDONYMISED, event_key, pair_id
+from services.linkage.handlers import DECISIONS, PSEUDONYMISED, event_key
 from services.linkage.lookup import Lookup, RecordStatus, Review, Side
 
 Clock = Callable[[], dt.datetime]
@@ -286,7 +286,7 @@ def _review(found: Review) -> PairReview:
         method=METHODS.get(decision.method, decision.method) if decision else "",
         weight=decision.weight if decision and decision.rank >= SCORED else None,
         evidence=decision.evidence if decision else {},
-        rule_version=found.rule_version,
+        rule_version=decided.rules if decided else None,
         left=_side(found.left),
         right=_side(found.right),
         word=StewardWord(decision=_SAYS[word.together], steward=word.steward, decided_at=word.decided_at)

@@ -297,6 +297,11 @@ def pair_of(one: bytes, other: bytes) -> Pair:
     return (one, other) if one < other else (other, one)
 
 
+def pair_id(pair: Pair) -> str:
+    """Two subjects as the key of a message and as an address: their ids in hexadecimal, joined by a hyphen."""
+    return "-".join(one.hex() for one in pair)
+
+
 def split_into_components(subjects: Iterable[bytes], pairs: Iterable[Pair]) -> list[list[bytes]]:
     """The connected components over all pairs, whatever was decided on them; each sorted, in the order of the ids."""
     linked = _neighbours(pairs)

@@ -16,7 +16,17 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from services.linkage.domain.comparison import ABSENT, BIRTH_DATE, BIRTH_PLACE, LEVELS, RESIDENCE, TRAITS, Levels
+from services.linkage.domain.comparison import (
+    ABSENT,
+    BIRTH_DATE,
+    BIRTH_PLACE,
+    FAMILY_NAME,
+    GIVEN_NAME,
+    LEVELS,
+    RESIDENCE,
+    TRAITS,
+    Levels,
+)
 from services.linkage.domain.scoring import Scorer, Weights
 
 _ROUNDS: Final = 100
@@ -26,6 +36,9 @@ _GARBLED: Final = 0.02
 """The share of pairs with a birth date alone in common that may be records of one person all the same."""
 _CLEARLY: Final = -2.0
 """The weight (bits) of the traits besides the date up to which two with one birth date count as strangers."""
+_ANOTHER: Final = 0.15
+"""The largest share of a person's records that may have another name or birth date. Without a bound, whoever shares a
+house but nothing else can become what one person's records look like (bounds on m: Winkler 1993)."""
 _FEWEST: Final = 1e-5
 _HOUSEHOLD: Final = 3.0
 """The most relatives that a record has: what looks like more are neighbours."""
@@ -74,6 +87,14 @@ def _raised(trait: str, levels: Levels, before: Weights) -> tuple[float, ...]:
     return (*raised, max(_FEWEST, 1 - sum(raised)))
 
 
+def _bounded(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same, where the last is not above its bound; the others grow in proportion."""
+    if probabilities[-1] <= _ANOTHER:
+        return probabilities
+    others = probabilities[:-1] * (1 - _ANOTHER) / (1 - probabilities[-1])
+    return np.append(others, _ANOTHER)
+
+
 def _fit(
     trait: str, levels: Levels, shares: NDArray[np.float64], before: Mapping[str, tuple[float, ...]]
 ) -> tuple[float, ...]:
@@ -86,4 +107,7 @@ def _fit(
     fitted = np.empty(size)
     for group in groups:
         fitted[group] = (seen[group] + _FIRM * former[group]) / (seen[group].sum() + _FIRM)
+    if trait in (BIRTH_DATE, GIVEN_NAME, FAMILY_NAME):
+        whole = slice(0, 4) if trait == BIRTH_DATE else slice(0, size)
+        fitted[whole] = _bounded(fitted[whole])
     return tuple(fitted.tolist())

@@ -49,12 +49,16 @@ class Subject(NamedTuple):
 
 
 class Decided(NamedTuple):
-    """A pair and what was decided on it. `guard`: why the partition does not follow a link; empty where it does."""
+    """A pair, what was decided on it, and the name of the version under which it was.
+
+    `guard`: why the partition does not follow a link; empty where it does.
+    """
 
     left: bytes
     right: bytes
     decision: Decision
     guard: str = ""
+    rules: str = ""
 
     @property
     def pair(self) -> Pair:

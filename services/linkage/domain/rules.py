@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from math import isfinite
 from typing import Final
 
 import msgspec
 
+from services.linkage.domain.comparison import LEVELS
 from services.linkage.domain.scoring import DEFAULT, Weights
 from services.linkage.domain.tokens import BLOCKING, rule_of
 
 
-class RuleVersion(msgspec.Struct, frozen=True):
+class RuleVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What decisions depend on beside the pair; never changed, only followed by another version.
 
     Weights are in bits. A pair that shares no identifier is linked from `link` on, if the odds against relatives alone
@@ -56,3 +59,60 @@ class RuleVersion(msgspec.Struct, frozen=True):
 
 RULES: Final = RuleVersion("2026-1")
 """The version that a hub begins with."""
+
+
+class RulesError(ValueError):
+    """No rule version: which field, and what it should be. One line."""
+
+
+def to_json(rules: RuleVersion) -> bytes:
+    """A version as a file holds it: the same version, the same bytes."""
+    return msgspec.json.format(msgspec.json.encode(rules, order="deterministic"), indent=1) + b"\n"
+
+
+def to_bytes(rules: RuleVersion) -> bytes:
+    """A version as it travels."""
+    return msgspec.msgpack.encode(rules, order="deterministic")
+
+
+def from_bytes(body: bytes) -> RuleVersion:
+    """A version that travelled. Raises RulesError."""
+    return _checked(body, msgspec.msgpack.Decoder(RuleVersion))
+
+
+def from_json(body: bytes) -> RuleVersion:
+    """A version out of a file. Raises RulesError."""
+    return _checked(body, msgspec.json.Decoder(RuleVersion))
+
+
+def _checked(
+    body: bytes, decoder: msgspec.msgpack.Decoder[RuleVersion] | msgspec.json.Decoder[RuleVersion]
+) -> RuleVersion:
+    try:
+        rules = decoder.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise RulesError(f"no rule version: {error}") from None
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}", rules.name):
+        raise RulesError("name: up to 64 letters, digits, and . + - _")
+    for kind in ("one", "household", "twins", "strangers_by_trait"):
+        given = getattr(rules.weights, kind)
+        for trait, levels in LEVELS.items():
+            probabilities = given.get(trait, ())
+            if len(probabilities) != len(levels) or not all(0 < one <= 1 for one in probabilities):
+                raise RulesError(f"weights.{kind}.{trait}: {len(levels)} probabilities above 0, up to 1")
+        if unknown := given.keys() - LEVELS.keys():
+            raise RulesError(f"weights.{kind}.{min(unknown)}: there is no such trait")
+    for name in ("another_number", "same_number"):
+        if len(given := getattr(rules.weights, name)) != 3 or not all(0 < one <= 1 for one in given):
+            raise RulesError(f"weights.{name}: 3 probabilities above 0, up to 1")
+    for name in ("repeats", "relatives", "strangers"):
+        if not (getattr(rules.weights, name) > 0 and isfinite(getattr(rules.weights, name))):
+            raise RulesError(f"weights.{name}: a number above 0")
+    if not 0 < rules.weights.twin_share < 1:
+        raise RulesError("weights.twin_share: a share between 0 and 1")
+    for name in ("most_births", "most_holders", "most_identities", "most_in_block"):
+        if getattr(rules, name) < 1:
+            raise RulesError(f"{name}: 1 or more")
+    if rules.link < rules.review:
+        raise RulesError("link: no lower than review, or a link would be no question and no answer")
+    return rules

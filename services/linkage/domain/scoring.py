@@ -33,7 +33,7 @@ from services.linkage.domain.comparison import (
 )
 
 
-class Weights(msgspec.Struct, frozen=True):
+class Weights(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Probabilities of each level by trait, in the order of `LEVELS`: of one person, of a household, of strangers.
 
     `repeats`, `relatives`, `strangers`: how many other records there are of one person, of relatives, of strangers, for

@@ -32,6 +32,7 @@ def decide_again(decided: Iterable[Decided], subjects: Mapping[bytes, Subject], 
             one.left,
             one.right,
             decide(subjects[one.left].block, subjects[one.right].block, one.decision.evidence, rules),
+            rules=rules.name,
         )
         for one in decided
     ]

@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from contracts.messages import StewardDecision, TokenBlock
-from services.linkage.adapters import Holder, Known, Locked, Move, Saved, Tally
+from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
+from services.linkage.adapters import AnotherVersion, Holder, Known, Locked, Move, Range, Saved, Tally
 from services.linkage.domain.comparison import tagged_rows
 from services.linkage.domain.components import Pair, Stewarded
 from services.linkage.domain.patients import Decided, Subject
+from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.states import State
 from services.linkage.domain.tokens import search_tokens
 
@@ -18,7 +19,7 @@ from services.linkage.domain.tokens import search_tokens
 class MemoryIndex:
     """Everything in dictionaries; one worker only."""
 
-    def __init__(self) -> None:
+    def __init__(self, rules: RuleVersion = RULES) -> None:
         self.subjects: dict[bytes, Subject] = {}
         self.settled: set[bytes] = set()
         self.tokens: defaultdict[bytes, list[Holder]] = defaultdict(list)
@@ -30,6 +31,8 @@ class MemoryIndex:
         self.tally = Tally()
         self.version = 0
         self.common: frozenset[bytes] = frozenset()
+        self.active = rules
+        self.versions = {rules.name: rules}
 
     def apart(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -93,7 +96,31 @@ class MemoryIndex:
             ],
         )
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str], rules: str) -> None:
+    def rules(self) -> RuleVersion:
+        return self.active
+
+    def switch(self, switched: RulesSwitched, rules: RuleVersion, ranges: Sequence[Range]) -> bool:
+        if self.versions.setdefault(rules.name, rules) != rules:
+            raise AnotherVersion(rules.name)
+        if rules.name == self.active.name:
+            return False
+        self.active, self.common = rules, frozenset()
+        return True
+
+    def subjects_in(self, given: Range, most: int) -> dict[bytes, TokenBlock]:
+        found = sorted(subject for subject in self.subjects if given.after < subject <= given.until)
+        return {subject: self.subjects[subject].block for subject in found[:most]}
+
+    def reach(self, given: Range) -> None:
+        pass
+
+    def drop_edges(self, pairs: Sequence[Pair]) -> None:
+        for pair in pairs:
+            del self.edges[pair]
+            for subject in pair:
+                self.met[subject].discard(pair)
+
+    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
         for one in fresh:
             self.edges[one.pair] = one
             for subject in one.pair:

@@ -25,13 +25,13 @@ from runtime.messages import Message, Outputs
 from services.ingest.domain.tokens import Tokeniser
 from services.linkage.adapters import PatientIndex
 from services.linkage.domain.comparison import compare_tagged, distinct_births, evidence, tagged_rows
-from services.linkage.domain.components import Pair, Stewarded, pair_of
+from services.linkage.domain.components import Pair, Stewarded, pair_id, pair_of
 from services.linkage.domain.decide import Outcome, decide, is_worth_keeping
 from services.linkage.domain.patients import Component, Decided, Subject, settle
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.scoring import Scorer
 from services.linkage.domain.tokens import BLOCKING, identifying_tokens, search_tokens
-from services.linkage.handlers import DECISIONS, Link, pair_id
+from services.linkage.handlers import DECISIONS, Link
 from tests.unit.linkage.builders import Topic, apply_links, opener, sets
 from tests.unit.linkage.memory import MemoryIndex
 

@@ -1,0 +1,38 @@
+-- Rule versions, which never change; the one that decides; and how far the subjects have been searched again under it.
+
+CREATE TABLE rule_versions (
+    name text PRIMARY KEY,
+    body bytea NOT NULL,
+    kept_at timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE active_rules (
+    one boolean PRIMARY KEY DEFAULT true CHECK (one),
+    name text NOT NULL REFERENCES rule_versions,
+    operator text NOT NULL,
+    switched_at timestamptz NOT NULL
+);
+
+-- Of the subjects after `since` up to `until`, those up to `reached` are done.
+CREATE TABLE rescans (
+    since bytea NOT NULL,
+    reached bytea NOT NULL,
+    until bytea PRIMARY KEY
+);
+
+-- What an earlier version made of a pair, where a later one made something else of it.
+CREATE TABLE former_edges (
+    a bytea NOT NULL,
+    b bytea NOT NULL,
+    outcome text NOT NULL,
+    method text NOT NULL,
+    rank integer NOT NULL,
+    weight double precision NOT NULL,
+    reason text NOT NULL,
+    guard text NOT NULL,
+    evidence bytea NOT NULL,
+    rule_version text NOT NULL,
+    decided_at timestamptz NOT NULL,
+    replaced_at timestamptz NOT NULL DEFAULT now()
+);
+CREATE INDEX former_edges_pair ON former_edges (a, b);
