@@ -12,8 +12,8 @@ from estuaire.link import Linked, Name
 from services.linkage.adapters import SqlPatientIndex
 from services.linkage.domain.comparison import compare_tagged, evidence
 from services.linkage.domain.components import Edge, Pair, Stewarded, pair_of
-from services.linkage.domain.decide import METHODS, SCORED, Outcome, decide
-from services.linkage.domain.patients import Decided, Subject
+from services.linkage.domain.decide import METHODS, SCORED, Outcome
+from services.linkage.domain.patients import Decided, Subject, decide_pairs
 from services.linkage.domain.rules import RuleVersion
 from services.linkage.domain.tokens import search_tokens
 
@@ -130,11 +130,5 @@ def _not_kept(held: Held, index: SqlPatientIndex, pairs: Iterable[Pair]) -> dict
         for holder in holders
     }
     levels = compare_tagged([(codes[token, left], codes[token, right]) for (left, right), token in met.items()])
-    return {
-        (left, right): Decided(
-            left,
-            right,
-            decide(held.subjects[left].block, held.subjects[right].block, evidence(levels[place]), held.rules),
-        )
-        for place, (left, right) in enumerate(met)
-    }
+    seen = {pair: evidence(levels[place]) for place, pair in enumerate(met)}
+    return {one.pair: one for one in decide_pairs(seen, held.subjects, held.rules)}

@@ -65,6 +65,9 @@ class Range(NamedTuple):
     until: bytes
 
 
+EVERYBODY: Final = Range(b"", b"\xff" * 16)
+
+
 class AnotherVersion(Exception):
     """There is a rule version of this name with other content. Versions never change."""
 
@@ -140,6 +143,9 @@ class PatientIndex(Protocol):
 
     def subjects_in(self, given: Range, most: int) -> dict[bytes, TokenBlock]:
         """So many of the subjects in a range, in the order of their ids."""
+
+    def met(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Whom subjects have met, of those with higher ids."""
 
     def reach(self, given: Range) -> None:
         """All subjects before this range, up to its `until`, have been searched again."""
@@ -383,7 +389,7 @@ class SqlPatientIndex:
         if not active:
             self._keep_version(RULES)
             self._write(
-                "INSERT INTO active_rules (name, operator, switched_at) SELECT name, '', now()"
+                "INSERT INTO active_rules (name, operator, switched_at) SELECT name, '', to_timestamp(0)"
                 " FROM unnest(%b::text[]) AS first (name) ON CONFLICT DO NOTHING",
                 [(RULES.name,)],
             )
@@ -421,6 +427,11 @@ class SqlPatientIndex:
             [*given, most],
         )
         return {subject: self._block.decode(block) for subject, block in rows}
+
+    def met(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Whom subjects have met, of those with higher ids."""
+        rows = self._rows("SELECT b FROM unnest(%b::bytea[]) AS wanted (a) JOIN edges USING (a)", [list(subjects)])
+        return {other for (other,) in rows}
 
     def reach(self, given: Range) -> None:
         """All subjects before this range, up to its `until`, have been searched again."""

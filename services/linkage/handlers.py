@@ -24,7 +24,7 @@ from contracts.messages import (
 )
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
 from runtime.sealing import Opener, SealBroken
-from services.linkage.adapters import AnotherVersion, PatientIndex, Range, Saved, Tally
+from services.linkage.adapters import EVERYBODY, AnotherVersion, PatientIndex, Range, Saved, Tally
 from services.linkage.domain.rules import RulesError, from_bytes
 from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge, place
 from services.linkage.domain.tokens import is_unlinkable
@@ -276,21 +276,26 @@ class Link:
 
     def _rescan(
         self, rescans: Sequence[tuple[Message, Rescan]], outputs: Outputs
-    ) -> dict[bytes, tuple[Message, TokenBlock]]:
-        """The next subjects to be searched again, with their causes; those after them are left to another message."""
-        found: dict[bytes, tuple[Message, TokenBlock]] = {}
+    ) -> tuple[dict[bytes, Message], dict[bytes, TokenBlock]]:
+        """The next subjects to be searched again, and the causes of that; those after them are left to another message.
+
+        Whoever they have met is settled with them: not everybody whom they met before would be found again.
+        """
+        causes: dict[bytes, Message] = {}
+        found: dict[bytes, TokenBlock] = {}
         name = self._index.rules().name
         for message, one in rescans:
             if one.rules != name:
                 continue
             blocks = self._index.subjects_in(Range(one.after, one.until), RESCANNED)
-            found |= {subject: (message, block) for subject, block in blocks.items()}
+            found |= blocks
+            causes |= dict.fromkeys((*blocks, *self._index.met(blocks)), message)
             done = len(blocks) < RESCANNED
             after = one.until if done else max(blocks)
             self._index.reach(Range(after, one.until))
             if not done:
                 outputs.emit(message, _rescan(Rescan(name, after, one.until), message.partition))
-        return found
+        return causes, found
 
     # patients
 
@@ -298,7 +303,7 @@ class Link:
         self,
         admitted: Admitted,
         heard: Mapping[bytes, Message],
-        rescanned: Mapping[bytes, tuple[Message, TokenBlock]],
+        rescanned: tuple[Mapping[bytes, Message], Mapping[bytes, TokenBlock]],
         outputs: Outputs,
     ) -> dict[bytes, bytes]:
         """The patient of every subject of the batch.
@@ -319,8 +324,7 @@ class Link:
         turned = (deserted ^ retired) & (deserted | admitted.held)
         causes = {subject: one.message for subject, one in about.items() if subject in fresh or subject in turned}
         causes |= {subject: cause for subject, cause in admitted.left.items() if subject in turned} | dict(heard)
-        causes |= {subject: cause for subject, (cause, _) in rescanned.items() if subject not in causes}
-        fresh |= {subject: block for subject, (_, block) in rescanned.items() if subject not in fresh}
+        causes, fresh = {**rescanned[0], **causes}, {**rescanned[1], **fresh}
         affected = Affected(causes, fresh, deserted, admitted.held, turned)
         return patients | self._linker.settle(affected, outputs) if causes else patients
 
@@ -328,7 +332,7 @@ class Link:
 def _ranges(count: int) -> list[Range]:
     """All subjects, in as many ranges of about the same size."""
     ends = [(number << 128) // count for number in range(1, count)]
-    bounds = [b"", *(end.to_bytes(16) for end in ends), b"\xff" * 16]
+    bounds = [EVERYBODY.after, *(end.to_bytes(16) for end in ends), EVERYBODY.until]
     return [Range(*bounds[number : number + 2]) for number in range(count)]
 
 

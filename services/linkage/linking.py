@@ -12,13 +12,14 @@ from contracts.messages import Headers, LinkReview, TokenBlock
 from runtime.messages import Emit, Message, Outputs
 from services.linkage.adapters import Holder, Locked, Move, PatientIndex, Tally
 from services.linkage.domain.changes import Change, compare_partitions
-from services.linkage.domain.comparison import Evidence, compare_tagged, distinct_births, evidence, tagged_rows
+from services.linkage.domain.comparison import Evidence, compare_tagged, distinct_births, evidence
 from services.linkage.domain.components import Pair, Stewarded, pair_id, pair_of, split_into_components
-from services.linkage.domain.decide import Outcome, decide, is_worth_keeping
-from services.linkage.domain.patients import LAPSED, Component, Decided, Subject, settle, worth_asking
+from services.linkage.domain.decide import Outcome, is_worth_keeping
+from services.linkage.domain.patients import LAPSED, Component, Decided, Subject, decide_pairs, settle, worth_asking
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.scoring import Scorer
 from services.linkage.domain.tokens import BLOCKING, identifying_tokens, is_unlinkable, search_tokens
+from services.linkage.domain.trials import decide_again
 
 PATIENT_LINKS: Final = "patient-links"
 REVIEWS: Final = "link-reviews"
@@ -123,15 +124,16 @@ class Linker:
             identifying = identifying_tokens(block).keys()
             if not common.isdisjoint(identifying):
                 outputs.count(block.source, "too_common")
-            rows = tagged_rows(block)
             for token in own.keys() - common:
-                for other in holders.get(token, ()):
+                who = holders[token]
+                mine = next(one.codes for one in who if one.subject == subject)
+                for other in who:
                     if other.subject == subject:
                         continue
                     pair = pair_of(subject, other.subject)
                     # under whichever token they are compared, codes agree alike, but for rare collisions
                     if pair not in met or token < met[pair][0]:
-                        met[pair] = token, rows[token], other.codes
+                        met[pair] = token, mine, other.codes
                     if token in identifying:
                         identified.add(pair)
         return self._alike(met, identified), {one.subject for token in over for one in holders[token]}
@@ -158,32 +160,17 @@ class Linker:
         common = self._index.find_common(set(chain.from_iterable(held.values())))
         rules = self._rules.without(common)
         stale = [one for one in locked.decided if one.rules != rules.name]
-        again = self._decide({one.pair: one.decision.evidence for one in stale}, stands, rules)
+        again = decide_again(stale, stands, rules)
         revised = [one for one in again if is_worth_keeping(one.decision)]
         dropped = [one for one in again if not is_worth_keeping(one.decision)]
         known = {one.pair: one for one in locked.decided}
         # one who was not there when these components were copied has tokens all the same
         unknown = {pair: seen for pair, seen in pairs.items() if pair not in known and stands.keys() >= set(pair)}
-        new = [one for one in self._decide(unknown, stands, rules) if is_worth_keeping(one.decision)]
+        new = [one for one in decide_pairs(unknown, stands, rules) if is_worth_keeping(one.decision)]
         same = [one for one in locked.decided if one.rules == rules.name]
         shared = [one for one in same if common and not common.isdisjoint(held[one.left] & held[one.right])]
-        lapsed = {
-            one.pair: one for one in self._decide({it.pair: it.decision.evidence for it in shared}, stands, rules)
-        }
+        lapsed = {one.pair: one for one in decide_again(shared, stands, rules)}
         return Decisions([*same, *revised, *new], new, revised, dropped, lapsed), rules
-
-    def _decide(
-        self, pairs: Mapping[Pair, Evidence], subjects: Mapping[bytes, Subject], rules: RuleVersion
-    ) -> list[Decided]:
-        return [
-            Decided(
-                left,
-                right,
-                decide(subjects[left].block, subjects[right].block, pairs[left, right], rules),
-                rules=rules.name,
-            )
-            for left, right in sorted(pairs)
-        ]
 
     # components
 

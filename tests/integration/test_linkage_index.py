@@ -11,6 +11,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
@@ -18,17 +19,19 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from contracts import messages
-from contracts.messages import StewardDecision
+from contracts.messages import RulesSwitched, StewardDecision
 from runtime.database import Database
 from runtime.http import Bearers, hash_token
-from runtime.messages import Message, Outputs, RetryLater
+from runtime.messages import Message, Outputs, Reason, RetryLater
 from services.linkage.adapters import MIGRATIONS, SqlPatientIndex, Tally, index_conninfo
-from services.linkage.handlers import Link, event_key
+from services.linkage.domain.rules import RULES, RuleVersion, to_bytes
+from services.linkage.handlers import RESCANS, RULES_SWITCHED, Link, event_key
 from services.linkage.lookup import SqlLookup
 from services.linkage.routes import Doors, application
+from services.linkage.shadow import try_rules
 from tests.unit.linkage.builders import Topic, apply_links, counts, identity, number, opener, sets, token
 from tests.unit.linkage.test_handlers import ANNE, PAUL, crowd, population, run
-from tests.unit.linkage.test_orders import history
+from tests.unit.linkage.test_orders import VERSIONS, history
 
 pytestmark = pytest.mark.integration
 
@@ -499,3 +502,132 @@ def test_an_index_that_is_not_there_yet_answers_try_again(url: str) -> None:
         lookup.open()
         answer = door(lookup).get("/v1/counts", headers={"Authorization": "Bearer secret"})
     assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
+
+
+def switch(worker: Worker, rules: RuleVersion, at: int = 1) -> list[Outputs]:
+    """Switch to a version, and search everybody again under it, as the loop does."""
+    said = messages.encode(RulesSwitched(rules.name, to_bytes(rules), "Camille", at))
+    found = [worker.take(Message(RULES_SWITCHED, 0, at, 0, b"rules", said, {}))]
+    waiting = [emit for _, emit in found[0].emits if emit.topic == RESCANS]
+    while waiting:
+        emit = waiting.pop()
+        outputs = worker.take(Message(RESCANS, emit.partition, 0, 0, emit.key, emit.value or b"", {}))
+        waiting += [emit for _, emit in outputs.emits if emit.topic == RESCANS]
+        found.append(outputs)
+    return found
+
+
+def edges(url: str) -> set[tuple[object, ...]]:
+    """All pairs kept, with what was decided on them and by which version."""
+    with psycopg.connect(url) as connection:
+        return set(
+            connection.execute("SELECT a, b, outcome, method, rank, weight, reason, guard, rule_version FROM edges")
+        )
+
+
+@pytest.mark.parametrize("name", ["looser", "stricter"])
+def test_what_a_version_would_change_is_what_it_changes_once_switched_on(worker: Worker, url: str, name: str) -> None:
+    given, rules = history(1, 600, name), VERSIONS[name]
+    rng = random.Random(2)
+    mixed = rng.sample(given.messages, len(given.messages))
+    for start in range(0, len(mixed), 150):
+        worker.take(*mixed[start : start + 150])
+    before = dict(worker.known)
+    trial = try_rules(url, rules, examples=3)
+    assert before == {subject: patient.hex() for subject, patient in stored(url).items()}, "nothing is written"
+    links = {pair[:2] for pair in edges(url) if pair[2] == "link"}
+
+    done = switch(worker, rules)
+    assert worker.known == {subject: patient.hex() for subject, patient in stored(url).items()}
+    assert sets(worker.known) == sets({subject: given.patients[subject] for subject in worker.known})
+    assert {pair[-1] for pair in edges(url)} == {name}
+    moved = [subject for subject, patient in worker.known.items() if patient != before[subject]]
+    assert (trial.rules, trial.subjects, trial.moved) == (name, len(before), len(moved))
+    assert 0 < trial.moved < trial.subjects
+    assert bool(trial.merged) == any(len(one) > 1 for one in joined(before, worker.known, given.live))
+    assert (trial.patients_before, trial.patients_after) == tuple(
+        len({known[subject] for subject in given.live}) for known in (before, worker.known)
+    )
+    now = {pair[:2] for pair in edges(url) if pair[2] == "link"}
+    told = {(one.before == "link", one.after == "link"): 0 for one in trial.turned}
+    for one in trial.turned:
+        told[one.before == "link", one.after == "link"] += one.pairs
+    assert told.get((False, True), 0) == len(now - links)
+    assert told.get((True, False), 0) == len(links - now)
+    assert trial.examples
+    asked = [emit for outputs in done for _, emit in outputs.emits if emit.topic == "link-reviews"]
+    assert len({emit.key for emit in asked}) == len(asked), "nobody is asked twice"
+
+
+def joined(before: dict[bytes, str], after: dict[bytes, str], live: frozenset[bytes]) -> list[set[str]]:
+    """For each patient after, the patients before."""
+    found: dict[str, set[str]] = {}
+    for subject in live:
+        found.setdefault(after[subject], set()).add(before[subject])
+    return list(found.values())
+
+
+def test_a_version_never_changes_and_the_last_switch_holds(worker: Worker, url: str) -> None:
+    looser, stricter = VERSIONS["looser"], VERSIONS["stricter"]
+    switch(worker, looser, at=5)
+    switch(worker, stricter, at=4)
+    assert active(url) == "looser", "an older switch read late is none"
+    other = msgspec.structs.replace(looser, margin=0.5)
+    (refused,) = switch(worker, other, at=6)
+    assert [why.reason for _, why in refused.dead] == [Reason.CONFLICT]
+    assert "other content" in str(refused.dead[0][1])
+    (again,) = switch(worker, looser, at=7)
+    assert not again.emits, "it decides already: nobody is searched again"
+    with psycopg.connect(url) as connection:
+        connection.execute("INSERT INTO common_tokens VALUES ('t')")
+    assert len(switch(worker, RULES, at=8)) > 4
+    assert active(url) == RULES.name
+    with psycopg.connect(url) as connection:
+        assert connection.execute("SELECT FROM common_tokens").rowcount == 0
+        assert connection.execute("SELECT FROM rescans WHERE reached < until").rowcount == 0
+
+
+def active(url: str) -> str:
+    """The version that decides."""
+    with psycopg.connect(url) as connection:
+        ((name,),) = connection.execute("SELECT name FROM active_rules").fetchall()
+    return str(name)
+
+
+def test_a_switch_waits_for_batches_under_the_version_before(worker: Worker, url: str) -> None:
+    with closing(Worker(url, slot=1)) as other:
+        switch(other, VERSIONS["stricter"], at=1)
+        done = threading.Event()
+        late = Topic().record("e1", identity("a", NIR))
+        worker.step.prepare([late])
+
+        def second() -> None:
+            switch(other, VERSIONS["looser"], at=2)
+            done.set()
+
+        with worker.database.transaction():
+            worker.step.handle([late])
+            thread = threading.Thread(target=second)
+            thread.start()
+            assert not done.wait(0.5), "the switch does not wait"
+        thread.join(10)
+        assert active(url) == "looser"
+
+
+UNNAMED = to_bytes(msgspec.structs.replace(RULES, name="a b"))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"?", Reason.DECODING),
+        (messages.encode(RulesSwitched("x", b"?", "", 1)), Reason.SCHEMA),
+        (
+            messages.encode(RulesSwitched("x", to_bytes(msgspec.structs.replace(RULES, name="a b")), "", 1)),
+            Reason.SCHEMA,
+        ),
+    ],
+)
+def test_a_switch_to_no_version_is_a_dead_letter(worker: Worker, value: bytes, reason: Reason) -> None:
+    outputs = worker.take(Message(RULES_SWITCHED, 0, 0, 0, b"rules", value, {}))
+    assert [why.reason for _, why in outputs.dead] == [reason]

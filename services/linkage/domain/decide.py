@@ -36,6 +36,8 @@ from services.linkage.domain.tokens import (
 
 TRAITS: Final = "traits"
 """The method of scored pairs."""
+NOTHING: Final = "none"
+"""The method of pairs that share nothing, or only what too many carry."""
 SCORED: Final = 1000
 """The rank of scored edges: after every exact one."""
 
@@ -82,7 +84,7 @@ def decide(left: TokenBlock, right: TokenBlock, evidence: Evidence, rules: RuleV
     shared = _shared(left, right, rules)
     identifying = sorted({system for system in shared.values() if system not in BLOCKING})
     if not shared:
-        return Decision(Outcome.APART, "none", SYSTEMS[PSEUDO_NIR].rank, evidence=dict(evidence))
+        return Decision(Outcome.APART, NOTHING, SYSTEMS[PSEUDO_NIR].rank, evidence=dict(evidence))
     conflict = must_not_link(left, right)
     if not identifying:
         return _by_traits(left, right, shared, evidence, conflict, rules)
@@ -95,7 +97,8 @@ def decide(left: TokenBlock, right: TokenBlock, evidence: Evidence, rules: RuleV
 
 def is_worth_keeping(decision: Decision) -> bool:
     """Whether a decision says more than that two subjects are strangers."""
-    return decision.outcome is not Outcome.APART or bool(decision.reason) or decision.rank < SCORED
+    says = decision.outcome is not Outcome.APART or bool(decision.reason) or decision.rank < SCORED
+    return says and decision.method != NOTHING
 
 
 def linking_tokens(left: TokenBlock, right: TokenBlock, evidence: Evidence, rules: RuleVersion) -> set[bytes]:

@@ -36,9 +36,10 @@ _GARBLED: Final = 0.02
 """The share of pairs with a birth date alone in common that may be records of one person all the same."""
 _CLEARLY: Final = -2.0
 """The weight (bits) of the traits besides the date up to which two with one birth date count as strangers."""
-_ANOTHER: Final = 0.15
-"""The largest share of a person's records that may have another name or birth date. Without a bound, whoever shares a
-house but nothing else can become what one person's records look like (bounds on m: Winkler 1993)."""
+_ANOTHER: Final = {FAMILY_NAME: 0.1, GIVEN_NAME: 0.12, BIRTH_DATE: 0.05}
+"""The largest share of a person's records that may have another name or birth date (bounds on m: Winkler 1993).
+
+Without them, namesakes count as garbled dates, and, from some share of them on, all who share a house as one person."""
 _FEWEST: Final = 1e-5
 _HOUSEHOLD: Final = 3.0
 """The most relatives that a record has: what looks like more are neighbours."""
@@ -87,12 +88,11 @@ def _raised(trait: str, levels: Levels, before: Weights) -> tuple[float, ...]:
     return (*raised, max(_FEWEST, 1 - sum(raised)))
 
 
-def _bounded(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The same, where the last is not above its bound; the others grow in proportion."""
-    if probabilities[-1] <= _ANOTHER:
+def _bounded(probabilities: NDArray[np.float64], most: float) -> NDArray[np.float64]:
+    """The same with the last at `most`, if it is above; the others grow in proportion."""
+    if probabilities[-1] <= most:
         return probabilities
-    others = probabilities[:-1] * (1 - _ANOTHER) / (1 - probabilities[-1])
-    return np.append(others, _ANOTHER)
+    return np.append(probabilities[:-1] * (1 - most) / (1 - probabilities[-1]), most)
 
 
 def _fit(
@@ -107,7 +107,6 @@ def _fit(
     fitted = np.empty(size)
     for group in groups:
         fitted[group] = (seen[group] + _FIRM * former[group]) / (seen[group].sum() + _FIRM)
-    if trait in (BIRTH_DATE, GIVEN_NAME, FAMILY_NAME):
-        whole = slice(0, 4) if trait == BIRTH_DATE else slice(0, size)
-        fitted[whole] = _bounded(fitted[whole])
+        if group.start == 0 and trait in _ANOTHER:
+            fitted[group] = _bounded(fitted[group], _ANOTHER[trait])
     return tuple(fitted.tolist())

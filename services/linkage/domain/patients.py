@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from contracts.messages import TokenBlock
+from services.linkage.domain.comparison import Evidence
 from services.linkage.domain.components import (
     Edge,
     Likeness,
@@ -23,7 +24,7 @@ from services.linkage.domain.components import (
     partition,
     without_a_place,
 )
-from services.linkage.domain.decide import RELATIVES, SCORED, Decision, Outcome
+from services.linkage.domain.decide import RELATIVES, SCORED, Decision, Outcome, decide
 from services.linkage.domain.rules import RuleVersion
 
 LAPSED: Final = "too many others carry the number"
@@ -80,6 +81,16 @@ class Decided(NamedTuple):
     def edge(self) -> Edge:
         """The pair as the partition sees it."""
         return Edge(self.left, self.right, self.decision.method, self.decision.rank, self.decision.weight)
+
+
+def decide_pairs(
+    pairs: Mapping[Pair, Evidence], subjects: Mapping[bytes, Subject], rules: RuleVersion
+) -> list[Decided]:
+    """What a version of the rules makes of each pair, by its evidence."""
+    return [
+        Decided(left, right, decide(subjects[left].block, subjects[right].block, seen, rules), rules=rules.name)
+        for (left, right), seen in pairs.items()
+    ]
 
 
 class Component(NamedTuple):

@@ -12,8 +12,7 @@ from typing import Final
 import msgspec
 
 from services.linkage.domain.components import Stewarded, split_into_components
-from services.linkage.domain.decide import decide
-from services.linkage.domain.patients import Decided, Subject, settle
+from services.linkage.domain.patients import Decided, Subject, decide_pairs, settle
 from services.linkage.domain.rules import RuleVersion
 
 LINKING: Final = ("link", "link_nameless", "link_contradicted", "link_kin", "link_against")
@@ -27,15 +26,7 @@ def shifted(rules: RuleVersion, bits: float) -> RuleVersion:
 
 def decide_again(decided: Iterable[Decided], subjects: Mapping[bytes, Subject], rules: RuleVersion) -> list[Decided]:
     """The same pairs under these rules, from the evidence that was kept."""
-    return [
-        Decided(
-            one.left,
-            one.right,
-            decide(subjects[one.left].block, subjects[one.right].block, one.decision.evidence, rules),
-            rules=rules.name,
-        )
-        for one in decided
-    ]
+    return decide_pairs({one.pair: one.decision.evidence for one in decided}, subjects, rules)
 
 
 def settle_all(

@@ -25,7 +25,7 @@ class MemoryIndex:
         self.tokens: defaultdict[bytes, list[Holder]] = defaultdict(list)
         self.edges: dict[Pair, Decided] = {}
         self.near: defaultdict[bytes, set[bytes]] = defaultdict(set)
-        self.met: defaultdict[bytes, set[Pair]] = defaultdict(set)
+        self.met_pairs: defaultdict[bytes, set[Pair]] = defaultdict(set)
         self.states: dict[bytes, list[State]] = {}
         self.said: dict[Pair, StewardDecision] = {}
         self.tally = Tally()
@@ -85,7 +85,7 @@ class MemoryIndex:
             reached.add(subject)
             waiting |= self.near[subject] - reached
         there = reached & self.subjects.keys()
-        pairs = {pair for subject in there for pair in self.met[subject] if there.issuperset(pair)}
+        pairs = {pair for subject in there for pair in self.met_pairs[subject] if there.issuperset(pair)}
         return Locked(
             {subject: self.subjects[subject] for subject in there},
             [self.edges[pair] for pair in sorted(pairs)],
@@ -111,6 +111,9 @@ class MemoryIndex:
         found = sorted(subject for subject in self.subjects if given.after < subject <= given.until)
         return {subject: self.subjects[subject].block for subject in found[:most]}
 
+    def met(self, subjects: Iterable[bytes]) -> set[bytes]:
+        return {right for subject in subjects for left, right in self.met_pairs[subject] if left == subject}
+
     def reach(self, given: Range) -> None:
         pass
 
@@ -118,13 +121,13 @@ class MemoryIndex:
         for pair in pairs:
             del self.edges[pair]
             for subject in pair:
-                self.met[subject].discard(pair)
+                self.met_pairs[subject].discard(pair)
 
     def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
         for one in fresh:
             self.edges[one.pair] = one
             for subject in one.pair:
-                self.met[subject].add(one.pair)
+                self.met_pairs[subject].add(one.pair)
             if one.binds:
                 self._bind(*one.pair)
         for pair, guard in guards.items():

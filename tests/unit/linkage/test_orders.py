@@ -19,19 +19,19 @@ import pytest
 
 from contracts import messages
 from contracts.events import Identity
-from contracts.messages import StewardDecision, TokenBlock
+from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
 from estuaire.traps import labelled
 from runtime.messages import Message, Outputs
 from services.ingest.domain.tokens import Tokeniser
 from services.linkage.adapters import PatientIndex
 from services.linkage.domain.comparison import compare_tagged, distinct_births, evidence, tagged_rows
 from services.linkage.domain.components import Pair, Stewarded, pair_id, pair_of
-from services.linkage.domain.decide import Outcome, decide, is_worth_keeping
-from services.linkage.domain.patients import Component, Decided, Subject, settle
-from services.linkage.domain.rules import RULES, RuleVersion
+from services.linkage.domain.decide import Outcome, is_worth_keeping
+from services.linkage.domain.patients import Component, Decided, Subject, decide_pairs, settle
+from services.linkage.domain.rules import RULES, RuleVersion, to_bytes
 from services.linkage.domain.scoring import Scorer
 from services.linkage.domain.tokens import BLOCKING, identifying_tokens, search_tokens
-from services.linkage.handlers import DECISIONS, Link
+from services.linkage.handlers import DECISIONS, RESCANS, RULES_SWITCHED, Link
 from tests.unit.linkage.builders import Topic, apply_links, opener, sets
 from tests.unit.linkage.memory import MemoryIndex
 
@@ -39,6 +39,27 @@ pytestmark = pytest.mark.unit
 
 ORDERS: Final = int(os.environ.get("ESTUAIRE_ORDERS", "6"))
 RECORDS: Final = int(os.environ.get("ESTUAIRE_ORDER_RECORDS", "600"))
+
+
+VERSIONS: Final = {
+    one.name: one
+    for one in (
+        RULES,
+        msgspec.structs.replace(
+            RULES,
+            name="looser",
+            link=-4.0,
+            link_kin=0.0,
+            link_contradicted=-2.0,
+            review=-6.0,
+            most_holders=90,
+            margin=1.0,
+        ),
+        msgspec.structs.replace(
+            RULES, name="stricter", link=9.0, review=3.0, household=9.0, most_in_block=6, most_births=2, margin=9.0
+        ),
+    )
+}
 
 
 class History(NamedTuple):
@@ -50,8 +71,11 @@ class History(NamedTuple):
 
 
 @cache
-def history(seed: int, records: int) -> History:
-    """`records` records; one in eight has a second state, one in twenty a third, one in forty is retracted."""
+def history(seed: int, records: int, under: str = RULES.name) -> History:
+    """`records` records; one in eight has a second state, one in twenty a third, one in forty is retracted.
+
+    The patients are who they are `under` the version of this name.
+    """
     rng = random.Random(seed)
     tokeniser = Tokeniser({1: b"1" * 32})
     drawn = [one.event for one in labelled(seed, max(100, records // 3), records)]
@@ -88,7 +112,7 @@ def history(seed: int, records: int) -> History:
         said.pop(pair, None)
         if words[-1] is not None:
             said[pair] = words[-1]
-    return History(found, live, from_scratch(known, live, said, RULES)[0].patients)
+    return History(found, live, from_scratch(known, live, said, VERSIONS[under])[0].patients)
 
 
 def _decision(said: StewardDecision, offset: int) -> Message:
@@ -120,15 +144,15 @@ def from_scratch(
     )
     weights, relatives = Scorer(rules.weights).scores(levels)
     near = (weights >= rules.review) | (relatives >= rules.household)
-    decided = []
-    for at, (left, right) in enumerate(pairs):
-        shared = identifying_tokens(blocks[left]).keys() & identifying_tokens(blocks[right]).keys() - common
-        if shared or near[at]:
-            decided.append(Decided(left, right, decide(blocks[left], blocks[right], evidence(levels[at]), rules)))
-    kept = [one for one in decided if is_worth_keeping(one.decision)]
     subjects = {
         subject: Subject(seq, None, block, subject not in live) for seq, (subject, block) in enumerate(blocks.items())
     }
+    seen = {
+        (left, right): evidence(levels[at])
+        for at, (left, right) in enumerate(pairs)
+        if near[at] or identifying_tokens(blocks[left]).keys() & identifying_tokens(blocks[right]).keys() - common
+    }
+    kept = [one for one in decide_pairs(seen, subjects, rules) if is_worth_keeping(one.decision)]
     return settle(subjects, kept, [Stewarded(*pair, together) for pair, together in said.items()], rules), kept
 
 
@@ -156,6 +180,10 @@ def fed(index: PatientIndex, given: Sequence[Message], rng: random.Random) -> di
             outputs: Outputs = step.handle(batch)
         assert not outputs.dead
         apply_links(known, outputs)
+        for _, emit in outputs.emits:
+            if emit.topic == RESCANS:
+                again = Message(RESCANS, emit.partition, len(rest), 0, emit.key, emit.value or b"", {})
+                rest.insert(rng.randrange(len(rest) + 1), again)
     return known
 
 
@@ -166,3 +194,21 @@ def test_any_order_and_batching_is_the_partition_from_scratch(order: int) -> Non
     known = fed(MemoryIndex(), rng.sample(given.messages, len(given.messages)), rng)
     assert given.live <= known.keys()
     assert sets(known) == sets({subject: given.patients[subject] for subject in known})
+
+
+@pytest.mark.parametrize("order", range(ORDERS))
+def test_rules_switched_amid_the_records_end_in_the_partition_of_the_last(order: int) -> None:
+    """Whatever was linked before under others, and whether it was looser or stricter than the last or neither."""
+    rng = random.Random(order)
+    names = rng.sample(sorted(VERSIONS), rng.choice((2, 3)))
+    given = history(order % 5, RECORDS, names[-1])
+    mixed = rng.sample(given.messages, len(given.messages))
+    places = sorted(rng.sample(range(len(mixed) + 1), len(names) - 1), reverse=True)
+    for turn, name in reversed(list(enumerate(names[1:]))):
+        switched = RulesSwitched(name, to_bytes(VERSIONS[name]), "operator", turn)
+        mixed.insert(places.pop(0), Message(RULES_SWITCHED, 0, turn, 0, b"rules", messages.encode(switched), {}))
+    index = MemoryIndex(VERSIONS[names[0]])
+    known = fed(index, mixed, rng)
+    assert given.live <= known.keys()
+    assert sets(known) == sets({subject: given.patients[subject] for subject in known})
+    assert {one.rules for one in index.edges.values()} == {names[-1]}
