@@ -30,6 +30,8 @@ from contracts.messages import (
     RecordLinked,
     RecordPseudonymised,
     RecordReceived,
+    Rescan,
+    RulesSwitched,
     StewardDecision,
     SubjectsLinked,
     TokenBlock,
@@ -167,6 +169,10 @@ def write_links(subjects: list[bytes]) -> None:
     for name, together in (("together", True), ("apart", False), ("as-the-rules-say", None)):
         said = StewardDecision(first, second, together, "steward", 1_772_359_200_000)
         write("link-decisions", name, f"{first.hex()}-{second.hex()}", {}, said)
+    version = msgspec.msgpack.encode({"name": "2026-2", "link": 2.0})
+    write("link-rules", "switched", "rules", {}, RulesSwitched("2026-2", version, "operator", 1_772_359_200_000))
+    until = bytes.fromhex("7f" + "ff" * 15)
+    write("link-rules", "rescan", until.hex(), {}, Rescan("2026-2", first, until))
 
 
 def write_permits() -> None:
