@@ -180,7 +180,8 @@ class StewardDecision(msgspec.Struct, frozen=True):
 
 
 class RulesSwitched(msgspec.Struct, frozen=True, tag="switched"):
-    """link-rules: the rule version that decides from now on; `rules` is MessagePack, as linkage's domain has it.
+    """link-rules: the rule version that decides from now on; `rules` is as linkage's domain has it, sealed to linkage,
+    since tokens are in it.
 
     `switched_at` is in milliseconds since the epoch.
     """
@@ -257,6 +258,11 @@ class AuditLeaf(msgspec.Struct, frozen=True):
 def associated(event_id: str, record_type: str, source: str, digest: str) -> bytes:
     """What a record's sealed bodies are bound to, so that nobody in between can swap them."""
     return "\n".join((event_id, record_type, source, digest)).encode()
+
+
+def rules_associated(name: str) -> bytes:
+    """What a rule version is sealed with: it opens under its own name alone."""
+    return f"rules\n{name}".encode()
 
 
 def permit_associated(permit: str) -> bytes:

@@ -169,7 +169,7 @@ class SqlPatientIndex:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._block = msgspec.msgpack.Decoder(TokenBlock)
-        self._versions: dict[str, RuleVersion] = {}
+        self._active: RuleVersion | None = None
 
     def patients(self) -> dict[str, str]:
         """Every record's event id with its patient, both as hex: what a file that was linked whole comes to."""
@@ -387,7 +387,7 @@ class SqlPatientIndex:
         """The version that decides; nobody switches until the end of the transaction."""
         active = self._rows(_ACTIVE, [])
         if not active:
-            self._keep_version(RULES)
+            self.keep(RULES)
             self._write(
                 "INSERT INTO active_rules (name, operator, switched_at) SELECT name, '', to_timestamp(0)"
                 " FROM unnest(%b::text[]) AS first (name) ON CONFLICT DO NOTHING",
@@ -395,16 +395,14 @@ class SqlPatientIndex:
             )
             active = self._rows(_ACTIVE, [])
         ((name,),) = active
-        if name not in self._versions:
-            self._versions = {name: self._version(name)}
-        return self._versions[name]
+        if self._active is None or self._active.name != name:
+            self._active = self.version(name) or RULES
+        return self._active
 
     def switch(self, switched: RulesSwitched, rules: RuleVersion, ranges: Sequence[Range]) -> bool:
         """Let this version decide; waits for the batches that other workers decide under the one before."""
         self.rules()
-        self._keep_version(rules)
-        if self._version(rules.name) != rules:
-            raise AnotherVersion(rules.name)
+        self.keep(rules)
         moved = self._rows(
             "UPDATE active_rules SET name = %b, operator = %b, switched_at = to_timestamp(%b::bigint / 1000.0)"
             " WHERE name <> %b AND switched_at <= to_timestamp(%b::bigint / 1000.0) RETURNING name",
@@ -441,16 +439,20 @@ class SqlPatientIndex:
             [given],
         )
 
-    def _keep_version(self, rules: RuleVersion) -> None:
+    def keep(self, rules: RuleVersion) -> None:
+        """Keep a version, which decides nothing until it is switched to. Raises AnotherVersion."""
         self._write(
             "INSERT INTO rule_versions (name, body) SELECT * FROM unnest(%b::text[], %b::bytea[])"
             " ON CONFLICT DO NOTHING",
             [(rules.name, to_bytes(rules))],
         )
+        if self.version(rules.name) != rules:
+            raise AnotherVersion(rules.name)
 
-    def _version(self, name: str) -> RuleVersion:
-        ((body,),) = self._rows("SELECT body FROM rule_versions WHERE name = %b", [name])
-        return from_bytes(body)
+    def version(self, name: str) -> RuleVersion | None:
+        """A version that is kept."""
+        rows = self._rows("SELECT body FROM rule_versions WHERE name = %b", [name])
+        return from_bytes(rows[0][0]) if rows else None
 
     def next_link_versions(self, count: int) -> list[int]:
         """So many link versions, ascending."""

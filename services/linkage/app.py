@@ -9,7 +9,7 @@ from runtime.http import Holders
 from runtime.kafka import KafkaPublisher
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
-from runtime.sealing import Opener
+from runtime.sealing import Opener, Sealer
 from runtime.service import serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
@@ -32,7 +32,7 @@ def main() -> int:
     settings = read_settings(LinkageSettings)
     start_logging(settings.log_level)
     try:
-        opener = Opener(FolderKeyStore(settings.keys).private("linkage-private"))
+        private = FolderKeyStore(settings.keys).private("linkage-private")
     except KeyUnavailable as missing:
         logging.getLogger("estuaire.linkage").critical("%s", missing)
         return 2
@@ -40,7 +40,7 @@ def main() -> int:
     database = Database(index_conninfo(url), MIGRATIONS)
     step = Link(
         SqlPatientIndex(database),
-        opener,
+        Opener(private),
         hot_partitions=settings.hot_partitions,
         slot=settings.slot,
         topic_prefix=settings.topic_prefix,
@@ -49,9 +49,13 @@ def main() -> int:
     loop = Loop("linkage", settings, step, ROUTE, tracer, database)
     lookup = SqlLookup(url)
     lookup.open()
+
+    def seal(plaintext: bytes, associated: bytes) -> bytes:
+        return Sealer(private[0].public_key()).seal(plaintext, associated)
+
     doors = Doors(Holders(settings.operators), Holders(settings.stewards))
     try:
-        return serve(application(loop.readiness, lookup, KafkaPublisher(settings), doors), settings, [loop])
+        return serve(application(loop.readiness, lookup, KafkaPublisher(settings), doors, seal), settings, [loop])
     finally:
         lookup.close()
         database.close()

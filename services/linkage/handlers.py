@@ -260,6 +260,8 @@ class Link:
                     self._switch(message, one, outputs)
             except msgspec.MsgspecError:
                 outputs.reject(message, InvalidMessage(Reason.DECODING, "the body is no RulesSwitched and no Rescan"))
+            except SealBroken as broken:
+                outputs.reject(message, InvalidMessage(Reason.KEYS, f"the version cannot be opened: {broken}"))
             except RulesError as why:
                 outputs.reject(message, InvalidMessage(Reason.SCHEMA, str(why)))
             except AnotherVersion as name:
@@ -270,7 +272,10 @@ class Link:
 
     def _switch(self, message: Message, switched: RulesSwitched, outputs: Outputs) -> None:
         ranges = _ranges(self._hot_partitions)
-        if self._index.switch(switched, from_bytes(switched.rules), ranges):
+        rules = from_bytes(self._opener.open(switched.rules, messages.rules_associated(switched.name)))
+        if rules.name != switched.name:
+            raise RulesError(f"name: {switched.name} in the message, another in the version")
+        if self._index.switch(switched, rules, ranges):
             for number, one in enumerate(ranges):
                 outputs.emit(message, _rescan(Rescan(switched.name, *one), number))
 

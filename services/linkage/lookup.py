@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -16,6 +16,7 @@ from runtime.messages import RetryLater
 from services.linkage.adapters import DECIDED, STATE, Tally, decided_from, state_from, with_options
 from services.linkage.domain.components import Pair
 from services.linkage.domain.patients import SILENT, Decided
+from services.linkage.domain.rules import RULES, RuleVersion, from_bytes
 from services.linkage.domain.states import State
 
 
@@ -66,8 +67,27 @@ class Review(NamedTuple):
     word: Word | None
 
 
+class Versions(NamedTuple):
+    """The rule version that decides, who switched it on and when (nobody: it came with the hub), all that are kept.
+
+    `searched` is the share of all subjects that have been searched again under it, from 0 to 1.
+    """
+
+    active: str
+    operator: str
+    switched_at: dt.datetime | None
+    searched: float
+    kept: list[tuple[str, dt.datetime]]
+
+
 class Lookup(Protocol):
     """What HTTP asks of the index; all raise RetryLater when it does not answer."""
+
+    def versions(self) -> Versions:
+        """The rule versions of this hub, the one kept last first."""
+
+    def version(self, name: str) -> RuleVersion | None:
+        """A rule version that is kept."""
 
     def reviews(self, after: Pair | None, limit: int) -> list[Review]:
         """So many of the pairs that wait for a steward, those that decide most first, after this one."""
@@ -96,6 +116,23 @@ class SqlLookup:
     def close(self) -> None:
         """Give the connections back."""
         self._pool.close()
+
+    def versions(self) -> Versions:
+        """The rule versions of this hub, the one kept last first."""
+        with self._answer() as connection:
+            kept = connection.execute("SELECT name, kept_at FROM rule_versions ORDER BY kept_at DESC").fetchall()
+            row = connection.execute("SELECT name, operator, switched_at FROM active_rules").fetchone()
+            rescans = connection.execute("SELECT since, reached, until FROM rescans").fetchall()
+        name, operator, switched_at = row or (RULES.name, "", None)
+        return Versions(name, operator, switched_at if operator else None, _share(rescans), kept)
+
+    def version(self, name: str) -> RuleVersion | None:
+        """A rule version that is kept."""
+        with self._answer() as connection:
+            row = connection.execute("SELECT body FROM rule_versions WHERE name = %s", [name]).fetchone()
+        if row is None:
+            return RULES if name == RULES.name else None
+        return from_bytes(row[0])
 
     def record(self, event: bytes) -> RecordStatus | None:
         """A record by the key of its event id."""
@@ -159,6 +196,13 @@ class SqlLookup:
                 yield connection
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
             raise RetryLater("the index does not answer, or has no tables yet") from None
+
+
+def _share(rescans: Iterable[tuple[bytes, bytes, bytes]]) -> float:
+    """How much of the ranges is done; ids are spread evenly over them."""
+    spans = [[int.from_bytes(one.ljust(16, b"\0")) for one in bounds] for bounds in rescans]
+    whole = sum(until - since for since, _, until in spans)
+    return sum(reached - since for since, reached, _ in spans) / whole if whole else 1.0
 
 
 def lookup_conninfo(url: str) -> str:

@@ -21,6 +21,9 @@ from services.linkage.domain.tokens import BIRTH, BLOCKING, NAMES, SYSTEMS, sear
 SAMPLED: Final = 100_000
 """How many subjects' tokens are looked at; of a larger index as large a share of the tokens."""
 
+_MOST: Final = 10_000
+"""Tokens of each kind that a version names, so that it can travel."""
+
 
 class Sampler(Protocol):
     """What an estimation reads."""
@@ -65,14 +68,18 @@ def propose(index: Sampler, before: RuleVersion) -> RuleVersion:
         strangers=float(max(subjects, 2)),
         frequent_names={
             token: count / subjects
-            for token, count in sorted(others.items())
+            for token, count in sorted(others.items(), key=lambda one: (-one[1], one[0]))[:_MOST]
             if count / subjects > chance_of_names(before.weights)
         },
     )
-    common = frozenset(
-        token for system in (*BLOCKING, *SYSTEMS) for token in index.frequent(system, before.most(system) + 1)
-    )
-    proposed = msgspec.structs.replace(before, weights=weights, too_common=before.too_common | common)
+    common = {
+        token: count
+        for system in (*BLOCKING, *SYSTEMS)
+        for token, count in index.frequent(system, before.most(system) + 1).items()
+    }
+    # the others are found again as they are met
+    commonest = frozenset(sorted(common, key=lambda token: (-common[token], token))[:_MOST])
+    proposed = msgspec.structs.replace(before, weights=weights, too_common=commonest)
     return msgspec.structs.replace(proposed, name=f"{before.name.partition('+')[0]}+{_digest(proposed)}")
 
 

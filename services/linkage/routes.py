@@ -1,4 +1,4 @@
-"""HTTP of linkage: where a record is in the index, how much it holds, and what waits for a steward. No token leaves it.
+"""HTTP of linkage: where a record is in the index, what waits for a steward, which rules decide. No token leaves it.
 
 (A subject's or patient's id is a pseudonym of the hub's own, by which nothing can be searched.)
 """
@@ -8,14 +8,15 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from contracts import messages
-from contracts.messages import StewardDecision
+from contracts.messages import RulesSwitched, StewardDecision
 from runtime.http import (
     Authorization,
     Bearers,
@@ -30,8 +31,9 @@ from runtime.kafka import BrokerAway, Publisher
 from runtime.messages import RetryLater
 from services.linkage.domain.components import Pair, pair_id, pair_of
 from services.linkage.domain.decide import METHODS, SCORED
+from services.linkage.domain.rules import RuleVersion, to_bytes
 from services.linkage.domain.states import State
-from services.linkage.handlers import DECISIONS, PSEUDONYMISED, event_key
+from services.linkage.handlers import DECISIONS, PSEUDONYMISED, RULES_SWITCHED, event_key
 from services.linkage.lookup import Lookup, RecordStatus, Review, Side
 
 Clock = Callable[[], dt.datetime]
@@ -166,6 +168,51 @@ PairId = Annotated[
 EventId = Annotated[str, Path(description="The hub's own id of the record: `event_id` of the receipt.")]
 
 
+class RuleVersions(BaseModel):
+    """The rule version that decides, and all that are kept, the one kept last first."""
+
+    active: str
+    operator: str | None = Field(description="Who switched it on; null where the hub began with it.")
+    switched_at: dt.datetime | None
+    searched: float = Field(description="The share of all subjects searched again under it, from 0 to 1.")
+    kept: list[KeptVersion]
+
+
+class KeptVersion(BaseModel):
+    """A rule version; it never changes."""
+
+    name: str
+    kept_at: dt.datetime
+
+
+class RuleContent(BaseModel):
+    """What a rule version decides by: see `services/linkage/domain/rules.py` and `scoring.py` for each field."""
+
+    name: str
+    thresholds: dict[str, float] = Field(description="Bits from which on a pair links, and limits.")
+    weights: dict[str, Any] = Field(description="Probabilities of each level of each trait, and prior odds.")
+    frequent_names: int = Field(description="How many names it knows as frequent.")
+    too_common: int = Field(description="How many tokens decide nothing from the start.")
+
+
+class Switch(BaseModel):
+    """Which version is to decide."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    name: str
+
+
+class Switched(BaseModel):
+    """The version decides from now on; subjects are searched again under it, records first."""
+
+    name: str
+    switched_at: dt.datetime
+
+
+VersionName = Annotated[str, Path(description="The version's name, as `GET /v1/rules` lists it.")]
+
+
 class Counts(BaseModel):
     """How much the index holds."""
 
@@ -180,6 +227,7 @@ def application(
     lookup: Lookup,
     publisher: Publisher,
     doors: Doors,
+    seal: Callable[[bytes, bytes], bytes],
     clock: Clock = lambda: dt.datetime.now(dt.UTC),
 ) -> FastAPI:
     """The application of this service."""
@@ -250,6 +298,57 @@ def application(
             id=pair_id(ends), decision=body.decision, decided_at=dt.datetime.fromtimestamp(now / 1000, dt.UTC)
         )
 
+    @router.get("/rules", summary="List the rule versions", response_description="The versions.")
+    def versions(_operator: Operator = Depends(doors.operator)) -> RuleVersions:
+        """The rule version that decides, how far the index has followed it, and all versions that are kept."""
+        found = lookup.versions()
+        return RuleVersions(
+            active=found.active,
+            operator=found.operator or None,
+            switched_at=found.switched_at,
+            searched=round(found.searched, 4),
+            kept=[KeptVersion(name=name, kept_at=kept_at) for name, kept_at in found.kept],
+        )
+
+    @router.get(
+        "/rules/{name}",
+        summary="Read a rule version",
+        response_description="The version.",
+        responses=problems({404: _NO_VERSION}),
+    )
+    def version(name: VersionName, _operator: Operator = Depends(doors.operator)) -> RuleContent:
+        """A version's thresholds, limits and probabilities. Of its tokens only how many there are."""
+        rules = _known(lookup, name)
+        fields = msgspec.to_builtins(rules)
+        weights = fields.pop("weights")
+        del fields["name"], fields["too_common"], weights["frequent_names"]
+        return RuleContent(
+            name=rules.name,
+            thresholds=fields,
+            weights=weights,
+            frequent_names=len(rules.weights.frequent_names),
+            too_common=len(rules.too_common),
+        )
+
+    @router.post(
+        "/rules",
+        status_code=202,
+        summary="Switch to a rule version",
+        response_description="The switch is kept.",
+        responses=problems({404: _NO_VERSION, 422: "The body names no rule version."}),
+    )
+    def switch(body: Switch, operator: Operator = Depends(doors.operator)) -> Switched:
+        """Let a version that is kept decide from now on. The answer comes when the switch is kept for good; every
+        subject is then searched again under it, after the records that wait. `estuaire rules try` says before what
+        that would change."""
+        rules = _known(lookup, body.name)
+        now = int(clock().timestamp() * 1000)
+        sealed = seal(to_bytes(rules), messages.rules_associated(rules.name))
+        publisher.publish(
+            RULES_SWITCHED, "rules", messages.encode(RulesSwitched(rules.name, sealed, operator.name, now))
+        )
+        return Switched(name=rules.name, switched_at=dt.datetime.fromtimestamp(now / 1000, dt.UTC))
+
     @app.exception_handler(RetryLater)
     async def away(_request: Request, _error: RetryLater) -> Response:
         return problem_response(503, "try again later", "The patient index does not answer.", {"Retry-After": "5"})
@@ -268,6 +367,13 @@ def _pair(text: str) -> Pair:
     if left == right:
         raise ProblemError(422, "one subject is no pair", "Give the ids of two different subjects.")
     return pair_of(left, right)
+
+
+def _known(lookup: Lookup, name: str) -> RuleVersion:
+    rules = lookup.version(name)
+    if rules is None:
+        raise ProblemError(404, "no such rule version", f"{_NO_VERSION} `estuaire rules list` shows those that are.")
+    return rules
 
 
 def _found(lookup: Lookup, pair: str) -> Review:
@@ -338,6 +444,7 @@ def _record_state(state: State, linked_at: dt.datetime) -> RecordState:
     )
 
 
+_NO_VERSION = "No rule version of this name is kept."
 _ALONE = "no other identity is linked to this one"
 _AWAY = "The patient index or the broker does not answer."
 _NO_PAIR = "The index does not hold both subjects."

@@ -24,12 +24,23 @@ from runtime.database import Database
 from runtime.http import Bearers, hash_token
 from runtime.messages import Message, Outputs, Reason, RetryLater
 from services.linkage.adapters import MIGRATIONS, SqlPatientIndex, Tally, index_conninfo
-from services.linkage.domain.rules import RULES, RuleVersion, to_bytes
-from services.linkage.handlers import RESCANS, RULES_SWITCHED, Link, event_key
+from services.linkage.domain.rules import RULES, RuleVersion
+from services.linkage.handlers import RESCANS, Link, event_key
 from services.linkage.lookup import SqlLookup
 from services.linkage.routes import Doors, application
 from services.linkage.shadow import try_rules
-from tests.unit.linkage.builders import Topic, apply_links, counts, identity, number, opener, sets, token
+from tests.unit.linkage.builders import (
+    SEALER,
+    Topic,
+    apply_links,
+    counts,
+    identity,
+    number,
+    opener,
+    sets,
+    switched,
+    token,
+)
 from tests.unit.linkage.test_handlers import ANNE, PAUL, crowd, population, run
 from tests.unit.linkage.test_orders import VERSIONS, history
 
@@ -316,7 +327,7 @@ class Paper:
 def door(lookup: SqlLookup, paper: Paper | None = None) -> TestClient:
     """HTTP for an operator whose token is `secret`, and for a steward whose token is `steward's`."""
     operators, stewards = Bearers({hash_token("secret"): "operator"}), Bearers({hash_token("steward's"): "Camille"})
-    return TestClient(application(lambda: None, lookup, paper or Paper(), Doors(operators, stewards)))
+    return TestClient(application(lambda: None, lookup, paper or Paper(), Doors(operators, stewards), SEALER.seal))
 
 
 def test_a_steward_decides_and_takes_it_back(worker: Worker, url: str) -> None:
@@ -506,8 +517,7 @@ def test_an_index_that_is_not_there_yet_answers_try_again(url: str) -> None:
 
 def switch(worker: Worker, rules: RuleVersion, at: int = 1) -> list[Outputs]:
     """Switch to a version, and search everybody again under it, as the loop does."""
-    said = messages.encode(RulesSwitched(rules.name, to_bytes(rules), "Camille", at))
-    found = [worker.take(Message(RULES_SWITCHED, 0, at, 0, b"rules", said, {}))]
+    found = [worker.take(switched(rules, at))]
     waiting = [emit for _, emit in found[0].emits if emit.topic == RESCANS]
     while waiting:
         emit = waiting.pop()
@@ -614,20 +624,43 @@ def test_a_switch_waits_for_batches_under_the_version_before(worker: Worker, url
         assert active(url) == "looser"
 
 
-UNNAMED = to_bytes(msgspec.structs.replace(RULES, name="a b"))
-
-
 @pytest.mark.parametrize(
-    ("value", "reason"),
+    ("broken", "reason"),
     [
-        (b"?", Reason.DECODING),
-        (messages.encode(RulesSwitched("x", b"?", "", 1)), Reason.SCHEMA),
-        (
-            messages.encode(RulesSwitched("x", to_bytes(msgspec.structs.replace(RULES, name="a b")), "", 1)),
-            Reason.SCHEMA,
-        ),
+        (replace(switched(RULES, 1), value=b"?"), Reason.DECODING),
+        (replace(switched(RULES, 1), value=messages.encode(RulesSwitched(RULES.name, b"?", "", 1))), Reason.KEYS),
+        (switched(msgspec.structs.replace(RULES, name="a b"), 1), Reason.SCHEMA),
+        (switched(msgspec.structs.replace(RULES, name="other", link=-9.0), 1), Reason.SCHEMA),
     ],
 )
-def test_a_switch_to_no_version_is_a_dead_letter(worker: Worker, value: bytes, reason: Reason) -> None:
-    outputs = worker.take(Message(RULES_SWITCHED, 0, 0, 0, b"rules", value, {}))
+def test_a_switch_to_no_version_is_a_dead_letter(worker: Worker, broken: Message, reason: Reason) -> None:
+    outputs = worker.take(broken)
     assert [why.reason for _, why in outputs.dead] == [reason]
+
+
+def test_an_operator_switches_over_http(worker: Worker, url: str) -> None:
+    topic, headers, paper = Topic(), {"Authorization": "Bearer secret"}, Paper()
+    worker.take(topic.record("e1", identity("a", NIR)))
+    index = SqlPatientIndex(worker.database)
+    with worker.database.transaction():
+        index.keep(VERSIONS["looser"])
+    with closing(SqlLookup(url)) as lookup:
+        lookup.open()
+        client = door(lookup, paper)
+        assert client.get("/v1/rules", headers={"Authorization": "Bearer steward's"}).status_code == 401
+        found = client.get("/v1/rules", headers=headers).json()
+        assert (found["active"], found["operator"], found["searched"]) == (RULES.name, None, 1.0)
+        assert [one["name"] for one in found["kept"]] == ["looser", RULES.name]
+        shown = client.get("/v1/rules/looser", headers=headers).json()
+        assert (shown["thresholds"]["link"], shown["frequent_names"]) == (VERSIONS["looser"].link, 0)
+        assert client.post("/v1/rules", headers=headers, json={"name": "nothing"}).status_code == 404
+        answer = client.post("/v1/rules", headers=headers, json={"name": "looser"})
+        assert answer.status_code == 202
+        (message,) = paper.messages
+        outputs = worker.take(message)
+        assert (client.get("/v1/rules", headers=headers).json()["searched"], active(url)) == (0.0, "looser")
+        for _, emit in outputs.emits:
+            worker.take(Message(emit.topic, emit.partition, 0, 0, emit.key, emit.value or b"", {}))
+        found = client.get("/v1/rules", headers=headers).json()
+        assert (found["active"], found["operator"], found["searched"]) == ("looser", "operator", 1.0)
+        assert found["switched_at"] == answer.json()["switched_at"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from math import isfinite
 from typing import Final
 
@@ -61,37 +62,49 @@ RULES: Final = RuleVersion("2026-1")
 """The version that a hub begins with."""
 
 
+LARGEST: Final = 600_000
+"""Bytes of a version: sealed, it has to stay under the megabyte that a message may have."""
+
+
 class RulesError(ValueError):
     """No rule version: which field, and what it should be. One line."""
 
 
-def to_json(rules: RuleVersion) -> bytes:
-    """A version as a file holds it: the same version, the same bytes."""
-    return msgspec.json.format(msgspec.json.encode(rules, order="deterministic"), indent=1) + b"\n"
-
-
 def to_bytes(rules: RuleVersion) -> bytes:
-    """A version as it travels."""
-    return msgspec.msgpack.encode(rules, order="deterministic")
+    """A version as it travels and is kept: the same version, the same bytes."""
+    names = dict(sorted(rules.weights.frequent_names.items()))
+    fields = msgspec.structs.asdict(rules) | {
+        "weights": msgspec.structs.replace(rules.weights, frequent_names=names),
+        "too_common": sorted(rules.too_common),
+    }
+    return msgspec.msgpack.encode(fields)
 
 
 def from_bytes(body: bytes) -> RuleVersion:
     """A version that travelled. Raises RulesError."""
-    return _checked(body, msgspec.msgpack.Decoder(RuleVersion))
-
-
-def from_json(body: bytes) -> RuleVersion:
-    """A version out of a file. Raises RulesError."""
-    return _checked(body, msgspec.json.Decoder(RuleVersion))
-
-
-def _checked(
-    body: bytes, decoder: msgspec.msgpack.Decoder[RuleVersion] | msgspec.json.Decoder[RuleVersion]
-) -> RuleVersion:
+    if len(body) > LARGEST:
+        raise RulesError(f"no more than {LARGEST:,} bytes: leave the rarest of frequent_names and too_common out")
     try:
-        rules = decoder.decode(body)
+        rules = msgspec.msgpack.decode(body, type=RuleVersion)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise RulesError(f"no rule version: {error}") from None
+    return checked(rules)
+
+
+def changed(rules: RuleVersion, name: str, values: Mapping[str, float]) -> RuleVersion:
+    """A version of another name with other thresholds or limits. Raises RulesError."""
+    numbers = [one for one in RuleVersion.__struct_fields__ if isinstance(getattr(rules, one), int | float)]
+    for field in values:
+        if field not in numbers:
+            raise RulesError(f"{field}: there is no such threshold; these are: {', '.join(numbers)}")
+    kinds = {field: type(getattr(RULES, field)) for field in values}
+    return checked(
+        msgspec.structs.replace(rules, name=name, **{field: kinds[field](value) for field, value in values.items()})
+    )
+
+
+def checked(rules: RuleVersion) -> RuleVersion:
+    """The same version, if it can decide. Raises RulesError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9.+_-]{0,63}", rules.name):
         raise RulesError("name: up to 64 letters, digits, and . + - _")
     for kind in ("one", "household", "twins", "strangers_by_trait"):

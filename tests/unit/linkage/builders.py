@@ -12,17 +12,35 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from contracts import messages
-from contracts.messages import BlockingToken, Headers, IdentifierToken, PatientLink, RecordPseudonymised, TokenBlock
+from contracts.messages import (
+    BlockingToken,
+    Headers,
+    IdentifierToken,
+    PatientLink,
+    RecordPseudonymised,
+    RulesSwitched,
+    TokenBlock,
+    rules_associated,
+)
 from runtime.messages import Message, Outputs
 from runtime.sealing import Opener, Sealer
 from services.ingest.domain.encodings import Comparable, blocking_values
 from services.ingest.domain.identity import Person
 from services.ingest.domain.tokens import present_traits
 from services.linkage.domain.comparison import compare_tagged, evidence, tagged_rows
+from services.linkage.domain.rules import RuleVersion, to_bytes
+from services.linkage.handlers import RULES_SWITCHED
 
 KEY = X25519PrivateKey.generate()
 SEALER = Sealer(KEY.public_key())
 COMPARABLE = Comparable(b"k" * 32)
+
+
+def switched(rules: RuleVersion, at: int) -> Message:
+    """An operator's switch to a rule version, at a time in milliseconds."""
+    sealed = SEALER.seal(to_bytes(rules), rules_associated(rules.name))
+    said = RulesSwitched(rules.name, sealed, "Camille", at)
+    return Message(RULES_SWITCHED, 0, at, 0, b"rules", messages.encode(said), {})
 
 
 def opener() -> Opener:

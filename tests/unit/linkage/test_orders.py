@@ -19,7 +19,7 @@ import pytest
 
 from contracts import messages
 from contracts.events import Identity
-from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
+from contracts.messages import StewardDecision, TokenBlock
 from estuaire.traps import labelled
 from runtime.messages import Message, Outputs
 from services.ingest.domain.tokens import Tokeniser
@@ -28,11 +28,11 @@ from services.linkage.domain.comparison import compare_tagged, distinct_births, 
 from services.linkage.domain.components import Pair, Stewarded, pair_id, pair_of
 from services.linkage.domain.decide import Outcome, is_worth_keeping
 from services.linkage.domain.patients import Component, Decided, Subject, decide_pairs, settle
-from services.linkage.domain.rules import RULES, RuleVersion, to_bytes
+from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.scoring import Scorer
 from services.linkage.domain.tokens import BLOCKING, identifying_tokens, search_tokens
-from services.linkage.handlers import DECISIONS, RESCANS, RULES_SWITCHED, Link
-from tests.unit.linkage.builders import Topic, apply_links, opener, sets
+from services.linkage.handlers import DECISIONS, RESCANS, Link
+from tests.unit.linkage.builders import Topic, apply_links, opener, sets, switched
 from tests.unit.linkage.memory import MemoryIndex
 
 pytestmark = pytest.mark.unit
@@ -205,8 +205,7 @@ def test_rules_switched_amid_the_records_end_in_the_partition_of_the_last(order:
     mixed = rng.sample(given.messages, len(given.messages))
     places = sorted(rng.sample(range(len(mixed) + 1), len(names) - 1), reverse=True)
     for turn, name in reversed(list(enumerate(names[1:]))):
-        switched = RulesSwitched(name, to_bytes(VERSIONS[name]), "operator", turn)
-        mixed.insert(places.pop(0), Message(RULES_SWITCHED, 0, turn, 0, b"rules", messages.encode(switched), {}))
+        mixed.insert(places.pop(0), switched(VERSIONS[name], turn))
     index = MemoryIndex(VERSIONS[names[0]])
     known = fed(index, mixed, rng)
     assert given.live <= known.keys()
