@@ -16,6 +16,7 @@ from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import httpx
+import msgspec
 import typer
 from confluent_kafka import KafkaException
 from rich.console import Console
@@ -35,6 +36,8 @@ from estuaire.process import StartError
 from estuaire.producer import Producer, SendError, checked
 from estuaire.report import Report, render
 from estuaire.reviews import Stewardship, described
+from estuaire.rules import Switchboard, Workshop, index_url
+from estuaire.rules import described as described_trial
 from estuaire.subscriber import Subscriber, ViewError
 from runtime.settings import RuntimeSettings
 
@@ -43,6 +46,8 @@ permits = typer.Typer(no_args_is_help=True, help="Grant, close and list data per
 app.add_typer(permits, name="permit")
 reviews = typer.Typer(no_args_is_help=True, help="See doubtful links and decide on them, as a data steward.")
 app.add_typer(reviews, name="review")
+rules = typer.Typer(no_args_is_help=True, help="Propose, try and switch the rules that linkage decides by.")
+app.add_typer(rules, name="rules")
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
@@ -381,6 +386,95 @@ def review_show(pair: Pair, linkage: LinkageUrl = LINKAGE, token: Token = None) 
 def review_decide(pair: Pair, decision: Says, linkage: LinkageUrl = LINKAGE, token: Token = None) -> None:
     """Say that two subjects are one person, are not, or leave it to the rules again. It outranks every rule."""
     _print(described(_steward(linkage, token).decide(pair, decision.value)))
+
+
+Version = Annotated[str, typer.Argument(metavar="VERSION", help="A rule version's name.")]
+Index = Annotated[
+    str | None,
+    typer.Option(
+        "--index",
+        envvar="ESTUAIRE_LINKAGE_DATABASE_URL",
+        help="The database of linkage; that of the platform here if absent.",
+        show_envvar=True,
+    ),
+]
+
+
+@rules.command("list")
+def rules_list(linkage: LinkageUrl = LINKAGE, token: Token = None) -> None:
+    """The version that decides, how far the index has followed it, and all versions that are kept."""
+    found = _switchboard(linkage, token).versions()
+    table = Table("version", "kept since", "")
+    for one in found["kept"]:
+        decides = one["name"] == found["active"]
+        table.add_row(one["name"], one["kept_at"][:19], f"decides {_searched(found)}" if decides else "")
+    out.print(table)
+
+
+@rules.command("show")
+def rules_show(version: Version, linkage: LinkageUrl = LINKAGE, token: Token = None) -> None:
+    """What a version says, as JSON."""
+    _print(json.dumps(_switchboard(linkage, token).version(version), indent=1))
+
+
+@rules.command("propose")
+def rules_propose(index: Index = None) -> None:
+    """Estimate the version that fits the index best, without the truth, and keep it. It decides nothing yet."""
+    proposed = Workshop(index or index_url(home_folder())).propose()
+    _print(f"{proposed.name} is kept; `estuaire rules try {proposed.name}` says what it would change")
+
+
+@rules.command("change")
+def rules_change(
+    version: Version,
+    name: Annotated[str, typer.Option("--as", help="The new version's name.")],
+    values: Annotated[list[str], typer.Argument(metavar="NAME=VALUE...", help="Thresholds, such as link=2.5.")],
+    index: Index = None,
+) -> None:
+    """Keep a version like another but for some thresholds. It decides nothing yet."""
+    kept = Workshop(index or index_url(home_folder())).change(version, name, dict(map(_number, values)))
+    _print(f"{kept.name} is kept; `estuaire rules try {kept.name}` says what it would change")
+
+
+@rules.command("try")
+def rules_try(
+    version: Version,
+    examples: Annotated[int, typer.Option(min=0, help="So many pairs of each kind of change.")] = 3,
+    index: Index = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Only the JSON object.")] = False,
+) -> None:
+    """Run a version over a copy of the index, and say what it would change. Nothing is changed."""
+    workshop = Workshop(index or index_url(home_folder()))
+    with _bar() as bar:
+        task = bar.add_task("searching", total=None)
+        trial = workshop.attempt(version, examples, lambda done, of: bar.update(task, completed=done, total=of))
+    _print(msgspec.json.encode(trial).decode() if as_json else described_trial(trial))
+
+
+@rules.command("switch")
+def rules_switch(version: Version, linkage: LinkageUrl = LINKAGE, token: Token = None) -> None:
+    """Let a version decide from now on, and wait until the index has followed. (Ctrl-C ends the waiting alone.)"""
+    with _bar() as bar:
+        task = bar.add_task("searching again", total=100)
+        _switchboard(linkage, token).switch(version, lambda share: bar.update(task, completed=100 * share))
+    _print(f"{version} decides")
+
+
+def _switchboard(linkage: str, token: str | None) -> Switchboard:
+    return Switchboard(linkage, token or Keyring(home_folder()).token("operators", OPERATOR))
+
+
+def _searched(found: dict[str, Any]) -> str:
+    since = f"since {found['switched_at'][:19]} ({found['operator']})" if found["operator"] else "from the beginning"
+    return since + ("" if found["searched"] >= 1 else f"; {found['searched']:.0%} searched again")
+
+
+def _number(text: str) -> tuple[str, float]:
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError:
+        raise SendError(f"{text}: write a threshold and a number, such as link=2.5") from None
 
 
 def _steward(linkage: str, token: str | None) -> Stewardship:

@@ -24,7 +24,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from estuaire.process import Child, Report, StartError, hold, require_home
 
-__all__ = ["Database", "StartError", "start_database"]
+__all__ = ["Database", "StartError", "running_database", "start_database"]
 
 ADMIN = "estuaire"
 OLDEST = 16
@@ -155,6 +155,22 @@ def start_database(home: Path, report: Report = print, *, prefix: str = "") -> D
         database.stop()
         raise
     return database
+
+
+def running_database(home: Path, *, prefix: str = "") -> Database:
+    """The database of the platform that runs under `home`, or the one at `DATABASE_URL`. Raises StartError."""
+    home = home.absolute()
+    passwords = Passwords(home / "keys" / "postgres.json")
+    given = os.environ.get("DATABASE_URL")
+    if given:
+        return Database(_check_given(given), passwords, prefix=prefix)
+    try:
+        # PostgreSQL writes where it listens: the fifth line is the folder of its socket
+        sockets = (home / "postgres" / "postmaster.pid").read_text().splitlines()[4]
+    except (OSError, IndexError):
+        raise StartError(f"no database runs under {home}: start it with `estuaire up`, or name the index") from None
+    admin = {"host": sockets, "user": ADMIN, "password": passwords.of(ADMIN), "dbname": "postgres"}
+    return Database(admin, passwords, prefix=prefix)
 
 
 class Passwords:

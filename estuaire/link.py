@@ -85,8 +85,8 @@ def index_of(file: Path, estimated: bool = True) -> Iterator[tuple[Linked, SqlPa
                 linkage.prepare(batch)
             rules = RULES
             if estimated:
+                rules = propose(index, RULES)
                 with database.transaction():
-                    rules = propose(index, RULES)
                     index.switch(RulesSwitched(rules.name, b"", "", int(time.time() * 1000)), rules, ())
             for batch in batches:
                 with database.transaction():

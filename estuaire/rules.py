@@ -1,0 +1,134 @@
+"""An operator's client for rule versions: propose, change and try them on the index; see and switch them over HTTP."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from estuaire.database import running_database
+from estuaire.producer import SendError, checked
+from runtime.database import Database
+from runtime.messages import RetryLater
+from services.linkage.adapters import MIGRATIONS, AnotherVersion, SqlPatientIndex, index_conninfo
+from services.linkage.domain.rules import RulesError, RuleVersion, changed
+from services.linkage.proposals import propose
+from services.linkage.shadow import Progress, Trial, try_rules
+
+NOTHING = "nothing"
+"""What is said of a pair that is not kept."""
+
+
+class Workshop:
+    """The index itself, for those who may open its database. All raise SendError."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def propose(self) -> RuleVersion:
+        """Estimate the version that fits the index best, starting from the one that decides, and keep it."""
+        with self._open() as (index, database):
+            with database.transaction():
+                active = index.rules()
+            # estimated outside a transaction: it takes long, and nobody has to wait for it
+            return self._kept(index, propose(index, active))
+
+    def change(self, base: str, name: str, values: dict[str, float]) -> RuleVersion:
+        """Keep a version like another but for some thresholds or limits."""
+        with self._open() as (index, database), database.transaction():
+            try:
+                return self._kept(index, changed(self._found(index, base), name, values))
+            except RulesError as why:
+                raise SendError(str(why)) from None
+
+    def attempt(self, name: str, examples: int, report: Progress) -> Trial:
+        """Run a version over a copy of the index, and say what it would change."""
+        with self._open() as (index, database), database.transaction():
+            rules = self._found(index, name)
+        try:
+            return try_rules(self._url, rules, examples, report)
+        except RetryLater as why:
+            raise SendError(str(why)) from None
+
+    @contextmanager
+    def _open(self) -> Iterator[tuple[SqlPatientIndex, Database]]:
+        database = Database(index_conninfo(self._url), MIGRATIONS)
+        try:
+            yield SqlPatientIndex(database), database
+        except RetryLater as why:
+            raise SendError(str(why)) from None
+        finally:
+            database.close()
+
+    def _kept(self, index: SqlPatientIndex, rules: RuleVersion) -> RuleVersion:
+        try:
+            index.keep(rules)
+        except AnotherVersion as name:
+            raise SendError(f"there is a rule version {name} with other content: choose another name") from None
+        return rules
+
+    def _found(self, index: SqlPatientIndex, name: str) -> RuleVersion:
+        active = index.rules()
+        rules = active if name == active.name else index.version(name)
+        if rules is None:
+            raise SendError(f"no rule version {name} is kept; `estuaire rules list` shows those that are")
+        return rules
+
+
+class Switchboard:
+    """Linkage over HTTP, with an operator's token. All raise SendError."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+    def versions(self) -> dict[str, Any]:
+        """The version that decides, and all that are kept."""
+        found: dict[str, Any] = checked(self._client.get("/v1/rules"))
+        return found
+
+    def version(self, name: str) -> dict[str, Any]:
+        """What a version says."""
+        found: dict[str, Any] = checked(self._client.get(f"/v1/rules/{name}"))
+        return found
+
+    def switch(self, name: str, report: Callable[[float], None]) -> None:
+        """Switch to a version, and wait until all subjects have been searched again under it."""
+        checked(self._client.post("/v1/rules", json={"name": name}))
+        while True:
+            found = self.versions()
+            if found["active"] == name:
+                report(found["searched"])
+                if found["searched"] >= 1:
+                    return
+            time.sleep(0.2)
+
+
+def index_url(home: Path) -> str:
+    """The index of the platform that runs under `home`. Raises StartError."""
+    return running_database(home).url("linkage")
+
+
+def described(trial: Trial) -> str:
+    """What a version would change, for a person."""
+    lines = [
+        f"{trial.rules}, over {trial.subjects:,} subjects:",
+        f"  patients       {trial.patients_before:,} now, {trial.patients_after:,} then",
+        f"  merged         {trial.merged:,} of then, each of several of now",
+        f"  split          {trial.split:,} of now, into several",
+        f"  moved          {trial.moved:,} subjects to another patient",
+        f"  for stewards   {trial.waiting_before:,} pairs now, {trial.waiting_after:,} then",
+    ]
+    if trial.turned:
+        lines += ["pairs with another outcome:"]
+        lines += [f"  {one.before or NOTHING:8} -> {one.after or NOTHING:8} {one.pairs:,}" for one in trial.turned]
+    if trial.examples:
+        lines += ["some of them (`estuaire review show PAIR` says more of each):"]
+    for pair in trial.examples:
+        traits = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in pair.evidence.items())
+        change = f"{pair.before or NOTHING} -> {pair.after or NOTHING} by {pair.method}"
+        lines += [f"  {pair.pair}", f"    {'; '.join(filter(None, (change, traits)))}"]
+    return "\n".join(lines if trial.turned else [*lines, "no pair has another outcome"])
