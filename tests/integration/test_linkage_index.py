@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
 import random
 import threading
@@ -642,8 +643,10 @@ def test_an_operator_switches_over_http(worker: Worker, url: str) -> None:
     topic, headers, paper = Topic(), {"Authorization": "Bearer secret"}, Paper()
     worker.take(topic.record("e1", identity("a", NIR)))
     index = SqlPatientIndex(worker.database)
+    weights = msgspec.structs.replace(RULES.weights, frequent_names={token("martin"): 0.01})
+    named = msgspec.structs.replace(VERSIONS["looser"], weights=weights, too_common=frozenset((token("a filler"),)))
     with worker.database.transaction():
-        index.keep(VERSIONS["looser"])
+        index.keep(named)
     with closing(SqlLookup(url)) as lookup:
         lookup.open()
         client = door(lookup, paper)
@@ -652,11 +655,14 @@ def test_an_operator_switches_over_http(worker: Worker, url: str) -> None:
         assert (found["active"], found["operator"], found["searched"]) == (RULES.name, None, 1.0)
         assert [one["name"] for one in found["kept"]] == ["looser", RULES.name]
         shown = client.get("/v1/rules/looser", headers=headers).json()
-        assert (shown["thresholds"]["link"], shown["frequent_names"]) == (VERSIONS["looser"].link, 0)
+        assert (shown["thresholds"]["link"], shown["frequent_names"], shown["too_common"]) == (named.link, 1, 1)
         assert client.post("/v1/rules", headers=headers, json={"name": "nothing"}).status_code == 404
         answer = client.post("/v1/rules", headers=headers, json={"name": "looser"})
         assert answer.status_code == 202
         (message,) = paper.messages
+        for one in (token("martin"), token("a filler")):
+            assert one not in message.value
+            assert not any(text in str(shown) for text in (one.hex(), base64.b64encode(one).decode(), repr(one)[2:-1]))
         outputs = worker.take(message)
         assert (client.get("/v1/rules", headers=headers).json()["searched"], active(url)) == (0.0, "looser")
         for _, emit in outputs.emits:
