@@ -20,7 +20,7 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from contracts import messages
-from contracts.messages import RulesSwitched, StewardDecision
+from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
 from runtime.database import Database
 from runtime.http import Bearers, hash_token
 from runtime.messages import Message, Outputs, Reason, RetryLater
@@ -252,12 +252,23 @@ def test_a_worker_waits_for_the_other_on_the_same_component(worker: Worker, url:
         assert len(set(stored(url).values())) == 1
 
 
-def test_two_workers_at_once_with_the_halves_of_each_pair(url: str) -> None:
+def by_number(side: int, at: int) -> TokenBlock:
+    """One of a person's two identities, which have a number in common and nothing else."""
+    return identity(f"{side}-{at}", number("ins-nir", str(at)))
+
+
+def by_traits(side: int, at: int) -> TokenBlock:
+    """One of a person's two identities, which have no token of a number in common: a digit of the date is wrong."""
+    rng = random.Random(at)
+    family, given = ("".join(rng.choices("BDFGKLMNPRSTV", k=3) + rng.choices("AEIOU", k=2)) for _ in range(2))
+    born = f"19{50 + at % 40}-0{1 + at % 9}-1{(at + side) % 9}"
+    return identity(f"{side}-{at}", blocked=True, family_name=family, given_name=given, birth_date=born, sex="female")
+
+
+@pytest.mark.parametrize("half", [by_number, by_traits])
+def test_two_workers_at_once_with_the_halves_of_each_pair(url: str, half: Callable[[int, int], TokenBlock]) -> None:
     """Each person's two identities reach two workers at the same moment, with deadlocks allowed and retried."""
-    halves = [
-        [Topic(side).record(f"e{side}-{at}", identity(f"{side}-{at}", number("ins-nir", str(at)))) for at in range(300)]
-        for side in (0, 1)
-    ]
+    halves = [[Topic(side).record(f"e{side}-{at}", half(side, at)) for at in range(300)] for side in (0, 1)]
     random.Random(1).shuffle(halves[1])
     workers = [Worker(url, slot) for slot in (0, 1)]
     _ = [worker.database.connection for worker in workers]
