@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import hmac
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import numpy as np
@@ -29,22 +28,11 @@ _ABSENT: Final = bytes(FEATURE_BYTES)
 
 # --- phonetics ---
 
-_FRENCH: Final = tuple(
-    (re.compile(pattern), sound)
-    for pattern, sound in (
-        ("PH", "F"),
-        ("E?AU[XDTLS]*$|AUL[DT]$|O[TX]$", "O"),
-        ("QU|Q|CK|K", "C"),
-        ("C(?=[EIY])|Ç|SC(?=[EIY])", "S"),
-        ("G(?=[EIY])", "J"),
-        ("(?<!^)H|^H", ""),
-        ("Y", "I"),
-        ("W", "V"),
-        ("(?<=.)[DTSXZPE]+$", ""),
-    )
-)
-_GROUPS: Final = str.maketrans("BFPVCGJKQSXZDTLMNR", "111122222222334556", "")
-_VOWELS: Final = frozenset("AEIOUHWY")
+_OTHER: Final = re.compile("[^A-Z]+")
+_FINAL_O: Final = re.compile("E?AU[XDTLS]*$|AUL[DT]$|O[TX]$")
+_SOFT_C: Final = re.compile("C(?=[EIY])|SC(?=[EIY])")
+_SOFT_G: Final = re.compile("G(?=[EIY])")
+_GROUPS: Final = dict(zip("BFPVCGJKQSXZDTLMNR", "111122222222334556", strict=True))
 
 
 def sound(name: str) -> str:
@@ -53,21 +41,31 @@ def sound(name: str) -> str:
     The rules are those that the French Soundex variants (Soundex 2, Phonex) share: PH is F, silent H and final
     consonants go, EAU and AULT are O, K and Q are C, C before E is S, Y is I.
     """
-    letters = "".join(one for one in name if "A" <= one <= "Z")
-    for pattern, replacement in _FRENCH:
-        letters = pattern.sub(replacement, letters) or letters
+    letters = _OTHER.sub("", name)
+    letters = letters.replace("PH", "F")
+    if "AU" in letters or letters.endswith(("OT", "OX")):
+        letters = _FINAL_O.sub("O", letters)
+    letters = letters.replace("CK", "C").replace("QU", "C").replace("Q", "C").replace("K", "C")
+    if "C" in letters:
+        letters = _SOFT_C.sub("S", letters)
+    if "G" in letters:
+        letters = _SOFT_G.sub("J", letters)
+    letters = (letters.replace("H", "") or letters).replace("Y", "I").replace("W", "V")
     if not letters:
         return ""
+    letters = letters[0] + letters[1:].rstrip("DTSXZPE")
     found = letters[0]
-    before = letters[0].translate(_GROUPS)
+    before = _GROUPS.get(found)
     for letter in letters[1:]:
-        group = letter.translate(_GROUPS)
-        if group.isdigit() and group != before:
+        group = _GROUPS.get(letter)
+        if group and group != before:
             found += group
         if letter not in "HW":
             before = group
     return found[:4].ljust(4, "0")
 
+
+_sound_of_city: Final = lru_cache(20_000)(sound)
 
 # --- blocking ---
 
@@ -115,7 +113,7 @@ def blocking_values(person: Person) -> Iterator[tuple[str, str]]:
     Names of both families, for either may be the one that another source has; postcodes with their digits in order, for
     two are often swapped.
     """
-    given, city = sound(person.given_name), sound(person.city)
+    given, city = sound(person.given_name), _sound_of_city(person.city)
     place = "".join(sorted(person.postcode)) or person.commune
     if len(person.birth_date) == 10:
         yield "birth-date", person.birth_date
@@ -149,6 +147,7 @@ class Comparable:
         self._encryptor = cipher.encryptor()
         # bigrams, digits and places come again; no name and no address is remembered
         self._common: Callable[[str, str], bytes] = lru_cache(100_000)(self._feature)
+        self._city: Callable[[str], bytes] = lru_cache(20_000)(partial(self._sketch, "place", size=PARTS["city"].size))
 
     def rows(self, person: Person, tokens: Sequence[bytes]) -> bytes:
         """A row of codes under each token; nothing at all of a person without traits."""
@@ -168,15 +167,17 @@ class Comparable:
 
     def _sketch(self, kind: str, text: str, size: int) -> bytes:
         """`size` features of the text's bigrams, word by word; none of no text."""
-        seen: Counter[str] = Counter()
+        if not text:
+            return _ABSENT * size
+        seen: dict[str, int] = {}
         keyed = []
         for word in text.split():
-            for bigram in map("".join, zip(f"_{word}", f"{word}_", strict=True)):
-                seen[bigram] += 1
-                counted = f"{bigram}{seen[bigram]}"
+            padded = f"_{word}_"
+            for at in range(len(word) + 1):
+                bigram = padded[at : at + 2]
+                seen[bigram] = count = seen.get(bigram, 0) + 1
+                counted = f"{bigram}{count}"
                 keyed.append((self._common(kind, counted), counted))
-        if not keyed:
-            return _ABSENT * size
         keyed.sort()
         chosen = [feature for feature, _ in keyed[:size]]
         copies = 0
@@ -202,7 +203,7 @@ class Comparable:
         yield self._whole("commune", person.commune)
         yield self._whole("postcode", person.postcode)
         yield self._whole("postcode any order", "".join(sorted(person.postcode)))
-        yield self._sketch("place", person.city, PARTS["city"].size)
+        yield self._city(person.city)
         words = person.address.split()
         particular = " ".join(word for word in words if word not in _WAY_TYPES) or person.address
         yield self._sketch("place", particular, PARTS["address"].size)
