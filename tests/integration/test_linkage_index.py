@@ -68,6 +68,11 @@ _numbers = itertools.count()
 @pytest.fixture
 def url(server: str) -> str:
     """A database of its own for each test."""
+    return new_database(server)
+
+
+def new_database(server: str) -> str:
+    """An empty database."""
     name = f"linkage_{next(_numbers)}"
     with psycopg.connect(server, autocommit=True) as connection:
         connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
@@ -484,6 +489,37 @@ def test_any_order_on_the_real_index_is_the_partition_from_scratch(worker: Worke
     with psycopg.connect(url) as connection:
         rows = connection.execute("SELECT subject FROM subjects WHERE NOT retired").fetchall()
     assert {subject for (subject,) in rows} == given.live
+
+
+def test_the_same_log_again_ends_in_the_same_state(server: str) -> None:
+    """Whatever the batches: records with their corrections, stewards' words, and a switch of rules amid them."""
+    rng = random.Random(4)
+    log = rng.sample(history(3, 500).messages, len(history(3, 500).messages))
+    states = []
+    for _ in range(2):
+        url = new_database(server)
+        with closing(Worker(url)) as worker:
+            for part, name in ((log[:400], "looser"), (log[400:], RULES.name)):
+                rest = list(part)
+                while rest:
+                    size = rng.choice((1, 20, 150))
+                    worker.take(*rest[:size])
+                    rest = rest[size:]
+                switch(worker, VERSIONS[name], at=len(worker.outputs))
+        with psycopg.connect(url) as connection:
+            kept = [
+                sorted(connection.execute(f"SELECT {columns} FROM {table}"))
+                for table, columns in (
+                    ("subjects", "subject, patient, retired, block"),
+                    ("edges", "a, b, outcome, method, rank, weight, reason, evidence, guard, rule_version"),
+                    ("records", "event_id, subject, revision, digest, states"),
+                    ("steward_decisions", "a, b, together::text"),
+                    ("common_tokens", "token"),
+                )
+            ]
+        states.append(kept)
+    assert states[0] == states[1]
+    assert len({patient for _, patient, *_ in states[0][0]}) > 100
 
 
 def test_an_operator_asks_for_a_record(worker: Worker, url: str) -> None:
