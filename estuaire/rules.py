@@ -117,8 +117,8 @@ def described(trial: Trial) -> str:
     lines = [
         f"{trial.rules}, over {trial.subjects:,} subjects:",
         f"  patients       {trial.patients_before:,} now, {trial.patients_after:,} then",
-        f"  merged         {trial.merged:,} of then, each of several of now",
-        f"  split          {trial.split:,} of now, into several",
+        f"  merged         {trial.merged:,} of the patients then are several now",
+        f"  split          {trial.split:,} of the patients now are several then",
         f"  moved          {trial.moved:,} subjects to another patient",
         f"  for stewards   {trial.waiting_before:,} pairs now, {trial.waiting_after:,} then",
     ]

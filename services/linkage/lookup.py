@@ -152,7 +152,7 @@ class SqlLookup:
         beyond = "" if after is None else _BEYOND
         with self._answer() as connection, connection.cursor(binary=True) as cursor:
             pairs = cursor.execute(
-                f"{_WAITING} {beyond} ORDER BY e.rank, (-e.weight), e.a, e.b LIMIT %s",
+                f"{WAITING} {beyond} ORDER BY e.rank, (-e.weight), e.a, e.b LIMIT %s",
                 [list(SILENT), *(after or ()), limit],
             ).fetchall()
             found = (self._review(cursor, (left, right)) for left, right in pairs)
@@ -235,13 +235,14 @@ SELECT s.subject, coalesce(s.patient, s.subject), s.source, s.block,
     ARRAY(SELECT r.event_id FROM records r WHERE r.subject = s.subject AND NOT r.retracted LIMIT 5)
 FROM subjects s WHERE s.subject = ANY(%s)
 """
-_WAITING: Final = """
+WAITING: Final = """
 SELECT e.a, e.b FROM edges e
 JOIN subjects l ON l.subject = e.a JOIN subjects r ON r.subject = e.b
 WHERE (e.outcome = 'review' OR e.guard <> '') AND e.guard <> ALL (%s)
 AND NOT l.retired AND NOT r.retired AND l.patient <> r.patient
 AND NOT EXISTS (SELECT FROM steward_decisions d WHERE d.a = e.a AND d.b = e.b AND d.together IS NOT NULL)
 """
+"""The pairs that wait for a steward; its parameter are the guards that no steward is asked about."""
 _BEYOND: Final = """
 AND (e.rank, (-e.weight), e.a, e.b) > (SELECT x.rank, -x.weight, x.a, x.b FROM edges x WHERE x.a = %s AND x.b = %s)
 """

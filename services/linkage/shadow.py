@@ -17,8 +17,10 @@ from psycopg.rows import dict_row
 from runtime.database import Database
 from runtime.messages import Message, Outputs
 from services.linkage.adapters import EVERYBODY, Range, SqlPatientIndex, index_conninfo, with_options
+from services.linkage.domain.patients import SILENT
 from services.linkage.domain.rules import RuleVersion
 from services.linkage.linking import Affected, Linker
+from services.linkage.lookup import WAITING
 
 AT_ONCE: Final = 500
 """Subjects in one transaction of the copy."""
@@ -98,6 +100,9 @@ def _fill(copy: Database, rules: RuleVersion, report: Progress) -> None:
 def _compared(own: psycopg.Connection[Any], rules: RuleVersion, examples: int) -> Trial:
     with own.cursor(binary=True, row_factory=dict_row) as cursor:
         figures = cursor.execute(_FIGURES).fetchall()[0]
+        for when, path in (("before", "public"), ("after", "shadow, public")):
+            cursor.execute(f"SET search_path = {path}")
+            figures[f"waiting_{when}"] = cursor.execute(_WAITING, [list(SILENT)]).fetchall()[0]["pairs"]
         turned = [Turned(**row) for row in cursor.execute(_TURNED).fetchall()]
         shown = [
             Example(**row | {"evidence": msgspec.msgpack.decode(row["evidence"], type=dict[str, float])})
@@ -133,10 +138,9 @@ SELECT (SELECT count(*) FROM stands) AS subjects,
     (SELECT count(DISTINCT after) FROM held) AS patients_after,
     (SELECT count(*) FROM (SELECT FROM held GROUP BY after HAVING count(*) > 1)) AS merged,
     (SELECT count(*) FROM (SELECT FROM held GROUP BY before HAVING count(*) > 1)) AS split,
-    (SELECT count(*) FROM stands WHERE before <> after) AS moved,
-    (SELECT count(*) FROM public.edges WHERE outcome = 'review' OR guard <> '') AS waiting_before,
-    (SELECT count(*) FROM shadow.edges WHERE outcome = 'review' OR guard <> '') AS waiting_after
+    (SELECT count(*) FROM stands WHERE before <> after) AS moved
 """
+_WAITING: Final = f"SELECT count(*) AS pairs FROM ({WAITING}) AS waiting"  # noqa: S608 - constants
 _OTHERS: Final = """
 WITH turned AS (
     SELECT a, b, coalesce(was.outcome, '') AS before, coalesce(it.outcome, '') AS after,

@@ -595,7 +595,14 @@ def test_what_a_version_would_change_is_what_it_changes_once_switched_on(worker:
     assert before == {subject: patient.hex() for subject, patient in stored(url).items()}, "nothing is written"
     links = {pair[:2] for pair in edges(url) if pair[2] == "link"}
 
+    def waiting() -> int:
+        with closing(SqlLookup(url)) as lookup:
+            lookup.open()
+            return len(lookup.reviews(None, 10_000))
+
+    assert trial.waiting_before == waiting() > 0
     done = switch(worker, rules)
+    assert trial.waiting_after == waiting()
     assert worker.known == {subject: patient.hex() for subject, patient in stored(url).items()}
     assert sets(worker.known) == sets({subject: given.patients[subject] for subject in worker.known})
     assert {pair[-1] for pair in edges(url)} == {name}
