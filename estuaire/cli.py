@@ -197,7 +197,7 @@ def evaluate(
     """Link a file and compare the result with the truth: precision and recall over pairs, overall and per trap."""
     known = evaluation.read_truth(truth)
     if report is not None:
-        report.touch()  # what cannot be written is said before the work
+        _try_to_write(report)
     with linking.index_of(file, estimated) as (linked, index):
         found = evaluation.evaluate(linked.patients, known)
         if report is not None:
@@ -549,6 +549,14 @@ def _quiet_interrupt() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, BrokenPipeError):
         return
+
+
+def _try_to_write(path: Path) -> None:
+    """Say before the work that a file cannot be written, and leave nothing behind."""
+    there = path.exists()
+    path.open("ab").close()
+    if not there:
+        path.unlink()
 
 
 @app.command()
