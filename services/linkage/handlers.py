@@ -37,7 +37,7 @@ RULES_SWITCHED: Final = "link-rules"
 BACKFILL: Final = "-backfill"
 RESCANS: Final = RULES_SWITCHED + BACKFILL
 LANES: Final = (DECISIONS, RULES_SWITCHED, PSEUDONYMISED, PSEUDONYMISED + BACKFILL, RESCANS)
-RESCANNED: Final = 200
+RESCANNED: Final = 500
 """How many subjects one message has searched again."""
 
 
