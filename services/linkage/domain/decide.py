@@ -143,13 +143,18 @@ def _by_traits(
     found = score(rules.weights, evidence, share, differ)
     address = evidence.get(RESIDENCE, 0.0)
     if FAMILY_NAME in evidence or GIVEN_NAME in evidence:
-        another = 0.0 in (evidence.get(trait) for trait in (BIRTH_DATE, GIVEN_NAME, FAMILY_NAME))
-        enough = rules.link_contradicted if another and address < 0.8 else rules.link
+        enough = rules.link_contradicted if _is_another(evidence) and address < 0.8 else rules.link
     else:
         # a rank says that there may be a twin, who differs in nothing but the names; a city has many of one birth date
         enough = rules.link_nameless if address >= 0.9 and not (_has_rank(left) or _has_rank(right)) else inf
     outcome, reason = _scored(found, conflict, enough, rules)
     return Decision(outcome, TRAITS, SCORED, round(found.weight, 6), reason, dict(evidence))
+
+
+def _is_another(evidence: Evidence) -> bool:
+    """Whether a name or the birth date is another, or only a later given name is the same and the date is not whole."""
+    by_second_name = evidence.get(GIVEN_NAME) == 0.6 and evidence.get(BIRTH_DATE, 1.0) < 1
+    return by_second_name or 0.0 in (evidence.get(trait) for trait in (BIRTH_DATE, GIVEN_NAME, FAMILY_NAME))
 
 
 def _has_rank(block: TokenBlock) -> bool:

@@ -18,11 +18,12 @@ class RuleVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What decisions depend on beside the pair; never changed, only followed by another version.
 
     Weights are in bits. A pair that shares no identifier is linked from `link` on, if the odds against relatives alone
-    are `link_kin` at least; from `link_contradicted` on where a name or the birth date is another and the address does
-    not agree (a city has many of one name); from `link_nameless` on where no name is compared and the whole address
-    agrees. It is put to a steward from `review` on, and kept as two of one household from `household` on. A pair that
-    shares a number against which the person's own traits speak is linked from `link_against` on. Of two scored links to
-    people who must not meet, neither holds where their weights differ by less than `margin`.
+    are `link_kin` at least; from `link_contradicted` on where a name or the birth date is another (or only a second
+    given name is the same, and the date not quite) and the address does not agree (a city has many of one name); from
+    `link_nameless` on where no name is compared and the whole address agrees. It is put to a steward from `review` on,
+    and kept as two of one household from `household` on. A pair that shares a number against which the person's own
+    traits speak is linked from `link_against` on. Of two scored links to people who must not meet, neither holds where
+    their weights differ by less than `margin`.
 
     `too_common` are tokens that decide nothing, from the start. A number of subjects with more than `most_births`
     different birth dates (a filler such as "INCONNU" for a number), or a token of more subjects than `most_holders`

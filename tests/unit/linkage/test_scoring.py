@@ -166,6 +166,26 @@ def test_who_has_no_name_to_compare_needs_the_whole_address(residence: float, ou
     assert decision.outcome is outcome
 
 
+@pytest.mark.parametrize(
+    ("changes", "outcome"),
+    [
+        ({}, Outcome.LINK),
+        ({"birth_date": 0.9}, Outcome.REVIEW),
+        ({"birth_date": 0.9, "residence": 0.9}, Outcome.LINK),
+        ({"given_name": 0.75, "birth_date": 0.9}, Outcome.LINK),
+    ],
+)
+def test_a_second_given_name_and_a_date_not_quite_the_same_are_no_person(
+    changes: dict[str, float], outcome: Outcome
+) -> None:
+    """Brothers are called after one grandfather, and a city has namesakes born on days of nearly the same digits."""
+    one, other = (identity(name, birth_date="1985-05-12", city="RENNES", blocked=True) for name in "ab")
+    evidence = {"family_name": 1.0, "given_name": 0.6, "birth_date": 1.0, "sex": 1.0, "birth_place": 1.0} | changes
+    weights = msgspec.structs.replace(DEFAULT, strangers=1e3, relatives=0.3)
+    rules = msgspec.structs.replace(RULES, weights=weights, link_kin=-9.0, link_contradicted=99.0)
+    assert decide(one, other, evidence, rules).outcome is outcome
+
+
 def test_frequent_names_weigh_less() -> None:
     found = pair(birth_date=None)
     assert score(DEFAULT, found, 0.001).weight < score(DEFAULT, found).weight
