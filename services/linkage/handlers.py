@@ -288,7 +288,7 @@ class Link:
         """
         causes: dict[bytes, Message] = {}
         found: dict[bytes, TokenBlock] = {}
-        name = self._index.rules().name
+        name = self._linker.rules.name
         for message, one in rescans:
             if one.rules != name:
                 continue

@@ -74,12 +74,12 @@ class Linker:
         self._index = index
         self._hot_partitions = hot_partitions
         self._slot = slot
-        self._rules, self._scorer = RULES, Scorer(RULES.weights)
+        self.rules, self._scorer = RULES, Scorer(RULES.weights)
 
     def use(self, rules: RuleVersion) -> None:
         """Decide under this version from now on."""
-        if rules is not self._rules:
-            self._rules, self._scorer = rules, Scorer(rules.weights)
+        if rules is not self.rules:
+            self.rules, self._scorer = rules, Scorer(rules.weights)
 
     def settle(self, affected: Affected, outputs: Outputs) -> dict[bytes, bytes]:
         """The patient of every subject of the components that are affected.
@@ -112,7 +112,7 @@ class Linker:
         """
         tokens = {subject: search_tokens(block) for subject, block in fresh.items()}
         systems = {token: system for own in tokens.values() for token, system in own.items()}
-        common = self._index.find_common(systems) | self._rules.too_common
+        common = self._index.find_common(systems) | self.rules.too_common
         holders = self._index.search([token for token in systems if token not in common])
         over = {token for token, who in holders.items() if self._is_over(systems[token], who)}
         self._index.mark_common(over)
@@ -140,16 +140,16 @@ class Linker:
 
     def _is_over(self, system: str, holders: Sequence[Holder]) -> bool:
         """Whether so many carry a token that it says nothing of who they are."""
-        if len(holders) > self._rules.most(system):
+        if len(holders) > self.rules.most(system):
             return True
-        few = len(holders) <= self._rules.most_births or system in BLOCKING
-        return not few and distinct_births(one.codes for one in holders) > self._rules.most_births
+        few = len(holders) <= self.rules.most_births or system in BLOCKING
+        return not few and distinct_births(one.codes for one in holders) > self.rules.most_births
 
     def _alike(self, met: Mapping[Pair, tuple[bytes, bytes, bytes]], identified: set[Pair]) -> dict[Pair, Evidence]:
         """The pairs that share an identifier, or whose traits are not those of strangers, with their evidence."""
         levels = compare_tagged([(mine, theirs) for _, mine, theirs in met.values()])
         weights, relatives = self._scorer.scores(levels)
-        kept = (weights >= self._rules.review) | (relatives >= self._rules.household)
+        kept = (weights >= self.rules.review) | (relatives >= self.rules.household)
         return {pair: evidence(levels[place]) for place, pair in enumerate(met) if kept[place] or pair in identified}
 
     def _decide_all(
@@ -158,7 +158,7 @@ class Linker:
         """The pairs of the locked components, and the rules without the tokens that too many of them carry."""
         held = {subject: search_tokens(one.block).keys() for subject, one in stands.items()}
         common = self._index.find_common(set(chain.from_iterable(held.values())))
-        rules = self._rules.without(common)
+        rules = self.rules.without(common)
         stale = [one for one in locked.decided if one.rules != rules.name]
         again = decide_again(stale, stands, rules)
         revised = [one for one in again if is_worth_keeping(one.decision)]
@@ -251,7 +251,7 @@ class Linker:
         turned = {
             one.pair: guards.get(one.pair, "")
             for one in locked.decided
-            if one.rules == self._rules.name and one.guard != guards.get(one.pair, "")
+            if one.rules == self.rules.name and one.guard != guards.get(one.pair, "")
         }
         self._index.write_edges(written, turned)
         self._index.drop_edges([one.pair for one in decisions.dropped])
