@@ -14,7 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
 from runtime.database import Database
-from services.linkage.domain.comparison import tagged_rows
+from services.linkage.domain.candidates import Holders
+from services.linkage.domain.comparison import TAGGED_CODES, tagged_rows
 from services.linkage.domain.components import Pair, Stewarded
 from services.linkage.domain.decide import Decision, Outcome
 from services.linkage.domain.patients import Decided, Subject
@@ -113,7 +114,7 @@ class PatientIndex(Protocol):
     def keep_stewards(self, decisions: Sequence[StewardDecision]) -> None:
         """Keep stewards' decisions, unless a later one on the pair is kept; the pair is one component from now on."""
 
-    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, Holders]:
         """The subjects that carry each token, with their codes under it."""
 
     def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
@@ -295,16 +296,9 @@ class SqlPatientIndex:
         )
         self._write(_BIND, sorted(chain.from_iterable((pair, pair[::-1]) for pair in latest)))
 
-    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, Holders]:
         """The subjects that carry each token, with their codes under it."""
-        found: defaultdict[bytes, list[Holder]] = defaultdict(list)
-        for token, subject, codes in self._rows(
-            "SELECT t.token, t.subject, t.codes"
-            " FROM unnest(%b::bytea[]) AS wanted (token) JOIN subject_tokens t USING (token)",
-            [list(tokens)],
-        ):
-            found[token].append(Holder(subject, codes))
-        return found
+        return {token: Holders(rows or b"") for token, rows in self._rows(_SEARCH, [list(tokens)])}
 
     def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
         """Those of the tokens that are marked as too common."""
@@ -595,6 +589,14 @@ WITH looked_at AS (
     GROUP BY token HAVING count(*) BETWEEN 2 AND %b)
 SELECT token, subject, codes FROM looked_at JOIN subject_tokens USING (token) ORDER BY token, subject
 """
+_NO_CODES: Final = f"'\\x{'00' * 2 * TAGGED_CODES}'::bytea"
+# one value for each token: a row for each holder costs more to send and to read than to find
+_SEARCH: Final = f"""
+SELECT token, (
+    SELECT string_agg(t.subject || CASE WHEN length(t.codes) = {2 * TAGGED_CODES} THEN t.codes ELSE {_NO_CODES} END, '')
+    FROM subject_tokens t WHERE t.token = wanted.token)
+FROM unnest(%b::bytea[]) AS wanted (token)
+"""  # noqa: S608 - constants
 DECIDED: Final = "e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guard, e.rule_version"
 """The columns that `decided_from` takes."""
 _EDGES: Final = f"SELECT {DECIDED} FROM unnest(%b::bytea[]) AS wanted (a) JOIN edges e USING (a)"  # noqa: S608

@@ -10,10 +10,11 @@ from typing import Final
 from contracts import messages
 from contracts.messages import Headers, LinkReview, TokenBlock
 from runtime.messages import Emit, Message, Outputs
-from services.linkage.adapters import Holder, Locked, Move, PatientIndex, Tally
+from services.linkage.adapters import Locked, Move, PatientIndex, Tally
+from services.linkage.domain.candidates import Holders, Meetings
 from services.linkage.domain.changes import Change, compare_partitions
-from services.linkage.domain.comparison import Evidence, compare_tagged, distinct_births, evidence
-from services.linkage.domain.components import Pair, Stewarded, pair_id, pair_of, split_into_components
+from services.linkage.domain.comparison import Evidence, distinct_births
+from services.linkage.domain.components import Pair, Stewarded, pair_id, split_into_components
 from services.linkage.domain.decide import Outcome, is_worth_keeping
 from services.linkage.domain.patients import LAPSED, Component, Decided, Subject, decide_pairs, settle, worth_asking
 from services.linkage.domain.rules import RULES, RuleVersion
@@ -117,40 +118,20 @@ class Linker:
         over = {token for token, who in holders.items() if self._is_over(systems[token], who)}
         self._index.mark_common(over)
         common |= over
-        met: dict[Pair, tuple[bytes, bytes, bytes]] = {}
-        identified: set[Pair] = set()
-        for subject, own in tokens.items():
-            block = fresh[subject]
-            identifying = identifying_tokens(block).keys()
-            if not common.isdisjoint(identifying):
-                outputs.count(block.source, "too_common")
-            for token in own.keys() - common:
-                who = holders[token]
-                mine = next(one.codes for one in who if one.subject == subject)
-                for other in who:
-                    if other.subject == subject:
-                        continue
-                    pair = pair_of(subject, other.subject)
-                    # under whichever token they are compared, codes agree alike, but for rare collisions
-                    if pair not in met or token < met[pair][0]:
-                        met[pair] = token, mine, other.codes
-                    if token in identifying:
-                        identified.add(pair)
-        return self._alike(met, identified), {one.subject for token in over for one in holders[token]}
+        identifying = {subject: identifying_tokens(block).keys() for subject, block in fresh.items()}
+        for subject, own in identifying.items():
+            if not common.isdisjoint(own):
+                outputs.count(fresh[subject].source, "too_common")
+        meetings = Meetings({subject: own.keys() - common for subject, own in tokens.items()}, holders)
+        pairs = meetings.worth_deciding(set().union(*identifying.values()), self._rules, self._scorer)
+        return pairs, {subject for token in over for subject in holders[token].subjects()}
 
-    def _is_over(self, system: str, holders: Sequence[Holder]) -> bool:
+    def _is_over(self, system: str, holders: Holders) -> bool:
         """Whether so many carry a token that it says nothing of who they are."""
-        if len(holders) > self._rules.most(system):
+        if holders.count > self._rules.most(system):
             return True
-        few = len(holders) <= self._rules.most_births or system in BLOCKING
-        return not few and distinct_births(one.codes for one in holders) > self._rules.most_births
-
-    def _alike(self, met: Mapping[Pair, tuple[bytes, bytes, bytes]], identified: set[Pair]) -> dict[Pair, Evidence]:
-        """The pairs that share an identifier, or whose traits are not those of strangers, with their evidence."""
-        levels = compare_tagged([(mine, theirs) for _, mine, theirs in met.values()])
-        weights, relatives = self._scorer.scores(levels)
-        kept = (weights >= self._rules.review) | (relatives >= self._rules.household)
-        return {pair: evidence(levels[place]) for place, pair in enumerate(met) if kept[place] or pair in identified}
+        few = holders.count <= self._rules.most_births or system in BLOCKING
+        return not few and distinct_births(holders.codes()) > self._rules.most_births
 
     def _decide_all(
         self, locked: Locked, stands: Mapping[bytes, Subject], pairs: Mapping[Pair, Evidence]
