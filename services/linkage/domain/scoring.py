@@ -132,7 +132,8 @@ class Scorer:
         weights, odds = self.scores(np.stack(np.unravel_index(distinct, _SHAPE), axis=1).astype(np.int8) - np.int8(1))
         found = np.zeros(np.prod(_SHAPE), np.bool_)
         found[distinct] = (weights >= weight) | (odds >= relatives)
-        return found[keys]
+        reached: NDArray[np.bool_] = found[keys]
+        return reached
 
     def logarithms(self, levels: Levels) -> list[NDArray[np.float64]]:
         """For each of the three possibilities, the binary logarithm of prior and probability of each pair."""

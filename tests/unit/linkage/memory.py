@@ -38,8 +38,8 @@ class MemoryIndex:
     def apart(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def insert_new(self, blocks: Sequence[TokenBlock]) -> None:
-        self.insert([block for block in blocks if block.subject not in self.subjects])
+    def find_strange(self, subjects: Iterable[bytes]) -> set[bytes]:
+        return set(subjects) - self.subjects.keys()
 
     def insert(self, blocks: Sequence[TokenBlock]) -> None:
         for block in blocks:
