@@ -126,8 +126,8 @@ class PatientIndex(Protocol):
     def lock_components(self, subjects: Iterable[bytes]) -> Locked:
         """The components of those of these subjects that are there, locked against other workers."""
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
-        """Keep new decisions, and those that replace others; `guards` are those of older links, where they changed."""
+    def write_edges(self, new: Sequence[Decided], revised: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
+        """Keep new decisions, and revised ones in place of others; `guards` are older links', where they changed."""
 
     def drop_edges(self, pairs: Sequence[Pair]) -> None:
         """Forget pairs on which there is nothing left to say."""
@@ -329,8 +329,10 @@ class SqlPatientIndex:
     def _reach(self, seeds: list[bytes]) -> set[bytes]:
         return {subject for (subject,) in self._rows(_REACH, [seeds])}
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
-        """Keep new decisions; a decision that another version's replaces is kept beside, where the outcome changes."""
+    def write_edges(self, new: Sequence[Decided], revised: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
+        """Keep decisions; one that another version's replaces is kept beside, where the outcome changes."""
+        self._write(_FORMER, [(*one.pair, one.decision.outcome.value) for one in revised])
+        fresh = sorted((*new, *revised), key=lambda it: it.pair)
         rows = [
             (
                 *one.pair,
@@ -343,9 +345,8 @@ class SqlPatientIndex:
                 one.rules,
                 one.guard,
             )
-            for one in sorted(fresh, key=lambda it: it.pair)
+            for one in fresh
         ]
-        self._write(_FORMER, [row[:3] for row in rows])
         self._write(
             "INSERT INTO edges (a, b, outcome, method, rank, weight, reason, evidence, rule_version, guard)"
             " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::text[], %b::integer[],"

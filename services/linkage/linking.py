@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -138,7 +139,8 @@ class Linker:
     ) -> tuple[Decisions, RuleVersion]:
         """The pairs of the locked components, and the rules without the tokens that too many of them carry."""
         held = {subject: search_tokens(one.block).keys() for subject, one in stands.items()}
-        common = self._index.find_common(set(chain.from_iterable(held.values())))
+        carriers = Counter(chain.from_iterable(held.values()))
+        common = self._index.find_common(token for token, count in carriers.items() if count > 1)
         rules = self._rules.without(common)
         stale = [one for one in locked.decided if one.rules != rules.name]
         again = decide_again(stale, stands, rules)
@@ -174,21 +176,22 @@ class Linker:
         members = split_into_components(stands, bound)
         place = {subject: number for number, component in enumerate(members) for subject in component}
         ages = {subject: one.seq for subject, one in stands.items()}
-        within: list[list[Decided]] = [[] for _ in members]
-        across: list[list[Decided]] = [[] for _ in members]
+        within: defaultdict[int, list[Decided]] = defaultdict(list)
+        across: defaultdict[int, list[Decided]] = defaultdict(list)
         for one in decisions.kept:
             if place[one.left] == place[one.right]:
                 within[place[one.left]].append(decisions.lapsed.get(one.pair, one))
             else:
                 across[place[max(one.pair, key=ages.__getitem__)]].append(one)
-        told: list[list[Stewarded]] = [[] for _ in members]
+        told: defaultdict[int, list[Stewarded]] = defaultdict(list)
         for said in locked.stewards:
             told[place[said.left]].append(said)
         asked = {one.pair for one in locked.decided if one.guard or one.decision.outcome is Outcome.REVIEW}
         asked |= {(one.left, one.right) for one in locked.stewards}
         found = []
         last = max(causes, key=order.__getitem__)
-        for component, own, outward, said_of in zip(members, within, across, told, strict=True):
+        for number, component in enumerate(members):
+            own, outward, said_of = within.get(number, ()), across.get(number, ()), told.get(number, ())
             first = min((subject for subject in component if subject in order), key=order.__getitem__, default=None)
             before = {it: locked.subjects[it].patient for it in component}
             if (
@@ -228,13 +231,16 @@ class Linker:
         }
         for one in recomputed:
             guards |= one.component.guards
-        written = [one._replace(guard=guards.get(one.pair, "")) for one in (*decisions.new, *decisions.revised)]
+        new, revised = (
+            [one._replace(guard=guards.get(one.pair, "")) for one in some]
+            for some in (decisions.new, decisions.revised)
+        )
         turned = {
             one.pair: guards.get(one.pair, "")
             for one in locked.decided
             if one.rules == self._rules.name and one.guard != guards.get(one.pair, "")
         }
-        self._index.write_edges(written, turned)
+        self._index.write_edges(new, revised, turned)
         self._index.drop_edges([one.pair for one in decisions.dropped])
 
     def _keep_patients(

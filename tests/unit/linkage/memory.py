@@ -124,8 +124,8 @@ class MemoryIndex:
             for subject in pair:
                 self.met_pairs[subject].discard(pair)
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
-        for one in fresh:
+    def write_edges(self, new: Sequence[Decided], revised: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
+        for one in (*new, *revised):
             self.edges[one.pair] = one
             for subject in one.pair:
                 self.met_pairs[subject].add(one.pair)
