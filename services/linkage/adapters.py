@@ -592,8 +592,8 @@ WITH RECURSIVE reached (subject) AS (
 SELECT subject FROM reached
 """
 _LOCK: Final = """
-SELECT s.subject, s.seq, s.patient, s.block, s.retired
-FROM unnest(%b::bytea[]) AS wanted (subject) JOIN subjects s USING (subject) ORDER BY s.subject FOR NO KEY UPDATE OF s
+SELECT subject, seq, patient, block, retired FROM subjects WHERE subject = ANY(%b::bytea[])
+ORDER BY subject FOR NO KEY UPDATE
 """
 _SAMPLE: Final = """
 WITH looked_at AS (
