@@ -29,7 +29,8 @@ from estuaire.database import start_database
 from runtime.database import Database
 from runtime.messages import Message, Place
 from runtime.sealing import Opener, Sealer
-from services.linkage.adapters import MIGRATIONS, Holder, SqlPatientIndex, index_conninfo
+from services.linkage.adapters import MIGRATIONS, SqlPatientIndex, index_conninfo
+from services.linkage.domain.candidates import Holders
 from services.linkage.handlers import LINKED, PSEUDONYMISED, Link
 
 SMALLEST: Final = 1000
@@ -172,9 +173,9 @@ class _Counting(SqlPatientIndex):
 
     candidates = 0
 
-    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, Holders]:
         found = super().search(tokens)
-        self.candidates += sum(map(len, found.values()))
+        self.candidates += sum(one.count for one in found.values())
         return found
 
 

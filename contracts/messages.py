@@ -25,7 +25,7 @@ class Headers:
     PATIENT_ID: Final = "patient_id"
 
 
-class IdentifierToken(msgspec.Struct, frozen=True, array_like=True):
+class IdentifierToken(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A keyed token of one identifier: its system, and the rank that tells twins apart."""
 
     system: str
@@ -34,14 +34,14 @@ class IdentifierToken(msgspec.Struct, frozen=True, array_like=True):
     scheme: str | None = None
 
 
-class BlockingToken(msgspec.Struct, frozen=True, array_like=True):
+class BlockingToken(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A keyed token that people who may be one share: what it is made of, and its value."""
 
     kind: str
     token: bytes
 
 
-class TokenBlock(msgspec.Struct, frozen=True, omit_defaults=True):
+class TokenBlock(msgspec.Struct, frozen=True, omit_defaults=True, gc=False):
     """All that linkage may know of an identity: tokens and codes, never a value.
 
     `subject` names the identity as its source gives it. `codes` has a row of comparison codes (`contracts.comparison`)

@@ -125,9 +125,9 @@ def _not_kept(held: Held, index: SqlPatientIndex, pairs: Iterable[Pair]) -> dict
         if shared := mine & theirs - held.rules.too_common:
             met[left, right] = min(shared)
     codes = {
-        (token, holder.subject): holder.codes
+        (token, subject): codes
         for token, holders in index.search(set(met.values())).items()
-        for holder in holders
+        for subject, codes in zip(holders.subjects(), holders.codes(), strict=True)
     }
     levels = compare_tagged([(codes[token, left], codes[token, right]) for (left, right), token in met.items()])
     seen = {pair: evidence(levels[place]) for place, pair in enumerate(met)}

@@ -14,7 +14,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
 from runtime.database import Database
-from services.linkage.domain.comparison import tagged_rows
+from services.linkage.domain.candidates import Holders
+from services.linkage.domain.comparison import TAGGED_CODES, tagged_rows
 from services.linkage.domain.components import Pair, Stewarded
 from services.linkage.domain.decide import Decision, Outcome
 from services.linkage.domain.patients import Decided, Subject
@@ -95,11 +96,11 @@ class PatientIndex(Protocol):
     def apart(self) -> AbstractContextManager[None]:
         """A transaction of its own, before the loop's."""
 
-    def insert_new(self, blocks: Sequence[TokenBlock]) -> None:
-        """Insert those subjects that are new, with their tokens."""
+    def find_strange(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Those of the subjects that are not known."""
 
     def insert(self, blocks: Sequence[TokenBlock]) -> None:
-        """Insert subjects that are known to be new."""
+        """Insert subjects that were new just now, with their tokens, unless another worker has."""
 
     def find_states(self, events: Iterable[bytes]) -> dict[bytes, list[State]]:
         """The accepted states of those records that are known, the current one first."""
@@ -113,7 +114,7 @@ class PatientIndex(Protocol):
     def keep_stewards(self, decisions: Sequence[StewardDecision]) -> None:
         """Keep stewards' decisions, unless a later one on the pair is kept; the pair is one component from now on."""
 
-    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, Holders]:
         """The subjects that carry each token, with their codes under it."""
 
     def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
@@ -125,8 +126,8 @@ class PatientIndex(Protocol):
     def lock_components(self, subjects: Iterable[bytes]) -> Locked:
         """The components of those of these subjects that are there, locked against other workers."""
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
-        """Keep new decisions, and those that replace others; `guards` are those of older links, where they changed."""
+    def write_edges(self, new: Sequence[Decided], revised: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
+        """Keep new decisions, and revised ones in place of others; `guards` are older links', where they changed."""
 
     def drop_edges(self, pairs: Sequence[Pair]) -> None:
         """Forget pairs on which there is nothing left to say."""
@@ -218,33 +219,27 @@ class SqlPatientIndex:
         """A transaction of its own; committed at its end."""
         return self._database.transaction()
 
-    def insert_new(self, blocks: Sequence[TokenBlock]) -> None:
-        """Insert those subjects that are new, with their tokens."""
-        if blocks:
-            rows = self._rows(
-                "SELECT subject FROM unnest(%b::bytea[]) AS wanted (subject) JOIN subjects USING (subject)",
-                [[block.subject for block in blocks]],
-            )
-            known = {subject for (subject,) in rows}
-            self.insert([block for block in blocks if block.subject not in known])
+    def find_strange(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Those of the subjects that are not known."""
+        wanted = set(subjects)
+        rows = self._rows(
+            "SELECT subject FROM unnest(%b::bytea[]) AS wanted (subject) JOIN subjects USING (subject)", [list(wanted)]
+        )
+        return wanted - {subject for (subject,) in rows}
 
     def insert(self, blocks: Sequence[TokenBlock]) -> None:
-        """Insert subjects, older first; written in the order of their ids, so that workers do not deadlock."""
+        """Insert subjects, older first; written in the order of their ids, so that workers do not deadlock.
+
+        A subject's tokens are written by whoever inserts it.
+        """
         if not blocks:
             return
         seqs = self._rows("SELECT nextval('subject_seq') FROM generate_series(1, %b)", [len(blocks)])
         aged = sorted(zip(blocks, seqs, strict=True), key=lambda one: one[0].subject)
-        self._write(
-            "INSERT INTO subjects (subject, seq, source, status, block)"
-            " SELECT * FROM unnest(%b::bytea[], %b::bigint[], %b::text[], %b::text[], %b::bytea[])"
-            " ON CONFLICT DO NOTHING",
-            [subject_row(one, seq) for one, (seq,) in aged],
-        )
-        self._write(
-            "INSERT INTO subject_tokens (token, subject, system, codes)"
-            " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::bytea[]) ON CONFLICT DO NOTHING",
-            sorted(chain.from_iterable(map(token_rows, blocks))),
-        )
+        columns = zip(*(subject_row(one, seq) for one, (seq,) in aged), strict=True)
+        inserted = {subject for (subject,) in self._rows(_INSERT, [list(column) for column in columns])}
+        rows = chain.from_iterable(token_rows(block) for block in blocks if block.subject in inserted)
+        self._copy(*_TOKENS, sorted(rows))
 
     def find_states(self, events: Iterable[bytes]) -> dict[bytes, list[State]]:
         """The accepted states of those records that are known, the current one first."""
@@ -295,16 +290,9 @@ class SqlPatientIndex:
         )
         self._write(_BIND, sorted(chain.from_iterable((pair, pair[::-1]) for pair in latest)))
 
-    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, Holders]:
         """The subjects that carry each token, with their codes under it."""
-        found: defaultdict[bytes, list[Holder]] = defaultdict(list)
-        for token, subject, codes in self._rows(
-            "SELECT t.token, t.subject, t.codes"
-            " FROM unnest(%b::bytea[]) AS wanted (token) JOIN subject_tokens t USING (token)",
-            [list(tokens)],
-        ):
-            found[token].append(Holder(subject, codes))
-        return found
+        return {token: Holders(rows or b"") for token, rows in self._rows(_SEARCH, [list(tokens)])}
 
     def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
         """Those of the tokens that are marked as too common."""
@@ -341,8 +329,10 @@ class SqlPatientIndex:
     def _reach(self, seeds: list[bytes]) -> set[bytes]:
         return {subject for (subject,) in self._rows(_REACH, [seeds])}
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
-        """Keep new decisions; a decision that another version's replaces is kept beside, where the outcome changes."""
+    def write_edges(self, new: Sequence[Decided], revised: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
+        """Keep decisions; one that another version's replaces is kept beside, where the outcome changes."""
+        self._write(_FORMER, [(*one.pair, one.decision.outcome.value) for one in revised])
+        fresh = sorted((*new, *revised), key=lambda it: it.pair)
         rows = [
             (
                 *one.pair,
@@ -355,9 +345,8 @@ class SqlPatientIndex:
                 one.rules,
                 one.guard,
             )
-            for one in sorted(fresh, key=lambda it: it.pair)
+            for one in fresh
         ]
-        self._write(_FORMER, [row[:3] for row in rows])
         self._write(
             "INSERT INTO edges (a, b, outcome, method, rank, weight, reason, evidence, rule_version, guard)"
             " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::text[], %b::integer[],"
@@ -472,11 +461,7 @@ class SqlPatientIndex:
     def save(self, records: Sequence[Saved]) -> None:
         """Keep the records' states: the current one in `records`, those it has replaced or outranked beside it."""
         moved = [one for one in records if one.before and one.after[0] is not one.before[0]]
-        self._write(
-            f"INSERT INTO records (event_id, states, {STATE})"  # noqa: S608 - constants
-            f" SELECT * FROM unnest(%b::bytea[], %b::integer[], {_UNNEST})",
-            [(one.event, len(one.after), *_row(one.after[0])) for one in records if not one.before],
-        )
+        self._copy(*_RECORDS, [(one.event, len(one.after), *_row(one.after[0])) for one in records if not one.before])
         self._write(
             f"INSERT INTO record_states (event_id, linked_at, {STATE}) SELECT event_id, linked_at, {STATE}"  # noqa: S608
             " FROM unnest(%b::bytea[]) AS moved (event_id) JOIN records USING (event_id)",
@@ -518,6 +503,14 @@ class SqlPatientIndex:
         if rows:
             with self._database.connection.cursor() as cursor:
                 cursor.execute(query, [list(column) for column in zip(*rows, strict=True)])
+
+    def _copy(self, statement: LiteralString, types: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+        """Insert rows none of which is there: by half of what an INSERT costs, for it fills whole pages."""
+        if rows:
+            with self._database.connection.cursor() as cursor, cursor.copy(statement) as copy:
+                copy.set_types(types)
+                for row in rows:
+                    copy.write_row(row)
 
 
 def index_conninfo(url: str) -> str:
@@ -572,6 +565,19 @@ _UNNEST: Final = (
     "%b::bytea[], %b::text[], %b::text[], %b::text[], %b::boolean[], %b::boolean[], %b::boolean[], %b::integer[],"
     " %b::bigint[]"
 )
+_INSERT: Final = """
+INSERT INTO subjects (subject, seq, source, status, block)
+SELECT * FROM unnest(%b::bytea[], %b::bigint[], %b::text[], %b::text[], %b::bytea[])
+ON CONFLICT DO NOTHING RETURNING subject
+"""
+_TOKENS: Final = (
+    "COPY subject_tokens (token, subject, system, codes) FROM STDIN (FORMAT binary)",
+    ("bytea", "bytea", "text", "bytea"),
+)
+_RECORDS: Final = (
+    f"COPY records (event_id, states, {STATE}) FROM STDIN (FORMAT binary)",
+    ("bytea", "int4", "bytea", "text", "text", "text", "bool", "bool", "bool", "int4", "int8"),
+)
 _FIND_RECORDS: Final = (
     f"SELECT event_id, states, {STATE} FROM unnest(%b::bytea[]) AS wanted (event_id)"  # noqa: S608
     " JOIN records USING (event_id)"
@@ -597,6 +603,14 @@ WITH looked_at AS (
     GROUP BY token HAVING count(*) BETWEEN 2 AND %b)
 SELECT token, subject, codes FROM looked_at JOIN subject_tokens USING (token) ORDER BY token, subject
 """
+_NO_CODES: Final = f"'\\x{'00' * 2 * TAGGED_CODES}'::bytea"
+# one value for each token: a row for each holder costs more to send and to read than to find
+_SEARCH: Final = f"""
+SELECT token, (
+    SELECT string_agg(t.subject || CASE WHEN length(t.codes) = {2 * TAGGED_CODES} THEN t.codes ELSE {_NO_CODES} END, '')
+    FROM subject_tokens t WHERE t.token = wanted.token)
+FROM unnest(%b::bytea[]) AS wanted (token)
+"""  # noqa: S608 - constants
 DECIDED: Final = "e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guard, e.rule_version"
 """The columns that `decided_from` takes."""
 _EDGES: Final = f"SELECT {DECIDED} FROM unnest(%b::bytea[]) AS wanted (a) JOIN edges e USING (a)"  # noqa: S608

@@ -102,17 +102,19 @@ class Link:
         A message that `handle` will reject leaves no subject through which others would link. (If another slot admits
         another state of the same record between the two, in the other lane, one subject too many may stay.)
         """
+        opened = [one for one in self._open(batch) if isinstance(one, Opened)]
         with self._index.apart():
-            admitted = self._judge([one for one in self._open(batch) if isinstance(one, Opened)])
-            self._index.insert_new(
-                list(
-                    {
-                        one.state.subject: one.block
-                        for one, verdict in admitted.judged
-                        if verdict not in _REFUSED and one.block.subject == one.state.subject
-                    }.values()
-                )
-            )
+            strange = self._index.find_strange({one.block.subject for one in opened})
+            events = {one.event for one in opened if one.block.subject in strange}
+            if not events:
+                return
+            judged = self._judge([one for one in opened if one.event in events]).judged
+            admitted = {
+                one.state.subject: one.block
+                for one, verdict in judged
+                if verdict not in _REFUSED and one.block.subject == one.state.subject in strange
+            }
+            self._index.insert(list(admitted.values()))
 
     def origin(self, message: Message) -> tuple[str, int]:
         """The record's source, and when the hub accepted it."""
@@ -212,7 +214,7 @@ class Link:
             verdict = judge(state, known)
             if verdict in (Verdict.FIRST, Verdict.NEXT):
                 after[one.event] = accept(state, known)
-            judged.append((replace(one, state=state), verdict))
+            judged.append((one if state is one.state else replace(one, state=state), verdict))
         return Judged(judged, before, after)
 
     def _pass_on(self, one: Opened, patient: bytes, outputs: Outputs) -> None:

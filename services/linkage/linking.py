@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
@@ -10,10 +11,11 @@ from typing import Final
 from contracts import messages
 from contracts.messages import Headers, LinkReview, TokenBlock
 from runtime.messages import Emit, Message, Outputs
-from services.linkage.adapters import Holder, Locked, Move, PatientIndex, Tally
+from services.linkage.adapters import Locked, Move, PatientIndex, Tally
+from services.linkage.domain.candidates import Holders, Meetings
 from services.linkage.domain.changes import Change, compare_partitions
-from services.linkage.domain.comparison import Evidence, compare_tagged, distinct_births, evidence
-from services.linkage.domain.components import Pair, Stewarded, pair_id, pair_of, split_into_components
+from services.linkage.domain.comparison import Evidence, distinct_births
+from services.linkage.domain.components import Pair, Stewarded, pair_id, split_into_components
 from services.linkage.domain.decide import Outcome, is_worth_keeping
 from services.linkage.domain.patients import LAPSED, Component, Decided, Subject, decide_pairs, settle, worth_asking
 from services.linkage.domain.rules import RULES, RuleVersion
@@ -117,47 +119,28 @@ class Linker:
         over = {token for token, who in holders.items() if self._is_over(systems[token], who)}
         self._index.mark_common(over)
         common |= over
-        met: dict[Pair, tuple[bytes, bytes, bytes]] = {}
-        identified: set[Pair] = set()
-        for subject, own in tokens.items():
-            block = fresh[subject]
-            identifying = identifying_tokens(block).keys()
-            if not common.isdisjoint(identifying):
-                outputs.count(block.source, "too_common")
-            for token in own.keys() - common:
-                who = holders[token]
-                mine = next(one.codes for one in who if one.subject == subject)
-                for other in who:
-                    if other.subject == subject:
-                        continue
-                    pair = pair_of(subject, other.subject)
-                    # under whichever token they are compared, codes agree alike, but for rare collisions
-                    if pair not in met or token < met[pair][0]:
-                        met[pair] = token, mine, other.codes
-                    if token in identifying:
-                        identified.add(pair)
-        return self._alike(met, identified), {one.subject for token in over for one in holders[token]}
+        identifying = {subject: identifying_tokens(block).keys() for subject, block in fresh.items()}
+        for subject, own in identifying.items():
+            if not common.isdisjoint(own):
+                outputs.count(fresh[subject].source, "too_common")
+        meetings = Meetings({subject: own.keys() - common for subject, own in tokens.items()}, holders)
+        pairs = meetings.worth_deciding(set().union(*identifying.values()), self.rules, self._scorer)
+        return pairs, {subject for token in over for subject in holders[token].subjects()}
 
-    def _is_over(self, system: str, holders: Sequence[Holder]) -> bool:
+    def _is_over(self, system: str, holders: Holders) -> bool:
         """Whether so many carry a token that it says nothing of who they are."""
-        if len(holders) > self.rules.most(system):
+        if holders.count > self.rules.most(system):
             return True
-        few = len(holders) <= self.rules.most_births or system in BLOCKING
-        return not few and distinct_births(one.codes for one in holders) > self.rules.most_births
-
-    def _alike(self, met: Mapping[Pair, tuple[bytes, bytes, bytes]], identified: set[Pair]) -> dict[Pair, Evidence]:
-        """The pairs that share an identifier, or whose traits are not those of strangers, with their evidence."""
-        levels = compare_tagged([(mine, theirs) for _, mine, theirs in met.values()])
-        weights, relatives = self._scorer.scores(levels)
-        kept = (weights >= self.rules.review) | (relatives >= self.rules.household)
-        return {pair: evidence(levels[place]) for place, pair in enumerate(met) if kept[place] or pair in identified}
+        few = holders.count <= self.rules.most_births or system in BLOCKING
+        return not few and distinct_births(holders.codes()) > self.rules.most_births
 
     def _decide_all(
         self, locked: Locked, stands: Mapping[bytes, Subject], pairs: Mapping[Pair, Evidence]
     ) -> tuple[Decisions, RuleVersion]:
         """The pairs of the locked components, and the rules without the tokens that too many of them carry."""
         held = {subject: search_tokens(one.block).keys() for subject, one in stands.items()}
-        common = self._index.find_common(set(chain.from_iterable(held.values())))
+        carriers = Counter(chain.from_iterable(held.values()))
+        common = self._index.find_common(token for token, count in carriers.items() if count > 1)
         rules = self.rules.without(common)
         stale = [one for one in locked.decided if one.rules != rules.name]
         again = decide_again(stale, stands, rules)
@@ -193,21 +176,22 @@ class Linker:
         members = split_into_components(stands, bound)
         place = {subject: number for number, component in enumerate(members) for subject in component}
         ages = {subject: one.seq for subject, one in stands.items()}
-        within: list[list[Decided]] = [[] for _ in members]
-        across: list[list[Decided]] = [[] for _ in members]
+        within: defaultdict[int, list[Decided]] = defaultdict(list)
+        across: defaultdict[int, list[Decided]] = defaultdict(list)
         for one in decisions.kept:
             if place[one.left] == place[one.right]:
                 within[place[one.left]].append(decisions.lapsed.get(one.pair, one))
             else:
                 across[place[max(one.pair, key=ages.__getitem__)]].append(one)
-        told: list[list[Stewarded]] = [[] for _ in members]
+        told: defaultdict[int, list[Stewarded]] = defaultdict(list)
         for said in locked.stewards:
             told[place[said.left]].append(said)
         asked = {one.pair for one in locked.decided if one.guard or one.decision.outcome is Outcome.REVIEW}
         asked |= {(one.left, one.right) for one in locked.stewards}
         found = []
         last = max(causes, key=order.__getitem__)
-        for component, own, outward, said_of in zip(members, within, across, told, strict=True):
+        for number, component in enumerate(members):
+            own, outward, said_of = within.get(number, ()), across.get(number, ()), told.get(number, ())
             first = min((subject for subject in component if subject in order), key=order.__getitem__, default=None)
             before = {it: locked.subjects[it].patient for it in component}
             if (
@@ -247,13 +231,16 @@ class Linker:
         }
         for one in recomputed:
             guards |= one.component.guards
-        written = [one._replace(guard=guards.get(one.pair, "")) for one in (*decisions.new, *decisions.revised)]
+        new, revised = (
+            [one._replace(guard=guards.get(one.pair, "")) for one in some]
+            for some in (decisions.new, decisions.revised)
+        )
         turned = {
             one.pair: guards.get(one.pair, "")
             for one in locked.decided
             if one.rules == self.rules.name and one.guard != guards.get(one.pair, "")
         }
-        self._index.write_edges(written, turned)
+        self._index.write_edges(new, revised, turned)
         self._index.drop_edges([one.pair for one in decisions.dropped])
 
     def _keep_patients(

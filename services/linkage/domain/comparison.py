@@ -46,6 +46,8 @@ LEVELS: Final[dict[str, tuple[float, ...]]] = {
 }
 TRAITS: Final = tuple(LEVELS)
 ABSENT: Final = -1
+TAGGED_CODES: Final = 1 + ROW_CODES
+"""A row of codes after the tag of its version."""
 _NAME_LIMITS: Final = (12, 9, 6, 5)
 _AT_ONCE: Final = 4096
 """Pairs that are compared at once: about as many as a processor's cache holds."""
@@ -104,6 +106,16 @@ def compare_tagged(pairs: Sequence[tuple[bytes, bytes]]) -> Levels:
             for side in (0, 1)
         )
         found[places] = compare(left, right)
+    return found
+
+
+def compare_rows(rows: Codes, left: NDArray[np.intp], right: NDArray[np.intp]) -> Levels:
+    """`compare` on pairs of tagged rows (shape: rows, TAGGED_CODES), by their numbers; all ABSENT where tags differ."""
+    found = np.empty((len(left), len(TRAITS)), np.int8)
+    for start in range(0, len(left), _AT_ONCE):
+        some = slice(start, start + _AT_ONCE)
+        mine, theirs = (np.ascontiguousarray(rows[side[some]].T) for side in (left, right))
+        found[some] = np.where(mine[0] == theirs[0], _compare(mine[1:], theirs[1:]), ABSENT).T
     return found
 
 

@@ -108,6 +108,8 @@ def settle(
     Retired subjects take no part in it. Afterwards each joins whom its strongest link leads to, so that a patient keeps
     its founding subject, and brings nobody together.
     """
+    if len(subjects) == 1:
+        return Component({subject: subject for subject in subjects}, {})
     live = {subject: one.block for subject, one in subjects.items() if not one.retired}
     pairs = [one for one in decided if one.left in live and one.right in live]
     heard = [one for one in stewards if one.left in live and one.right in live]

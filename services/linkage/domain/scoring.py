@@ -108,6 +108,10 @@ DEFAULT: Final = Weights(
 )
 
 
+_SHAPE: Final = tuple(len(levels) + 1 for levels in LEVELS.values())
+_STRIDES: Final = np.array([int(np.prod(_SHAPE[at + 1 :])) for at in range(len(_SHAPE))])
+
+
 class Scorer:
     """Weights as tables, to look many pairs up at once."""
 
@@ -120,6 +124,16 @@ class Scorer:
         """The weight, and the odds of relatives (both binary logarithms), of each pair (rows of `compare`)."""
         one, household, strangers = self.logarithms(levels)
         return one - np.logaddexp2(household, strangers), household - np.logaddexp2(one, strangers)
+
+    def reach(self, levels: Levels, weight: float, relatives: float) -> NDArray[np.bool_]:
+        """Whether a pair's weight, or the odds of relatives, are this high; of each level of traits reckoned once."""
+        keys = (levels + 1).astype(np.intp) @ _STRIDES
+        distinct = np.flatnonzero(np.bincount(keys))
+        weights, odds = self.scores(np.stack(np.unravel_index(distinct, _SHAPE), axis=1).astype(np.int8) - np.int8(1))
+        found = np.zeros(np.prod(_SHAPE), np.bool_)
+        found[distinct] = (weights >= weight) | (odds >= relatives)
+        reached: NDArray[np.bool_] = found[keys]
+        return reached
 
     def logarithms(self, levels: Levels) -> list[NDArray[np.float64]]:
         """For each of the three possibilities, the binary logarithm of prior and probability of each pair."""

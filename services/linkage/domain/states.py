@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 
 
-class Coordinates(msgspec.Struct, frozen=True):
+class Coordinates(msgspec.Struct, frozen=True, gc=False):
     """Where a message was read."""
 
     backfill: bool
@@ -16,7 +16,7 @@ class Coordinates(msgspec.Struct, frozen=True):
     offset: int
 
 
-class State(msgspec.Struct, frozen=True):
+class State(msgspec.Struct, frozen=True, gc=False):
     """One accepted state of a record. A correction and a retraction are declared: they replace on purpose."""
 
     digest: str

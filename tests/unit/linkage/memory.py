@@ -7,8 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
-from services.linkage.adapters import AnotherVersion, Holder, Known, Locked, Move, Range, Saved, Tally
-from services.linkage.domain.comparison import tagged_rows
+from services.linkage.adapters import AnotherVersion, Known, Locked, Move, Range, Saved, Tally
+from services.linkage.domain.candidates import Holders
+from services.linkage.domain.comparison import TAGGED_CODES, tagged_rows
 from services.linkage.domain.components import Pair, Stewarded
 from services.linkage.domain.patients import Decided, Subject
 from services.linkage.domain.rules import RULES, RuleVersion
@@ -22,7 +23,7 @@ class MemoryIndex:
     def __init__(self, rules: RuleVersion = RULES) -> None:
         self.subjects: dict[bytes, Subject] = {}
         self.settled: set[bytes] = set()
-        self.tokens: defaultdict[bytes, list[Holder]] = defaultdict(list)
+        self.tokens: defaultdict[bytes, bytes] = defaultdict(bytes)
         self.edges: dict[Pair, Decided] = {}
         self.near: defaultdict[bytes, set[bytes]] = defaultdict(set)
         self.met_pairs: defaultdict[bytes, set[Pair]] = defaultdict(set)
@@ -37,15 +38,15 @@ class MemoryIndex:
     def apart(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def insert_new(self, blocks: Sequence[TokenBlock]) -> None:
-        self.insert([block for block in blocks if block.subject not in self.subjects])
+    def find_strange(self, subjects: Iterable[bytes]) -> set[bytes]:
+        return set(subjects) - self.subjects.keys()
 
     def insert(self, blocks: Sequence[TokenBlock]) -> None:
         for block in blocks:
             self.subjects[block.subject] = Subject(len(self.subjects) + 1, None, block)
             rows = tagged_rows(block)
             for token in search_tokens(block):
-                self.tokens[token].append(Holder(block.subject, rows[token]))
+                self.tokens[token] += block.subject + (rows[token] or bytes(2 * TAGGED_CODES))
 
     def find_states(self, events: Iterable[bytes]) -> dict[bytes, list[State]]:
         return {event: self.states[event] for event in events if event in self.states}
@@ -57,8 +58,8 @@ class MemoryIndex:
             if subject in self.subjects
         }
 
-    def search(self, tokens: Iterable[bytes]) -> dict[bytes, list[Holder]]:
-        return {token: self.tokens[token] for token in tokens}
+    def search(self, tokens: Iterable[bytes]) -> dict[bytes, Holders]:
+        return {token: Holders(self.tokens[token]) for token in tokens}
 
     def find_common(self, tokens: Iterable[bytes]) -> frozenset[bytes]:
         return frozenset(tokens) & self.common
@@ -123,8 +124,8 @@ class MemoryIndex:
             for subject in pair:
                 self.met_pairs[subject].discard(pair)
 
-    def write_edges(self, fresh: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
-        for one in fresh:
+    def write_edges(self, new: Sequence[Decided], revised: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
+        for one in (*new, *revised):
             self.edges[one.pair] = one
             for subject in one.pair:
                 self.met_pairs[subject].add(one.pair)
