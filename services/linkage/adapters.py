@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from importlib.resources import files
 from itertools import chain
@@ -14,12 +14,12 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
 from runtime.database import Database
-from services.linkage.domain.candidates import Holders
+from services.linkage.domain.candidates import Holders, is_over
 from services.linkage.domain.comparison import TAGGED_CODES, tagged_rows
 from services.linkage.domain.components import Pair, Stewarded
 from services.linkage.domain.decide import Decision, Outcome
 from services.linkage.domain.patients import Decided, Subject
-from services.linkage.domain.rules import RULES, RuleVersion, from_bytes, to_bytes
+from services.linkage.domain.rules import RULES, RuleVersion, checked, from_bytes, to_bytes
 from services.linkage.domain.states import Coordinates, State
 from services.linkage.domain.tokens import search_tokens
 
@@ -129,15 +129,15 @@ class PatientIndex(Protocol):
     def write_edges(self, new: Sequence[Decided], revised: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
         """Keep new decisions, and revised ones in place of others; `guards` are older links', where they changed."""
 
-    def drop_edges(self, pairs: Sequence[Pair]) -> None:
+    def drop_edges(self, pairs: Collection[Pair]) -> None:
         """Forget pairs on which there is nothing left to say."""
 
     def rules(self) -> RuleVersion:
         """The version that decides, until the end of the transaction."""
 
     def switch(self, switched: RulesSwitched, rules: RuleVersion, ranges: Sequence[Range]) -> bool:
-        """Let this version decide, and begin to search the subjects in these ranges again; what was too common is no
-        longer. False where it decides already, or a later one does.
+        """Let this version decide, and begin to search the subjects in these ranges again; what is not too common under
+        its limits is no longer. False where a switch of that time or later is known.
 
         Raises AnotherVersion.
         """
@@ -148,8 +148,8 @@ class PatientIndex(Protocol):
     def met(self, subjects: Iterable[bytes]) -> set[bytes]:
         """Whom subjects have met, of those with higher ids."""
 
-    def reach(self, given: Range) -> None:
-        """All subjects before this range, up to its `until`, have been searched again."""
+    def reach(self, given: Range, after: bytes) -> bool:
+        """The subjects of a range up to `after` are searched again now; False where they were before."""
 
     def next_link_versions(self, count: int) -> list[int]:
         """So many link versions, ascending; higher than any that another worker gave to a locked subject."""
@@ -357,14 +357,20 @@ class SqlPatientIndex:
             rows,
         )
         self._write(_BIND, sorted(chain.from_iterable((one.pair, one.pair[::-1]) for one in fresh if one.binds)))
+        self._loosen(one.pair for one in revised if not one.binds)
         self._write(
             "UPDATE edges SET guard = moved.guard FROM unnest(%b::bytea[], %b::bytea[], %b::text[])"
             " AS moved (a, b, guard) WHERE edges.a = moved.a AND edges.b = moved.b",
             [(*pair, guard) for pair, guard in sorted(guards.items())],
         )
 
-    def drop_edges(self, pairs: Sequence[Pair]) -> None:
+    def _loosen(self, pairs: Iterable[Pair]) -> None:
+        """What becomes of one of a pair no longer depends on the other, unless a steward has spoken of the two."""
+        self._write(_LOOSEN, sorted(chain.from_iterable((pair, pair[::-1]) for pair in pairs)))
+
+    def drop_edges(self, pairs: Collection[Pair]) -> None:
         """Forget pairs on which there is nothing left to say; what was decided is kept beside."""
+        self._loosen(pairs)
         self._write(_FORMER, [(*pair, "") for pair in sorted(pairs)])
         self._write(
             "DELETE FROM edges USING unnest(%b::bytea[], %b::bytea[]) AS gone (a, b)"
@@ -374,6 +380,7 @@ class SqlPatientIndex:
 
     def rules(self) -> RuleVersion:
         """The version that decides; nobody switches until the end of the transaction."""
+        self._rows("SELECT pg_advisory_xact_lock_shared(%b)", [_SWITCHING])
         active = self._rows(_ACTIVE, [])
         if not active:
             self.keep(RULES)
@@ -390,15 +397,16 @@ class SqlPatientIndex:
 
     def switch(self, switched: RulesSwitched, rules: RuleVersion, ranges: Sequence[Range]) -> bool:
         """Let this version decide; waits for the batches that other workers decide under the one before."""
-        self.rules()
+        self._rows("SELECT pg_advisory_xact_lock(%b)", [_SWITCHING])
+        before = self.rules()
         self.keep(rules)
         moved = self._rows(
             "UPDATE active_rules SET name = %b, operator = %b, switched_at = to_timestamp(%b::bigint / 1000.0)"
-            " WHERE name <> %b AND switched_at <= to_timestamp(%b::bigint / 1000.0) RETURNING name",
-            [rules.name, switched.operator, switched.switched_at, rules.name, switched.switched_at],
+            " WHERE switched_at < to_timestamp(%b::bigint / 1000.0) RETURNING name",
+            [rules.name, switched.operator, switched.switched_at, switched.switched_at],
         )
         if moved:
-            self._rows("DELETE FROM common_tokens RETURNING NULL", [])
+            self.lift_marks(before, rules)
             self._rows("DELETE FROM rescans RETURNING NULL", [])
             self._write(
                 "INSERT INTO rescans (since, reached, until)"
@@ -420,16 +428,33 @@ class SqlPatientIndex:
         rows = self._rows("SELECT b FROM unnest(%b::bytea[]) AS wanted (a) JOIN edges USING (a)", [list(subjects)])
         return {other for (other,) in rows}
 
-    def reach(self, given: Range) -> None:
-        """All subjects before this range, up to its `until`, have been searched again."""
-        self._write(
-            "UPDATE rescans SET reached = now_.reached FROM unnest(%b::bytea[], %b::bytea[]) AS now_ (reached, until)"
-            " WHERE rescans.until = now_.until",
-            [given],
+    def lift_marks(self, before: RuleVersion, after: RuleVersion) -> None:
+        """Tokens that were too common under one version are searched again where they are not under another."""
+        if not after.lifts(before):
+            return
+        marked = [token for (token,) in self._rows("SELECT token FROM common_tokens ORDER BY token", [])]
+        most = max(after.most_holders, after.most_identities, after.most_in_block) + 1
+        for start in range(0, len(marked), _AT_ONCE):
+            found = self._rows(_MARKED, [marked[start : start + _AT_ONCE], most])
+            lifted = [(token,) for token, system, rows in found if not is_over(after, system, Holders(rows))]
+            self._write(
+                "DELETE FROM common_tokens USING unnest(%b::bytea[]) AS lifted (token)"
+                " WHERE common_tokens.token = lifted.token",
+                lifted,
+            )
+
+    def reach(self, given: Range, after: bytes) -> bool:
+        """The subjects of a range up to `after` are searched again now; False where they were before."""
+        return bool(
+            self._rows(
+                "UPDATE rescans SET reached = %b WHERE until = %b AND reached = %b RETURNING until",
+                [after, given.until, given.after],
+            )
         )
 
     def keep(self, rules: RuleVersion) -> None:
-        """Keep a version, which decides nothing until it is switched to. Raises AnotherVersion."""
+        """Keep a version, which decides nothing until it is switched to. Raises AnotherVersion, RulesError."""
+        checked(rules)
         self._write(
             "INSERT INTO rule_versions (name, body) SELECT * FROM unnest(%b::text[], %b::bytea[])"
             " ON CONFLICT DO NOTHING",
@@ -605,6 +630,13 @@ SELECT token, subject, codes FROM looked_at JOIN subject_tokens USING (token) OR
 """
 _NO_CODES: Final = f"'\\x{'00' * 2 * TAGGED_CODES}'::bytea"
 # one value for each token: a row for each holder costs more to send and to read than to find
+_MARKED: Final = f"""
+SELECT wanted.token, min(t.system),
+    string_agg(t.subject || CASE WHEN length(t.codes) = {2 * TAGGED_CODES} THEN t.codes ELSE {_NO_CODES} END, '')
+FROM unnest(%b::bytea[]) AS wanted (token)
+CROSS JOIN LATERAL (SELECT * FROM subject_tokens s WHERE s.token = wanted.token LIMIT %b) AS t
+GROUP BY wanted.token
+"""  # noqa: S608 - constants
 _SEARCH: Final = f"""
 SELECT token, (
     SELECT string_agg(t.subject || CASE WHEN length(t.codes) = {2 * TAGGED_CODES} THEN t.codes ELSE {_NO_CODES} END, '')
@@ -620,7 +652,15 @@ SELECT e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.guard, e.evi
 FROM unnest(%b::bytea[], %b::bytea[], %b::text[]) AS now_ (a, b, outcome)
 JOIN edges e ON e.a = now_.a AND e.b = now_.b AND e.outcome <> now_.outcome
 """
-_ACTIVE: Final = "SELECT name FROM active_rules FOR SHARE"
+_ACTIVE: Final = "SELECT name FROM active_rules"
+_SWITCHING: Final = 4053020
+"""The lock that batches share, and that a switch waits for alone: unlike locks on a row, its queue is fair."""
+_AT_ONCE: Final = 200
+_LOOSEN: Final = """
+DELETE FROM neighbours n USING unnest(%b::bytea[], %b::bytea[]) AS gone (subject, other)
+WHERE n.subject = gone.subject AND n.other = gone.other AND NOT EXISTS (
+    SELECT FROM steward_decisions d WHERE d.a = least(n.subject, n.other) AND d.b = greatest(n.subject, n.other))
+"""
 _STEWARDS: Final = """
 SELECT d.a, d.b, d.together FROM unnest(%b::bytea[]) AS wanted (a) JOIN steward_decisions d USING (a)
 WHERE d.together IS NOT NULL

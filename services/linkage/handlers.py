@@ -38,7 +38,7 @@ BACKFILL: Final = "-backfill"
 RESCANS: Final = RULES_SWITCHED + BACKFILL
 LANES: Final = (DECISIONS, RULES_SWITCHED, PSEUDONYMISED, PSEUDONYMISED + BACKFILL, RESCANS)
 RESCANNED: Final = 500
-"""How many subjects one message has searched again."""
+"""How many subjects a batch searches again at the most, so that records do not wait long behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,15 +291,18 @@ class Link:
         causes: dict[bytes, Message] = {}
         found: dict[bytes, TokenBlock] = {}
         name = self._linker.rules.name
+        most = max(1, RESCANNED // max(1, len(rescans)))
         for message, one in rescans:
             if one.rules != name:
                 continue
-            blocks = self._index.subjects_in(Range(one.after, one.until), RESCANNED)
+            given = Range(one.after, one.until)
+            blocks = self._index.subjects_in(given, most)
+            done = len(blocks) < most
+            after = one.until if done else max(blocks)
+            if not self._index.reach(given, after):
+                continue
             found |= blocks
             causes |= dict.fromkeys((*blocks, *self._index.met(blocks)), message)
-            done = len(blocks) < RESCANNED
-            after = one.until if done else max(blocks)
-            self._index.reach(Range(after, one.until))
             if not done:
                 outputs.emit(message, _rescan(Rescan(name, after, one.until), message.partition))
         return causes, found

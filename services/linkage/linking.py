@@ -12,15 +12,15 @@ from contracts import messages
 from contracts.messages import Headers, LinkReview, TokenBlock
 from runtime.messages import Emit, Message, Outputs
 from services.linkage.adapters import Locked, Move, PatientIndex, Tally
-from services.linkage.domain.candidates import Holders, Meetings
+from services.linkage.domain.candidates import Meetings, is_over
 from services.linkage.domain.changes import Change, compare_partitions
-from services.linkage.domain.comparison import Evidence, distinct_births
+from services.linkage.domain.comparison import Evidence, levels_of_all
 from services.linkage.domain.components import Pair, Stewarded, pair_id, split_into_components
 from services.linkage.domain.decide import Outcome, is_worth_keeping
 from services.linkage.domain.patients import LAPSED, Component, Decided, Subject, decide_pairs, settle, worth_asking
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.scoring import Scorer
-from services.linkage.domain.tokens import BLOCKING, identifying_tokens, is_unlinkable, search_tokens
+from services.linkage.domain.tokens import identifying_tokens, is_unlinkable, search_tokens
 from services.linkage.domain.trials import decide_again
 
 PATIENT_LINKS: Final = "patient-links"
@@ -54,7 +54,7 @@ class Decisions:
     kept: Sequence[Decided]
     new: Sequence[Decided]
     revised: Sequence[Decided]
-    dropped: Sequence[Decided]
+    dropped: Collection[Pair]
     lapsed: Mapping[Pair, Decided]
 
 
@@ -116,7 +116,7 @@ class Linker:
         systems = {token: system for own in tokens.values() for token, system in own.items()}
         common = self._index.find_common(systems) | self.rules.too_common
         holders = self._index.search([token for token in systems if token not in common])
-        over = {token for token, who in holders.items() if self._is_over(systems[token], who)}
+        over = {token for token, who in holders.items() if is_over(self.rules, systems[token], who)}
         self._index.mark_common(over)
         common |= over
         identifying = {subject: identifying_tokens(block).keys() for subject, block in fresh.items()}
@@ -127,13 +127,6 @@ class Linker:
         pairs = meetings.worth_deciding(set().union(*identifying.values()), self.rules, self._scorer)
         return pairs, {subject for token in over for subject in holders[token].subjects()}
 
-    def _is_over(self, system: str, holders: Holders) -> bool:
-        """Whether so many carry a token that it says nothing of who they are."""
-        if holders.count > self.rules.most(system):
-            return True
-        few = holders.count <= self.rules.most_births or system in BLOCKING
-        return not few and distinct_births(holders.codes()) > self.rules.most_births
-
     def _decide_all(
         self, locked: Locked, stands: Mapping[bytes, Subject], pairs: Mapping[Pair, Evidence]
     ) -> tuple[Decisions, RuleVersion]:
@@ -143,9 +136,9 @@ class Linker:
         common = self._index.find_common(token for token, count in carriers.items() if count > 1)
         rules = self.rules.without(common)
         stale = [one for one in locked.decided if one.rules != rules.name]
-        again = decide_again(stale, stands, rules)
-        revised = [one for one in again if is_worth_keeping(one.decision)]
-        dropped = [one for one in again if not is_worth_keeping(one.decision)]
+        found = self._found_again(stale, stands, rules)
+        revised = [one for one in found if is_worth_keeping(one.decision)]
+        dropped = {one.pair for one in stale} - {one.pair for one in revised}
         known = {one.pair: one for one in locked.decided}
         # one who was not there when these components were copied has tokens all the same
         unknown = {pair: seen for pair, seen in pairs.items() if pair not in known and stands.keys() >= set(pair)}
@@ -154,6 +147,20 @@ class Linker:
         shared = [one for one in same if common and not common.isdisjoint(held[one.left] & held[one.right])]
         lapsed = {one.pair: one for one in decide_again(shared, stands, rules)}
         return Decisions([*same, *revised, *new], new, revised, dropped, lapsed), rules
+
+    def _found_again(
+        self, stale: Sequence[Decided], stands: Mapping[bytes, Subject], rules: RuleVersion
+    ) -> list[Decided]:
+        """Pairs of another version as this one decides them; without those that a search under it would not find."""
+        levels = levels_of_all([one.decision.evidence for one in stale])
+        alike = self._scorer.reach(levels, rules.review, rules.household)
+        numbers = {it: identifying_tokens(stands[it].block).keys() for it in {it for one in stale for it in one.pair}}
+        found = [
+            one
+            for one, near in zip(stale, alike.tolist(), strict=True)
+            if near or (numbers[one.left] & numbers[one.right]) - rules.too_common
+        ]
+        return decide_again(found, stands, rules)
 
     # components
 
@@ -241,7 +248,7 @@ class Linker:
             if one.rules == self.rules.name and one.guard != guards.get(one.pair, "")
         }
         self._index.write_edges(new, revised, turned)
-        self._index.drop_edges([one.pair for one in decisions.dropped])
+        self._index.drop_edges(decisions.dropped)
 
     def _keep_patients(
         self,

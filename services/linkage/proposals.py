@@ -80,7 +80,7 @@ def propose(index: Sampler, before: RuleVersion) -> RuleVersion:
     # the others are found again as they are met
     commonest = frozenset(sorted(common, key=lambda token: (-common[token], token))[:_MOST])
     proposed = msgspec.structs.replace(before, weights=weights, too_common=commonest)
-    return msgspec.structs.replace(proposed, name=f"{before.name.partition('+')[0]}+{_digest(proposed)}")
+    return msgspec.structs.replace(proposed, name=f"{before.name.partition('+')[0][:50]}+{_digest(proposed)}")
 
 
 def _digest(version: RuleVersion) -> str:

@@ -11,10 +11,11 @@ from typing import Final
 
 import numpy as np
 
-from services.linkage.domain.comparison import TAGGED_CODES, Evidence, compare_rows, evidence
+from services.linkage.domain.comparison import TAGGED_CODES, Evidence, compare_rows, distinct_births, evidence
 from services.linkage.domain.components import Pair, pair_of
 from services.linkage.domain.rules import RuleVersion
 from services.linkage.domain.scoring import Scorer
+from services.linkage.domain.tokens import BLOCKING
 
 SUBJECT_BYTES: Final = 16
 _HOLDER: Final = np.dtype([("subject", f"V{SUBJECT_BYTES}"), ("codes", "<u2", TAGGED_CODES)])
@@ -46,6 +47,12 @@ class Holders:
         while at >= 0 and at % _SIZE:
             at = self.rows.find(subject, at + 1)
         return at // _SIZE
+
+
+def is_over(rules: RuleVersion, system: str, holders: Holders) -> bool:
+    """Whether so many carry a token that it says nothing of who they are."""
+    counts = holders.count > rules.most_births and system not in BLOCKING
+    return rules.is_over(system, holders.count, distinct_births(holders.codes()) if counts else 0)
 
 
 class Meetings:

@@ -133,6 +133,15 @@ def evidence(levels: Levels) -> dict[str, float]:
     }
 
 
+def levels_of_all(found: Sequence[Evidence]) -> Levels:
+    """The levels of each evidence (shape: evidences, TRAITS), ABSENT where it says nothing."""
+    levels = np.full((len(found), len(TRAITS)), ABSENT, np.int8)
+    for place, one in enumerate(found):
+        for trait, level in levels_of(one).items():
+            levels[place, TRAITS.index(trait)] = level
+    return levels
+
+
 def levels_of(found: Evidence) -> dict[str, int]:
     """The level of each trait of an evidence; traits and values that this version does not know are left out."""
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from math import isfinite
+from math import inf, isfinite
 from typing import Final
 
 import msgspec
@@ -54,12 +54,21 @@ class RuleVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return self.most_in_block
         return self.most_identities if rule_of(system).alone_if_qualified else self.most_holders
 
+    def is_over(self, system: str, holders: int, births: int) -> bool:
+        """Whether so many subjects carry a token of this system, with so many birth dates, that it decides nothing."""
+        return holders > self.most(system) or (system not in BLOCKING and births > self.most_births)
+
+    def lifts(self, before: RuleVersion) -> bool:
+        """Whether some token that was too common under the version before may not be under this one."""
+        limits = ("most_births", "most_holders", "most_identities", "most_in_block")
+        return any(getattr(self, name) > getattr(before, name) for name in limits)
+
     def without(self, common: frozenset[bytes]) -> RuleVersion:
         """The same rules, where these tokens decide nothing."""
         return msgspec.structs.replace(self, too_common=self.too_common | common)
 
 
-RULES: Final = RuleVersion("2026-1")
+RULES: Final = RuleVersion("2026-2")
 """The version that a hub begins with."""
 
 
@@ -98,10 +107,14 @@ def changed(rules: RuleVersion, name: str, values: Mapping[str, float]) -> RuleV
     for field in values:
         if field not in numbers:
             raise RulesError(f"{field}: there is no such threshold; these are: {', '.join(numbers)}")
-    kinds = {field: type(getattr(RULES, field)) for field in values}
-    return checked(
-        msgspec.structs.replace(rules, name=name, **{field: kinds[field](value) for field, value in values.items()})
-    )
+    limits = {field for field in values if isinstance(getattr(rules, field), int)}
+    for field in limits:
+        if not values[field].is_integer():
+            raise RulesError(f"{field}: a whole number")
+    given = {field: int(value) if field in limits else value for field, value in values.items()}
+    # tokens above the former limits may be below these; those that are not are found again as they are met
+    kept = {} if any(given[field] > getattr(rules, field) for field in limits) else {"too_common": rules.too_common}
+    return checked(msgspec.structs.replace(rules, **({"too_common": frozenset()} | kept | given), name=name))
 
 
 def checked(rules: RuleVersion) -> RuleVersion:
@@ -120,13 +133,16 @@ def checked(rules: RuleVersion) -> RuleVersion:
         if len(given := getattr(rules.weights, name)) != 3 or not all(0 < one <= 1 for one in given):
             raise RulesError(f"weights.{name}: 3 probabilities above 0, up to 1")
     for name in ("repeats", "relatives", "strangers"):
-        if not (getattr(rules.weights, name) > 0 and isfinite(getattr(rules.weights, name))):
+        if not 0 < getattr(rules.weights, name) < inf:
             raise RulesError(f"weights.{name}: a number above 0")
     if not 0 < rules.weights.twin_share < 1:
         raise RulesError("weights.twin_share: a share between 0 and 1")
-    for name in ("most_births", "most_holders", "most_identities", "most_in_block"):
-        if getattr(rules, name) < 1:
-            raise RulesError(f"{name}: 1 or more")
+    for name in RuleVersion.__struct_fields__:
+        value = getattr(rules, name)
+        if isinstance(value, float) and not isfinite(value):
+            raise RulesError(f"{name}: a number of bits")
+        if isinstance(value, int) and value < (name != "most_reviews"):
+            raise RulesError(f"{name}: {int(name != 'most_reviews')} or more")
     if rules.link < rules.review:
         raise RulesError("link: no lower than review, or a link would be no question and no answer")
     return rules

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
 from services.linkage.adapters import AnotherVersion, Known, Locked, Move, Range, Saved, Tally
-from services.linkage.domain.candidates import Holders
+from services.linkage.domain.candidates import Holders, is_over
 from services.linkage.domain.comparison import TAGGED_CODES, tagged_rows
 from services.linkage.domain.components import Pair, Stewarded
 from services.linkage.domain.patients import Decided, Subject
@@ -34,6 +34,8 @@ class MemoryIndex:
         self.common: frozenset[bytes] = frozenset()
         self.active = rules
         self.versions = {rules.name: rules}
+        self.switched_at = -1
+        self.reached: dict[bytes, bytes] = {}
 
     def apart(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -103,9 +105,14 @@ class MemoryIndex:
     def switch(self, switched: RulesSwitched, rules: RuleVersion, ranges: Sequence[Range]) -> bool:
         if self.versions.setdefault(rules.name, rules) != rules:
             raise AnotherVersion(rules.name)
-        if rules.name == self.active.name:
+        if switched.switched_at <= self.switched_at:
             return False
-        self.active, self.common = rules, frozenset()
+        if rules.lifts(self.active):
+            systems = {it: name for one in self.subjects.values() for it, name in search_tokens(one.block).items()}
+            found = self.search(self.common)
+            self.common = frozenset(it for it in self.common if is_over(rules, systems[it], found[it]))
+        self.active, self.switched_at = rules, switched.switched_at
+        self.reached = {one.until: one.after for one in ranges}
         return True
 
     def subjects_in(self, given: Range, most: int) -> dict[bytes, TokenBlock]:
@@ -115,14 +122,23 @@ class MemoryIndex:
     def met(self, subjects: Iterable[bytes]) -> set[bytes]:
         return {right for subject in subjects for left, right in self.met_pairs[subject] if left == subject}
 
-    def reach(self, given: Range) -> None:
-        pass
+    def reach(self, given: Range, after: bytes) -> bool:
+        if self.reached.get(given.until) != given.after:
+            return False
+        self.reached[given.until] = after
+        return True
 
-    def drop_edges(self, pairs: Sequence[Pair]) -> None:
+    def drop_edges(self, pairs: Collection[Pair]) -> None:
         for pair in pairs:
             del self.edges[pair]
+            self._loosen(pair)
             for subject in pair:
                 self.met_pairs[subject].discard(pair)
+
+    def _loosen(self, pair: Pair) -> None:
+        if pair not in self.said:
+            self.near[pair[0]].discard(pair[1])
+            self.near[pair[1]].discard(pair[0])
 
     def write_edges(self, new: Sequence[Decided], revised: Sequence[Decided], guards: Mapping[Pair, str]) -> None:
         for one in (*new, *revised):
@@ -131,6 +147,8 @@ class MemoryIndex:
                 self.met_pairs[subject].add(one.pair)
             if one.binds:
                 self._bind(*one.pair)
+            elif one in revised:
+                self._loosen(one.pair)
         for pair, guard in guards.items():
             self.edges[pair] = self.edges[pair]._replace(guard=guard)
 

@@ -23,6 +23,7 @@ from contracts.messages import StewardDecision, TokenBlock
 from estuaire.traps import labelled
 from runtime.messages import Message, Outputs
 from services.ingest.domain.tokens import Tokeniser
+from services.linkage import handlers
 from services.linkage.adapters import PatientIndex
 from services.linkage.domain.comparison import compare_tagged, distinct_births, evidence, tagged_rows
 from services.linkage.domain.components import Pair, Stewarded, pair_id, pair_of
@@ -63,11 +64,12 @@ VERSIONS: Final = {
 
 
 class History(NamedTuple):
-    """Messages in any order; the subjects that a record is still about; who is whose in the end."""
+    """Messages in any order; the subjects that a record is still about; who is whose in the end; the pairs kept."""
 
     messages: Sequence[Message]
     live: frozenset[bytes]
     patients: Mapping[bytes, bytes]
+    pairs: frozenset[Pair]
 
 
 @cache
@@ -112,7 +114,8 @@ def history(seed: int, records: int, under: str = RULES.name) -> History:
         said.pop(pair, None)
         if words[-1] is not None:
             said[pair] = words[-1]
-    return History(found, live, from_scratch(known, live, said, VERSIONS[under])[0].patients)
+    component, kept = from_scratch(known, live, said, VERSIONS[under])
+    return History(found, live, component.patients, frozenset(one.pair for one in kept))
 
 
 def _decision(said: StewardDecision, offset: int) -> Message:
@@ -191,16 +194,34 @@ def fed(index: PatientIndex, given: Sequence[Message], rng: random.Random) -> di
 def test_any_order_and_batching_is_the_partition_from_scratch(order: int) -> None:
     given = history(order % 5, RECORDS)
     rng = random.Random(order)
-    known = fed(MemoryIndex(), rng.sample(given.messages, len(given.messages)), rng)
+    index = MemoryIndex()
+    known = fed(index, rng.sample(given.messages, len(given.messages)), rng)
     assert given.live <= known.keys()
     assert sets(known) == sets({subject: given.patients[subject] for subject in known})
+    check_pairs(index, given)
+
+
+def check_pairs(index: MemoryIndex, given: History) -> None:
+    """All the pairs that are worth keeping, and no others but those that a token brought together before it lapsed."""
+    tokens = {subject: search_tokens(one.block).keys() for subject, one in index.subjects.items()}
+    kept = {pair for pair in given.pairs if index.subjects.keys() >= set(pair)}
+    assert kept <= index.edges.keys()
+    assert all(index.common & tokens[left] & tokens[right] for left, right in index.edges.keys() - kept)
+    bound = {one.pair for one in index.edges.values() if one.binds} | index.said.keys()
+    assert {pair_of(one, other) for one, others in index.near.items() for other in others} == bound
 
 
 @pytest.mark.parametrize("order", range(ORDERS))
-def test_rules_switched_amid_the_records_end_in_the_partition_of_the_last(order: int) -> None:
+def test_rules_switched_amid_the_records_end_in_the_partition_of_the_last(
+    order: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Whatever was linked before under others, and whether it was looser or stricter than the last or neither."""
     rng = random.Random(order)
-    names = rng.sample(sorted(VERSIONS), rng.choice((2, 3)))
+    monkeypatch.setattr(handlers, "RESCANNED", rng.choice((7, 40)))
+    names = [rng.choice(sorted(VERSIONS))]
+    while len(names) < 4:
+        names.append(rng.choice(sorted(VERSIONS.keys() - {names[-1]})))
+    names = names[-rng.choice((2, 3, 4)) :]
     given = history(order % 5, RECORDS, names[-1])
     mixed = rng.sample(given.messages, len(given.messages))
     places = sorted(rng.sample(range(len(mixed) + 1), len(names) - 1), reverse=True)
@@ -211,3 +232,5 @@ def test_rules_switched_amid_the_records_end_in_the_partition_of_the_last(order:
     assert given.live <= known.keys()
     assert sets(known) == sets({subject: given.patients[subject] for subject in known})
     assert {one.rules for one in index.edges.values()} == {names[-1]}
+    assert set(index.reached) == set(index.reached.values()), "everybody has been searched again"
+    check_pairs(index, given)
