@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
+from psycopg.conninfo import conninfo_to_dict
 
 from estuaire.database import running_database
 from estuaire.producer import SendError, checked
@@ -17,8 +20,10 @@ from runtime.messages import RetryLater
 from services.linkage.adapters import MIGRATIONS, AnotherVersion, SqlPatientIndex, index_conninfo
 from services.linkage.domain.rules import RulesError, RuleVersion, changed
 from services.linkage.proposals import propose
-from services.linkage.shadow import Progress, Trial, try_rules
+from services.linkage.shadow import Progress, Trial, TrialRuns, try_rules
 
+PATIENCE = 60.0
+"""Seconds until a switch has to hold; the search that follows may take longer."""
 NOTHING = "nothing"
 """What is said of a pair that is not kept."""
 
@@ -27,6 +32,10 @@ class Workshop:
     """The index itself, for those who may open its database. All raise SendError."""
 
     def __init__(self, url: str) -> None:
+        try:
+            conninfo_to_dict(url)
+        except psycopg.ProgrammingError:  # which repeats the text, and so the password
+            raise SendError("--index: not of the form postgresql://user:password@host:port/database") from None
         self._url = url
 
     def propose(self) -> RuleVersion:
@@ -40,29 +49,19 @@ class Workshop:
     def change(self, base: str, name: str, values: dict[str, float]) -> RuleVersion:
         """Keep a version like another but for some thresholds or limits."""
         with self._open() as (index, database), database.transaction():
-            try:
-                return self._kept(index, changed(self._found(index, base), name, values))
-            except RulesError as why:
-                raise SendError(str(why)) from None
+            return self._kept(index, changed(self._found(index, base), name, values))
 
     def attempt(self, name: str, examples: int, report: Progress) -> Trial:
         """Run a version over a copy of the index, and say what it would change."""
         with self._open() as (index, database), database.transaction():
             rules = self._found(index, name)
-        try:
+        with _in_one_line():
             return try_rules(self._url, rules, examples, report)
-        except RetryLater as why:
-            raise SendError(str(why)) from None
 
     @contextmanager
     def _open(self) -> Iterator[tuple[SqlPatientIndex, Database]]:
-        database = Database(index_conninfo(self._url), MIGRATIONS)
-        try:
+        with _in_one_line(), closing(Database(index_conninfo(self._url), MIGRATIONS)) as database:
             yield SqlPatientIndex(database), database
-        except RetryLater as why:
-            raise SendError(str(why)) from None
-        finally:
-            database.close()
 
     def _kept(self, index: SqlPatientIndex, rules: RuleVersion) -> RuleVersion:
         try:
@@ -97,14 +96,37 @@ class Switchboard:
 
     def switch(self, name: str, report: Callable[[float], None]) -> None:
         """Switch to a version, and wait until all subjects have been searched again under it."""
-        checked(self._client.post("/v1/rules", json={"name": name}))
+        switched = dt.datetime.fromisoformat(
+            checked(self._client.post("/v1/rules", json={"name": name}))["switched_at"]
+        )
+        deadline = time.monotonic() + PATIENCE
         while True:
             found = self.versions()
-            if found["active"] == name:
+            latest = found["switched_at"] and dt.datetime.fromisoformat(found["switched_at"])
+            if latest and latest > switched:
+                raise SendError(f"{found['operator']} has switched to {found['active']} since")
+            if latest == switched:
                 report(found["searched"])
                 if found["searched"] >= 1:
                     return
+            elif time.monotonic() > deadline:
+                raise SendError("the switch is kept, but linkage has not followed it yet: look at `rules list` later")
             time.sleep(0.2)
+
+
+@contextmanager
+def _in_one_line() -> Iterator[None]:
+    """What goes wrong with the index as a SendError; of a database's error its kind alone, since its text quotes."""
+    try:
+        yield
+    except RulesError as why:
+        raise SendError(str(why)) from None
+    except TrialRuns:
+        raise SendError("another trial runs on this index; try again when it is done") from None
+    except RetryLater as why:
+        raise SendError(f"the index: {why}") from None
+    except psycopg.Error as error:
+        raise SendError(f"the index: {type(error).__name__}") from None
 
 
 def index_url(home: Path) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from services.linkage.domain.rules import RULES
 from tests.e2e.test_cli import estuaire
 from tests.e2e.test_stewards import trace
 from tests.hub import Hub
@@ -37,10 +38,10 @@ def test_a_version_is_changed_tried_and_switched_on(hub: Hub) -> None:
 
     assert len(patients()) == 2, "twins, it may be"
     listed = estuaire(hub, "rules", "list").stdout
-    assert "2026-1" in listed
+    assert RULES.name in listed
     assert "decides from the beginning" in listed
     wide = ("link=-15", "link_contradicted=-15", "link_kin=-15", "review=-15")
-    assert "wide is kept" in estuaire(hub, "rules", "change", "2026-1", "--as", "wide", *wide).stdout
+    assert "wide is kept" in estuaire(hub, "rules", "change", RULES.name, "--as", "wide", *wide).stdout
     shown = json.loads(estuaire(hub, "rules", "show", "wide").stdout)
     assert (shown["thresholds"]["link"], shown["thresholds"]["margin"]) == (-15, 4)
 
@@ -59,7 +60,7 @@ def test_a_version_is_changed_tried_and_switched_on(hub: Hub) -> None:
         assert trace(hub, source, "a")["rule_version"] == "wide"
         assert "decides since 20" in estuaire(hub, "rules", "list").stdout
     finally:
-        estuaire(hub, "rules", "switch", "2026-1")
+        estuaire(hub, "rules", "switch", RULES.name)
     assert len(patients()) == 2, "and so does the way back"
 
 
@@ -67,12 +68,16 @@ def test_what_is_no_version_or_no_threshold_is_said(hub: Hub) -> None:
     for arguments, words in (
         (("switch", "nowhere"), "No rule version of this name is kept. `estuaire rules list` shows those that are."),
         (("try", "nowhere"), "no rule version nowhere is kept; `estuaire rules list` shows those that are"),
-        (("change", "2026-1", "--as", "x", "links=2"), "links: there is no such threshold; these are: link, "),
-        (("change", "2026-1", "--as", "x", "link=two"), "link=two: write a threshold and a number, such as link=2.5"),
-        (("change", "2026-1", "--as", "two words", "link=2"), "name: up to 64 letters, digits, and . + - _"),
-        (("change", "2026-1", "--as", "2026-1", "link=2"), "there is a rule version 2026-1 with other content"),
+        (("change", RULES.name, "--as", "x", "links=2"), "links: there is no such threshold; these are: link, "),
+        (("change", RULES.name, "--as", "x", "link=two"), "link=two: write a threshold and a number, such as link=2.5"),
+        (("change", RULES.name, "--as", "two words", "link=2"), "name: up to 64 letters, digits, and . + - _"),
+        (("change", RULES.name, "--as", RULES.name, "link=2"), "with other content: choose another name"),
+        (("propose", "--index", "linkage:s3cret@host/linkage"), "--index: not of the form postgresql://"),
+        (("propose", "--index", "postgresql://nobody@127.0.0.1:1/x"), "the index: the database does not answer"),
     ):
-        assert words in estuaire(hub, "rules", *arguments, expect=1).stderr
+        said = estuaire(hub, "rules", *arguments, expect=1).stderr
+        assert words in said
+        assert "s3cret" not in said
     proposed = estuaire(hub, "rules", "propose").stdout
-    assert proposed.startswith("2026-1+")
+    assert proposed.startswith(f"{RULES.name}+")
     assert proposed.split()[0] in estuaire(hub, "rules", "list").stdout

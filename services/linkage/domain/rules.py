@@ -109,7 +109,7 @@ def changed(rules: RuleVersion, name: str, values: Mapping[str, float]) -> RuleV
             raise RulesError(f"{field}: there is no such threshold; these are: {', '.join(numbers)}")
     limits = {field for field in values if isinstance(getattr(rules, field), int)}
     for field in limits:
-        if not values[field].is_integer():
+        if not float(values[field]).is_integer():
             raise RulesError(f"{field}: a whole number")
     given = {field: int(value) if field in limits else value for field, value in values.items()}
     # tokens above the former limits may be below these; those that are not are found again as they are met

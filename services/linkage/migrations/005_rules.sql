@@ -13,6 +13,10 @@ CREATE TABLE active_rules (
     switched_at timestamptz NOT NULL
 );
 
+-- An index that is not empty was linked by the first version, whose every field had its default.
+INSERT INTO rule_versions (name, body) SELECT '2026-1', '\x81a46e616d65a6323032362d31' WHERE EXISTS (SELECT FROM edges);
+INSERT INTO active_rules (name, operator, switched_at) SELECT name, '', to_timestamp(0) FROM rule_versions;
+
 -- Of the subjects after `since` up to `until`, those up to `reached` are done.
 CREATE TABLE rescans (
     since bytea NOT NULL,

@@ -12,7 +12,7 @@ from services.linkage.domain.rules import LARGEST, RULES, RulesError, changed, c
 
 pytestmark = pytest.mark.unit
 
-BEGINNINGS = {"2026-1": "2ef2dd1ac24a6186"}
+BEGINNINGS = {"2026-2": "63ce40069517270a"}
 """The versions that hubs have begun with, by name. A hub keeps the one it has: what changes gets another name."""
 
 
@@ -27,9 +27,19 @@ def test_a_version_travels_whole() -> None:
     assert to_bytes(from_bytes(to_bytes(rules))) == to_bytes(rules)
 
 
+def test_a_higher_limit_forgets_what_was_too_common() -> None:
+    rules = msgspec.structs.replace(RULES, too_common=frozenset((b"a" * 16,)))
+    assert changed(rules, "x", {"most_in_block": 500}).too_common == frozenset()
+    assert changed(rules, "x", {"most_in_block": 50, "link": 3}).too_common == rules.too_common
+
+
 def test_thresholds_can_be_changed_under_another_name() -> None:
     rules = changed(RULES, "stricter", {"link": 3, "most_holders": 20.0})
     assert (rules.name, rules.link, rules.most_holders, rules.review) == ("stricter", 3.0, 20, RULES.review)
+    with pytest.raises(RulesError, match=r"^most_births: a whole number"):
+        changed(RULES, "x", {"most_births": 2.7})
+    with pytest.raises(RulesError, match=r"^most_births: a whole number"):
+        changed(RULES, "x", {"most_births": float("inf")})
     with pytest.raises(RulesError, match=r"^linkk: there is no such threshold; these are: link, "):
         changed(RULES, "x", {"linkk": 1})
 
@@ -40,6 +50,9 @@ def test_thresholds_can_be_changed_under_another_name() -> None:
         ({"name": "two words"}, "name"),
         ({"link": -9.0}, "link"),
         ({"most_holders": 0}, "most_holders"),
+        ({"most_reviews": -1}, "most_reviews"),
+        ({"margin": float("nan")}, "margin"),
+        ({"review": float("-inf")}, "review"),
         ({"weights": {"repeats": 0.0}}, "weights.repeats"),
         ({"weights": {"strangers": float("inf")}}, "weights.strangers"),
         ({"weights": {"twin_share": 1.0}}, "weights.twin_share"),
