@@ -592,8 +592,9 @@ WITH RECURSIVE reached (subject) AS (
 SELECT subject FROM reached
 """
 _LOCK: Final = """
-SELECT subject, seq, patient, block, retired FROM subjects WHERE subject = ANY(%b::bytea[])
-ORDER BY subject FOR NO KEY UPDATE
+SELECT s.subject, s.seq, s.patient, s.block, s.retired FROM unnest(%b::bytea[]) AS wanted (subject), LATERAL (
+    SELECT subject, seq, patient, block, retired FROM subjects WHERE subjects.subject = wanted.subject
+    FOR NO KEY UPDATE) s
 """
 _SAMPLE: Final = """
 WITH looked_at AS (

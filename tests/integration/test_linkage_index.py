@@ -258,7 +258,7 @@ def test_two_workers_at_once_with_the_halves_of_each_pair(url: str) -> None:
             for at in range(0, len(batch), 30):
                 _patiently(lambda at=at: worker.take(*batch[at : at + 30]))  # type: ignore[misc]
         except BaseException as error:
-            import traceback; traceback.print_exc(); failures.append(error)
+            failures.append(error)
 
     threads = [threading.Thread(target=work, args=one) for one in zip(workers, halves, strict=True)]
     for thread in threads:
