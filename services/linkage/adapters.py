@@ -256,8 +256,8 @@ class SqlPatientIndex:
     def find_subjects(self, subjects: Iterable[bytes]) -> dict[bytes, Known]:
         """The subjects that are known, held so that none of them retires meanwhile (see `find_deserted`)."""
         rows = self._rows(
-            "SELECT s.subject, s.patient, s.settled, s.retired FROM unnest(%b::bytea[]) AS wanted (subject)"
-            " JOIN subjects s USING (subject) FOR KEY SHARE OF s",
+            "SELECT s.subject, s.patient, s.settled, s.retired FROM unnest(%b::bytea[]) AS wanted (subject), LATERAL ("
+            "SELECT * FROM subjects WHERE subjects.subject = wanted.subject FOR KEY SHARE) s",
             [list(subjects)],
         )
         return {subject: Known(*rest) for subject, *rest in rows}
