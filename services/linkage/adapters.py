@@ -591,6 +591,8 @@ WITH RECURSIVE reached (subject) AS (
     SELECT n.other FROM reached JOIN neighbours n USING (subject))
 SELECT subject FROM reached
 """
+# in the order of the ids that are given; one look-up each, since a plain join loses rows that another worker changes
+# while this one waits for them
 _LOCK: Final = """
 SELECT s.subject, s.seq, s.patient, s.block, s.retired FROM unnest(%b::bytea[]) AS wanted (subject), LATERAL (
     SELECT subject, seq, patient, block, retired FROM subjects WHERE subjects.subject = wanted.subject
