@@ -256,8 +256,8 @@ class SqlPatientIndex:
     def find_subjects(self, subjects: Iterable[bytes]) -> dict[bytes, Known]:
         """The subjects that are known, held so that none of them retires meanwhile (see `find_deserted`)."""
         rows = self._rows(
-            "SELECT s.subject, s.patient, s.settled, s.retired FROM unnest(%b::bytea[]) AS wanted (subject)"
-            " JOIN subjects s USING (subject) FOR KEY SHARE OF s",
+            "SELECT s.subject, s.patient, s.settled, s.retired FROM unnest(%b::bytea[]) AS wanted (subject), LATERAL ("
+            "SELECT * FROM subjects WHERE subjects.subject = wanted.subject FOR KEY SHARE) s",
             [list(subjects)],
         )
         return {subject: Known(*rest) for subject, *rest in rows}
@@ -618,9 +618,12 @@ WITH RECURSIVE reached (subject) AS (
     SELECT n.other FROM reached JOIN neighbours n USING (subject))
 SELECT subject FROM reached
 """
+# in the order of the ids that are given; one look-up each, since a plain join loses rows that another worker changes
+# while this one waits for them
 _LOCK: Final = """
-SELECT subject, seq, patient, block, retired FROM subjects WHERE subject = ANY(%b::bytea[])
-ORDER BY subject FOR NO KEY UPDATE
+SELECT s.subject, s.seq, s.patient, s.block, s.retired FROM unnest(%b::bytea[]) AS wanted (subject), LATERAL (
+    SELECT subject, seq, patient, block, retired FROM subjects WHERE subjects.subject = wanted.subject
+    FOR NO KEY UPDATE) s
 """
 _SAMPLE: Final = """
 WITH looked_at AS (
