@@ -61,6 +61,9 @@ def described(review: Review) -> str:
         traits = ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in review["evidence"].items())
         lines.append(f"  {traits}{weight}")
     lines += [_side(side) for side in (left, right)]
+    lines += [
+        f"  {one['outcome']} under {one['rule_version']} until {one['replaced_at'][:19]}" for one in review["former"]
+    ]
     if word := review["word"]:
         lines.append(f"  {word['steward']} said {word['decision']}, {word['decided_at'][:19]}")
     lines.append(f"  one patient: {left['patient_id']}" if one else "  two patients")

@@ -58,13 +58,23 @@ class Word(NamedTuple):
     decided_at: dt.datetime
 
 
+class Former(NamedTuple):
+    """What an earlier rule version made of a pair, until when."""
+
+    outcome: str
+    rules: str
+    replaced_at: dt.datetime
+
+
 class Review(NamedTuple):
-    """A pair as a steward sees it: what the rules made of it (if they ever met), both sides, a steward's word."""
+    """A pair as a steward sees it: what the rules make of it (if they ever met) and made before, the latest first, both
+    sides, a steward's word."""
 
     decided: Decided | None
     left: Side
     right: Side
     word: Word | None
+    former: list[Former]
 
 
 class Versions(NamedTuple):
@@ -174,6 +184,7 @@ class SqlLookup:
             sides[pair[0]],
             sides[pair[1]],
             Word(*said) if said else None,
+            [Former(*row) for row in cursor.execute(_FORMER, pair)],
         )
 
     def _side(
@@ -229,6 +240,9 @@ FROM counts
 """
 _PAIR: Final = f"SELECT {DECIDED} FROM edges e WHERE e.a = %s AND e.b = %s"  # noqa: S608
 _WORD: Final = "SELECT together, steward, decided_at FROM steward_decisions WHERE a = %s AND b = %s"
+_FORMER: Final = """
+SELECT outcome, rule_version, replaced_at FROM former_edges WHERE a = %s AND b = %s ORDER BY replaced_at DESC LIMIT 10
+"""
 _SIDES: Final = """
 SELECT s.subject, coalesce(s.patient, s.subject), s.source, s.block,
     (SELECT count(*) FROM (SELECT FROM records r WHERE r.subject = s.subject AND NOT r.retracted LIMIT 1000)),

@@ -123,6 +123,14 @@ class StewardWord(BaseModel):
     decided_at: dt.datetime
 
 
+class FormerDecision(BaseModel):
+    """What an earlier rule version made of a pair."""
+
+    outcome: Literal["link", "review", "apart"]
+    rule_version: str
+    replaced_at: dt.datetime
+
+
 class PairReview(BaseModel):
     """Two subjects, what the rules make of them, and what a steward has said."""
 
@@ -135,6 +143,7 @@ class PairReview(BaseModel):
     left: PairSide
     right: PairSide
     word: StewardWord | None
+    former: list[FormerDecision] = Field(description="What earlier rule versions made of it, the latest first.")
 
 
 class Reviews(BaseModel):
@@ -398,6 +407,12 @@ def _review(found: Review) -> PairReview:
         word=StewardWord(decision=_SAYS[word.together], steward=word.steward, decided_at=word.decided_at)
         if word
         else None,
+        former=[
+            FormerDecision.model_validate(
+                {"outcome": one.outcome, "rule_version": one.rules, "replaced_at": one.replaced_at}
+            )
+            for one in found.former
+        ],
     )
 
 

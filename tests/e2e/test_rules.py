@@ -62,6 +62,7 @@ def test_a_version_is_changed_tried_and_switched_on(hub: Hub) -> None:
     finally:
         estuaire(hub, "rules", "switch", RULES.name)
     assert len(patients()) == 2, "and so does the way back"
+    assert "link under wide until 20" in estuaire(hub, "review", "show", pair).stdout
 
 
 def test_what_is_no_version_or_no_threshold_is_said(hub: Hub) -> None:
