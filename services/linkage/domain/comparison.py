@@ -177,8 +177,9 @@ def _names(left: Codes, right: Codes) -> tuple[Levels, Levels, Levels]:
     straight = np.maximum(family, 0) + np.maximum(given, 0)
     swapped = np.maximum(crossed[0], 0) + np.maximum(crossed[1], 0) >= straight + 7
     another = _shared(_codes(left, "given_names"), _codes(right, "given_names")) > 0
-    family = _graded(np.where(swapped, crossed[0], family), _NAME_LIMITS)
-    given = _graded(np.where(swapped, crossed[1], given), _NAME_LIMITS)
+    # either way round, the same two give the same evidence
+    family = _graded(np.where(swapped, np.maximum(*crossed), family), _NAME_LIMITS)
+    given = _graded(np.where(swapped, np.minimum(*crossed), given), _NAME_LIMITS)
     given = np.where(given >= 2, given + 1, given)
     given = np.where(another & (given > 2), 2, given)
     in_order = np.where(swapped, 1, np.where((family == ABSENT) | (given == ABSENT), ABSENT, 0))

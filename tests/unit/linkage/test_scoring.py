@@ -35,6 +35,17 @@ def pair(**changed: Any) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
+    ("family_name", "given_name"),
+    [("ANNE", "LEGOFF"), ("ANNELISE", "LEGOFF"), ("ANNE", "LEGOF"), ("ANNETTE", "LEGOUFF"), ("PAUL", "LEGOFF")],
+)
+def test_a_pair_has_one_evidence_whichever_of_the_two_comes_first(family_name: str, given_name: str) -> None:
+    """Crosswise, too, where one name is nearer than the other."""
+    other = ANNE | {"family_name": family_name, "given_name": given_name}
+    one, two = (identity(name, blocked=True, **traits) for name, traits in (("a", ANNE), ("b", other)))
+    assert evidence_of(one, two) == evidence_of(two, one)
+
+
+@pytest.mark.parametrize(
     ("changed", "trait", "level"),
     [
         ({}, "family_name", 1.0),
