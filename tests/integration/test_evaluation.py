@@ -19,6 +19,7 @@ from estuaire.explanation import Step, explain, hold
 from estuaire.link import LinkError, Name, index_of, link_file
 from estuaire.traps import SOURCES, TRAPS, labelled, write
 from services.linkage.domain.decide import Outcome
+from services.linkage.domain.rules import RULES
 from tests.search import Search
 
 pytestmark = pytest.mark.integration
@@ -39,7 +40,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     truth = read_truth(folder / "truth.csv")
     with index_of(folder / "events.ndjson") as (linked, index):
         assert linked.refused == 0
-        assert linked.rules.name.startswith("2026-1+")
+        assert linked.rules.name.startswith(f"{RULES.name}+")
         assert len(set(linked.events.values())) == 3000
         found = evaluate(linked.patients, truth)
         held = hold(index, linked)
