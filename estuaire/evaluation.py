@@ -16,7 +16,8 @@ from rich.table import Table
 
 from estuaire.explanation import Held
 from estuaire.link import Linked, LinkError, Name
-from services.linkage.domain.trials import decide_again, settle_all, shifted
+from services.linkage.domain.patients import decide_again
+from services.linkage.domain.trials import settle_all, shifted
 
 SHIFTS: Final = range(-9, 21)
 """Bits: from where every doubt about a weight links to where identifiers do almost alone."""

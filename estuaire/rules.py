@@ -44,12 +44,16 @@ class Workshop:
             with database.transaction():
                 active = index.rules()
             # estimated outside a transaction: it takes long, and nobody has to wait for it
-            return self._kept(index, propose(index, active))
+            proposed = propose(index, active)
+            index.keep(proposed)
+            return proposed
 
     def change(self, base: str, name: str, values: dict[str, float]) -> RuleVersion:
         """Keep a version like another but for some thresholds or limits."""
         with self._open() as (index, database), database.transaction():
-            return self._kept(index, changed(self._found(index, base), name, values))
+            kept = changed(self._found(index, base), name, values)
+            index.keep(kept)
+            return kept
 
     def attempt(self, name: str, examples: int, report: Progress) -> Trial:
         """Run a version over a copy of the index, and say what it would change."""
@@ -63,16 +67,8 @@ class Workshop:
         with _in_one_line(), closing(Database(index_conninfo(self._url), MIGRATIONS)) as database:
             yield SqlPatientIndex(database), database
 
-    def _kept(self, index: SqlPatientIndex, rules: RuleVersion) -> RuleVersion:
-        try:
-            index.keep(rules)
-        except AnotherVersion as name:
-            raise SendError(f"there is a rule version {name} with other content: choose another name") from None
-        return rules
-
     def _found(self, index: SqlPatientIndex, name: str) -> RuleVersion:
-        active = index.rules()
-        rules = active if name == active.name else index.version(name)
+        rules = index.version(name)
         if rules is None:
             raise SendError(f"no rule version {name} is kept; `estuaire rules list` shows those that are")
         return rules
@@ -121,6 +117,8 @@ def _in_one_line() -> Iterator[None]:
         yield
     except RulesError as why:
         raise SendError(str(why)) from None
+    except AnotherVersion as name:
+        raise SendError(f"there is a rule version {name} with other content: choose another name") from None
     except TrialRuns:
         raise SendError("another trial runs on this index; try again when it is done") from None
     except RetryLater as why:

@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, Final, LiteralString, NamedTuple, Protocol
 
 import msgspec
+import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
@@ -392,7 +393,8 @@ class SqlPatientIndex:
             active = self._rows(_ACTIVE, [])
         ((name,),) = active
         if self._active is None or self._active.name != name:
-            self._active = self.version(name) or RULES
+            self._active = self.version(name)
+        assert self._active is not None  # the table refers to it
         return self._active
 
     def switch(self, switched: RulesSwitched, rules: RuleVersion, ranges: Sequence[Range]) -> bool:
@@ -465,8 +467,7 @@ class SqlPatientIndex:
 
     def version(self, name: str) -> RuleVersion | None:
         """A version that is kept."""
-        rows = self._rows("SELECT body FROM rule_versions WHERE name = %b", [name])
-        return from_bytes(rows[0][0]) if rows else None
+        return find_version(self._database.connection, name)
 
     def next_link_versions(self, count: int) -> list[int]:
         """So many link versions, ascending."""
@@ -548,6 +549,14 @@ def with_options(url: str, settings: Sequence[str]) -> str:
     """The URL with more settings of the session."""
     before = conninfo_to_dict(url).get("options") or ""
     return make_conninfo(url, options=" ".join((str(before), *(f"-c {one}" for one in settings))).strip())
+
+
+def find_version(connection: psycopg.Connection, name: str) -> RuleVersion | None:
+    """A rule version that is kept, or came with the hub."""
+    row = connection.execute("SELECT body FROM rule_versions WHERE name = %s", [name]).fetchone()
+    if row is None:
+        return RULES if name == RULES.name else None
+    return from_bytes(row[0])
 
 
 def decided_from(row: Sequence[Any]) -> Decided:
@@ -633,17 +642,17 @@ SELECT token, subject, codes FROM looked_at JOIN subject_tokens USING (token) OR
 """
 _NO_CODES: Final = f"'\\x{'00' * 2 * TAGGED_CODES}'::bytea"
 # one value for each token: a row for each holder costs more to send and to read than to find
+_HOLDERS: Final = (
+    f"string_agg(t.subject || CASE WHEN length(t.codes) = {2 * TAGGED_CODES} THEN t.codes ELSE {_NO_CODES} END, '')"
+)
 _MARKED: Final = f"""
-SELECT wanted.token, min(t.system),
-    string_agg(t.subject || CASE WHEN length(t.codes) = {2 * TAGGED_CODES} THEN t.codes ELSE {_NO_CODES} END, '')
+SELECT wanted.token, min(t.system), {_HOLDERS}
 FROM unnest(%b::bytea[]) AS wanted (token)
 CROSS JOIN LATERAL (SELECT * FROM subject_tokens s WHERE s.token = wanted.token LIMIT %b) AS t
 GROUP BY wanted.token
 """  # noqa: S608 - constants
 _SEARCH: Final = f"""
-SELECT token, (
-    SELECT string_agg(t.subject || CASE WHEN length(t.codes) = {2 * TAGGED_CODES} THEN t.codes ELSE {_NO_CODES} END, '')
-    FROM subject_tokens t WHERE t.token = wanted.token)
+SELECT token, (SELECT {_HOLDERS} FROM subject_tokens t WHERE t.token = wanted.token)
 FROM unnest(%b::bytea[]) AS wanted (token)
 """  # noqa: S608 - constants
 DECIDED: Final = "e.a, e.b, e.outcome, e.method, e.rank, e.weight, e.reason, e.evidence, e.guard, e.rule_version"

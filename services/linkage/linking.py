@@ -17,11 +17,19 @@ from services.linkage.domain.changes import Change, compare_partitions
 from services.linkage.domain.comparison import Evidence, levels_of_all
 from services.linkage.domain.components import Pair, Stewarded, pair_id, split_into_components
 from services.linkage.domain.decide import Outcome, is_worth_keeping
-from services.linkage.domain.patients import LAPSED, Component, Decided, Subject, decide_pairs, settle, worth_asking
+from services.linkage.domain.patients import (
+    LAPSED,
+    Component,
+    Decided,
+    Subject,
+    decide_again,
+    decide_pairs,
+    settle,
+    worth_asking,
+)
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.scoring import Scorer
 from services.linkage.domain.tokens import identifying_tokens, is_unlinkable, search_tokens
-from services.linkage.domain.trials import decide_again
 
 PATIENT_LINKS: Final = "patient-links"
 REVIEWS: Final = "link-reviews"
@@ -139,7 +147,7 @@ class Linker:
         found = self._found_again(stale, stands, rules)
         revised = [one for one in found if is_worth_keeping(one.decision)]
         dropped = {one.pair for one in stale} - {one.pair for one in revised}
-        known = {one.pair: one for one in locked.decided}
+        known = {one.pair for one in locked.decided}
         # one who was not there when these components were copied has tokens all the same
         unknown = {pair: seen for pair, seen in pairs.items() if pair not in known and stands.keys() >= set(pair)}
         new = [one for one in decide_pairs(unknown, stands, rules) if is_worth_keeping(one.decision)]
@@ -152,6 +160,8 @@ class Linker:
         self, stale: Sequence[Decided], stands: Mapping[bytes, Subject], rules: RuleVersion
     ) -> list[Decided]:
         """Pairs of another version as this one decides them; without those that a search under it would not find."""
+        if not stale:
+            return []
         levels = levels_of_all([one.decision.evidence for one in stale])
         alike = self._scorer.reach(levels, rules.review, rules.household)
         numbers = {it: identifying_tokens(stands[it].block).keys() for it in {it for one in stale for it in one.pair}}
@@ -201,13 +211,8 @@ class Linker:
             own, outward, said_of = within.get(number, ()), across.get(number, ()), told.get(number, ())
             first = min((subject for subject in component if subject in order), key=order.__getitem__, default=None)
             before = {it: locked.subjects[it].patient for it in component}
-            if (
-                first is None
-                and not own
-                and not outward
-                and len(component) == 1
-                and component[0] == before[component[0]]
-            ):
+            alone = len(component) == 1 and before[component[0]] in (None, component[0])
+            if alone and first is None and not own and not outward:
                 continue
             inside = {it: stands[it] for it in component}
             settled = settle(inside, own, said_of, rules)

@@ -13,10 +13,11 @@ from psycopg_pool import ConnectionPool
 
 from contracts.messages import TokenBlock
 from runtime.messages import RetryLater
-from services.linkage.adapters import DECIDED, STATE, Tally, decided_from, state_from, with_options
+from services.linkage.adapters import DECIDED, STATE, Tally, decided_from, find_version, state_from, with_options
 from services.linkage.domain.components import Pair
+from services.linkage.domain.decide import Outcome
 from services.linkage.domain.patients import SILENT, Decided
-from services.linkage.domain.rules import RULES, RuleVersion, from_bytes
+from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.states import State
 
 
@@ -61,8 +62,8 @@ class Word(NamedTuple):
 class Former(NamedTuple):
     """What an earlier rule version made of a pair, until when."""
 
-    outcome: str
-    rules: str
+    outcome: Outcome
+    rule_version: str
     replaced_at: dt.datetime
 
 
@@ -139,10 +140,7 @@ class SqlLookup:
     def version(self, name: str) -> RuleVersion | None:
         """A rule version that is kept."""
         with self._answer() as connection:
-            row = connection.execute("SELECT body FROM rule_versions WHERE name = %s", [name]).fetchone()
-        if row is None:
-            return RULES if name == RULES.name else None
-        return from_bytes(row[0])
+            return find_version(connection, name)
 
     def record(self, event: bytes) -> RecordStatus | None:
         """A record by the key of its event id."""
@@ -184,7 +182,7 @@ class SqlLookup:
             sides[pair[0]],
             sides[pair[1]],
             Word(*said) if said else None,
-            [Former(*row) for row in cursor.execute(_FORMER, pair)],
+            [Former(Outcome(outcome), *rest) for outcome, *rest in cursor.execute(_FORMER, pair)],
         )
 
     def _side(

@@ -30,7 +30,7 @@ from runtime.http import (
 from runtime.kafka import BrokerAway, Publisher
 from runtime.messages import RetryLater
 from services.linkage.domain.components import Pair, pair_id, pair_of
-from services.linkage.domain.decide import METHODS, SCORED
+from services.linkage.domain.decide import METHODS, SCORED, Outcome
 from services.linkage.domain.rules import RuleVersion, to_bytes
 from services.linkage.domain.states import State
 from services.linkage.handlers import DECISIONS, PSEUDONYMISED, RULES_SWITCHED, event_key
@@ -126,7 +126,7 @@ class StewardWord(BaseModel):
 class FormerDecision(BaseModel):
     """What an earlier rule version made of a pair."""
 
-    outcome: Literal["link", "review", "apart"]
+    outcome: Outcome
     rule_version: str
     replaced_at: dt.datetime
 
@@ -407,12 +407,7 @@ def _review(found: Review) -> PairReview:
         word=StewardWord(decision=_SAYS[word.together], steward=word.steward, decided_at=word.decided_at)
         if word
         else None,
-        former=[
-            FormerDecision.model_validate(
-                {"outcome": one.outcome, "rule_version": one.rules, "replaced_at": one.replaced_at}
-            )
-            for one in found.former
-        ],
+        former=[FormerDecision(**one._asdict()) for one in found.former],
     )
 
 

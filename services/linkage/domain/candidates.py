@@ -51,8 +51,10 @@ class Holders:
 
 def is_over(rules: RuleVersion, system: str, holders: Holders) -> bool:
     """Whether so many carry a token that it says nothing of who they are."""
-    counts = holders.count > rules.most_births and system not in BLOCKING
-    return rules.is_over(system, holders.count, distinct_births(holders.codes()) if counts else 0)
+    if holders.count > rules.most(system):
+        return True
+    few = holders.count <= rules.most_births or system in BLOCKING
+    return not few and distinct_births(holders.codes()) > rules.most_births
 
 
 class Meetings:

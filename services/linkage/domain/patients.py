@@ -93,6 +93,11 @@ def decide_pairs(
     ]
 
 
+def decide_again(decided: Iterable[Decided], subjects: Mapping[bytes, Subject], rules: RuleVersion) -> list[Decided]:
+    """The same pairs under these rules, from the evidence that was kept."""
+    return decide_pairs({one.pair: one.decision.evidence for one in decided}, subjects, rules)
+
+
 class Component(NamedTuple):
     """The founding subject of each subject's patient, and the links that guards hold back, with the reason of each."""
 

@@ -54,10 +54,6 @@ class RuleVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return self.most_in_block
         return self.most_identities if rule_of(system).alone_if_qualified else self.most_holders
 
-    def is_over(self, system: str, holders: int, births: int) -> bool:
-        """Whether so many subjects carry a token of this system, with so many birth dates, that it decides nothing."""
-        return holders > self.most(system) or (system not in BLOCKING and births > self.most_births)
-
     def lifts(self, before: RuleVersion) -> bool:
         """Whether some token that was too common under the version before may not be under this one."""
         limits = ("most_births", "most_holders", "most_identities", "most_in_block")
@@ -70,8 +66,6 @@ class RuleVersion(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 RULES: Final = RuleVersion("2026-2")
 """The version that a hub begins with."""
-
-
 LARGEST: Final = 600_000
 """Bytes of a version: sealed, it has to stay under the megabyte that a message may have."""
 
@@ -112,9 +106,11 @@ def changed(rules: RuleVersion, name: str, values: Mapping[str, float]) -> RuleV
         if not float(values[field]).is_integer():
             raise RulesError(f"{field}: a whole number")
     given = {field: int(value) if field in limits else value for field, value in values.items()}
-    # tokens above the former limits may be below these; those that are not are found again as they are met
-    kept = {} if any(given[field] > getattr(rules, field) for field in limits) else {"too_common": rules.too_common}
-    return checked(msgspec.structs.replace(rules, **({"too_common": frozenset()} | kept | given), name=name))
+    other = msgspec.structs.replace(rules, **given, name=name)
+    if other.lifts(rules):
+        # tokens above the former limits may be below these; those that are not are found again as they are met
+        other = msgspec.structs.replace(other, too_common=frozenset())
+    return checked(other)
 
 
 def checked(rules: RuleVersion) -> RuleVersion:

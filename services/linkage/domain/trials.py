@@ -5,14 +5,14 @@ An index keeps no pair of strangers, so a trial cannot link what lies below the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Final
 
 import msgspec
 
 from services.linkage.domain.components import Stewarded, split_into_components
-from services.linkage.domain.patients import Decided, Subject, decide_pairs, settle
+from services.linkage.domain.patients import Decided, Subject, settle
 from services.linkage.domain.rules import RuleVersion
 
 LINKING: Final = ("link", "link_nameless", "link_contradicted", "link_kin", "link_against")
@@ -22,11 +22,6 @@ LINKING: Final = ("link", "link_nameless", "link_contradicted", "link_kin", "lin
 def shifted(rules: RuleVersion, bits: float) -> RuleVersion:
     """The rules with every linking threshold so many bits higher. Nothing links by a weight below `review`."""
     return msgspec.structs.replace(rules, **{name: getattr(rules, name) + bits for name in LINKING})
-
-
-def decide_again(decided: Iterable[Decided], subjects: Mapping[bytes, Subject], rules: RuleVersion) -> list[Decided]:
-    """The same pairs under these rules, from the evidence that was kept."""
-    return decide_pairs({one.pair: one.decision.evidence for one in decided}, subjects, rules)
 
 
 def settle_all(

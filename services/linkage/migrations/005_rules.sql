@@ -25,18 +25,5 @@ CREATE TABLE rescans (
 );
 
 -- What an earlier version made of a pair, where a later one made something else of it.
-CREATE TABLE former_edges (
-    a bytea NOT NULL,
-    b bytea NOT NULL,
-    outcome text NOT NULL,
-    method text NOT NULL,
-    rank integer NOT NULL,
-    weight double precision NOT NULL,
-    reason text NOT NULL,
-    guard text NOT NULL,
-    evidence bytea NOT NULL,
-    rule_version text NOT NULL,
-    decided_at timestamptz NOT NULL,
-    replaced_at timestamptz NOT NULL DEFAULT now()
-);
+CREATE TABLE former_edges (LIKE edges, replaced_at timestamptz NOT NULL DEFAULT now());
 CREATE INDEX former_edges_pair ON former_edges (a, b);

@@ -12,9 +12,9 @@ from contracts.events import Identity
 from estuaire.traps import labelled
 from services.ingest.domain.tokens import Tokeniser
 from services.linkage.domain.decide import SCORED
-from services.linkage.domain.patients import Decided, Subject
+from services.linkage.domain.patients import Decided, Subject, decide_again
 from services.linkage.domain.rules import RULES
-from services.linkage.domain.trials import LINKING, decide_again, settle_all, shifted
+from services.linkage.domain.trials import LINKING, settle_all, shifted
 from tests.unit.linkage.builders import sets
 from tests.unit.linkage.test_orders import from_scratch
 
