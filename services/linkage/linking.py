@@ -15,7 +15,7 @@ from services.linkage.adapters import Locked, Move, PatientIndex, Tally
 from services.linkage.domain.candidates import Meetings, is_over
 from services.linkage.domain.changes import Change, compare_partitions
 from services.linkage.domain.comparison import Evidence, levels_of_all
-from services.linkage.domain.components import Pair, Stewarded, pair_id, split_into_components
+from services.linkage.domain.components import Pair, pair_id
 from services.linkage.domain.decide import Outcome, is_worth_keeping
 from services.linkage.domain.patients import (
     LAPSED,
@@ -25,6 +25,7 @@ from services.linkage.domain.patients import (
     decide_again,
     decide_pairs,
     settle,
+    take_apart,
     worth_asking,
 )
 from services.linkage.domain.rules import RULES, RuleVersion
@@ -187,38 +188,28 @@ class Linker:
         `stands` are the subjects as the batch leaves them.
         """
         order = {subject: place for place, subject in enumerate(causes)}
-        bound = chain(
-            (one.pair for one in decisions.kept if one.binds), ((one.left, one.right) for one in locked.stewards)
-        )
-        members = split_into_components(stands, bound)
-        place = {subject: number for number, component in enumerate(members) for subject in component}
         ages = {subject: one.seq for subject, one in stands.items()}
-        within: defaultdict[int, list[Decided]] = defaultdict(list)
-        across: defaultdict[int, list[Decided]] = defaultdict(list)
-        for one in decisions.kept:
-            if place[one.left] == place[one.right]:
-                within[place[one.left]].append(decisions.lapsed.get(one.pair, one))
-            else:
-                across[place[max(one.pair, key=ages.__getitem__)]].append(one)
-        told: defaultdict[int, list[Stewarded]] = defaultdict(list)
-        for said in locked.stewards:
-            told[place[said.left]].append(said)
+        parts, between = take_apart(stands, decisions.kept, locked.stewards)
+        outward: defaultdict[bytes, list[Decided]] = defaultdict(list)
+        for one in between:
+            outward[max(one.pair, key=ages.__getitem__)].append(one)
         asked = {one.pair for one in locked.decided if one.guard or one.decision.outcome is Outcome.REVIEW}
         asked |= {(one.left, one.right) for one in locked.stewards}
         found = []
         last = max(causes, key=order.__getitem__)
-        for number, component in enumerate(members):
-            own, outward, said_of = within.get(number, ()), across.get(number, ()), told.get(number, ())
-            first = min((subject for subject in component if subject in order), key=order.__getitem__, default=None)
-            before = {it: locked.subjects[it].patient for it in component}
-            alone = len(component) == 1 and before[component[0]] in (None, component[0])
-            if alone and first is None and not own and not outward:
+        for part in parts:
+            first = min((it for it in part.members if it in order), key=order.__getitem__, default=None)
+            own = [decisions.lapsed.get(one.pair, one) for one in part.decided]
+            beyond = [one for it in part.members for one in outward.get(it, ())]
+            before = {it: locked.subjects[it].patient for it in part.members}
+            alone = len(before) == 1 and all(patient in (None, it) for it, patient in before.items())
+            if alone and first is None and not own and not beyond:
                 continue
-            inside = {it: stands[it] for it in component}
-            settled = settle(inside, own, said_of, rules)
+            inside = {it: stands[it] for it in part.members}
+            settled = settle(inside, own, part.stewards, rules)
             doubts = (
                 one
-                for one in (*own, *outward)
+                for one in (*own, *beyond)
                 if one.pair not in asked and not any(stands[it].retired for it in one.pair)
             )
             questions = worth_asking(doubts, settled.patients, settled.guards, ages, rules.most_reviews)

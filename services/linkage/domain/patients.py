@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import chain
 from typing import Final, NamedTuple
 
 from contracts.messages import TokenBlock
@@ -22,6 +23,7 @@ from services.linkage.domain.components import (
     pair_of,
     pairs_apart,
     partition,
+    split_into_components,
     without_a_place,
 )
 from services.linkage.domain.decide import RELATIVES, SCORED, Decision, Outcome, decide
@@ -96,6 +98,32 @@ def decide_pairs(
 def decide_again(decided: Iterable[Decided], subjects: Mapping[bytes, Subject], rules: RuleVersion) -> list[Decided]:
     """The same pairs under these rules, from the evidence that was kept."""
     return decide_pairs({one.pair: one.decision.evidence for one in decided}, subjects, rules)
+
+
+class Part(NamedTuple):
+    """One component of some subjects: who is in it, the pairs within it, and what stewards have said of them."""
+
+    members: list[bytes]
+    decided: list[Decided]
+    stewards: list[Stewarded]
+
+
+def take_apart(
+    subjects: Iterable[bytes], decided: Sequence[Decided], stewards: Sequence[Stewarded]
+) -> tuple[list[Part], list[Decided]]:
+    """The components, in the order of their ids, and the pairs that lead from one to another."""
+    bound = chain((one.pair for one in decided if one.binds), ((one.left, one.right) for one in stewards))
+    parts = [Part(members, [], []) for members in split_into_components(subjects, bound)]
+    place = {subject: part for part in parts for subject in part.members}
+    between = []
+    for one in decided:
+        if place[one.left] is place[one.right]:
+            place[one.left].decided.append(one)
+        else:
+            between.append(one)
+    for said in stewards:
+        place[said.left].stewards.append(said)
+    return parts, between
 
 
 class Component(NamedTuple):
