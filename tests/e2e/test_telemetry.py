@@ -66,12 +66,15 @@ def test_a_dead_letters_trace_ends_in_its_reason(hub: Hub, observation: Make) ->
     trace = "9d3f65191f6c4a0d9e2b8c1a5e4f0b78"
     traced = {"traceparent": f"00-{trace}-b7ad6b7169203331-01"}
     hub.send(source, [observation(source, "c", 1), observation(source, "c", 1, value=1, **traced)])
-    hub.wait_for(
-        lambda: any(
-            span["context"]["trace_id"] == trace_of(hub, trace) and span["status"].get("description") == "conflict"
+
+    def ended() -> bool:
+        mine = trace_of(hub, trace)
+        return any(
+            span["context"]["trace_id"] == mine and span["status"].get("description") == "conflict"
             for span in spans(hub)
         )
-    )
+
+    hub.wait_for(ended)
 
 
 def test_metrics_on_each_service(hub: Hub, observation: Make) -> None:
