@@ -116,7 +116,9 @@ class Event(_Edge):
     id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     source: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     type: Annotated[str, StringConstraints(max_length=64)]
-    time: Annotated[AwareDatetime, AfterValidator(_in_range)]
+    time: Annotated[AwareDatetime, AfterValidator(_in_range)] | None = Field(
+        description="When it happened. null says that the source does not know: the moment of arrival is taken then."
+    )
     datacontenttype: Literal["application/json"] = "application/json"
     dataschema: Annotated[str, StringConstraints(max_length=256)] | None = None
     subject: Annotated[str, StringConstraints(max_length=256)] | None = Field(

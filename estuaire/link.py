@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -127,9 +128,9 @@ def _pseudonymised(file: Path, keyring: Keyring) -> tuple[dict[str, Name], list[
 
 
 def _received(intake: Intake, chunk: list[bytes], names: dict[str, Name]) -> tuple[list[Emit], int]:
-    emits, refused = [], 0
+    emits, refused, now = [], 0, datetime.now(UTC)
     for index, event in enumerate(_identities(chunk)):
-        taken = intake.take([Document(index, event)], str(event.get("source")), "live", None)
+        taken = intake.take([Document(index, event)], str(event.get("source")), "live", now)
         refused += len(taken.rejected)
         for kept in taken.kept:
             names[kept.event_id] = Name(str(event["source"]), kept.id)

@@ -95,8 +95,8 @@ class Intake:
         self._trace = trace
         self._json = msgspec.json.Decoder()
 
-    def take(self, elements: Sequence[Element | Document], source: str, lane: Lane, now: datetime | None) -> Taken:
-        """Messages for the good ones, reasons for the bad ones. `now` is the time that was given to what has none."""
+    def take(self, elements: Sequence[Element | Document], source: str, lane: Lane, now: datetime) -> Taken:
+        """Messages for the good ones, reasons for the bad ones. `now` (aware) is the time of what has none."""
         taken = Taken()
         target = topic(RECEIVED, lane)
         for element in elements:
@@ -114,7 +114,7 @@ class Intake:
                 taken.rejected.append((element.place, refusals.INTERNAL))
         return taken
 
-    def documents(self, body: bytes, source: str, now: datetime) -> tuple[list[Document], dict[str, int]]:
+    def documents(self, body: bytes, source: str) -> tuple[list[Document], dict[str, int]]:
         """The events of a FHIR document, and what it has besides. Raises BadBody."""
         try:
             document = self._json.decode(body)
@@ -124,7 +124,7 @@ class Intake:
             raise batches.BadBody(
                 "the document is not JSON (RFC 8259) in UTF-8, or has a number out of range"
             ) from None
-        found = fhir.events_of(document, source, now)
+        found = fhir.events_of(document, source)
         suspect = b"\\u0000" in body
         documents = []
         for place, event in zip(_places(document, found.events), found.events, strict=True):
@@ -151,9 +151,10 @@ class Intake:
             raise Refused(refusals.NOT_AN_OBJECT)
         return document
 
-    def _keep(self, document: dict[str, Any], source: str, target: str, now: datetime | None) -> Kept:
+    def _keep(self, document: dict[str, Any], source: str, target: str, now: datetime) -> Kept:
         begun = clock()
-        event, time = _validated(document)
+        event, stated = _validated(document)
+        time = stated or utc(now)
         if event.source != source:
             raise Refused(refusals.SOURCE_NOT_YOURS)
         record, removed = _stripped(event)
@@ -164,8 +165,6 @@ class Intake:
             raise Refused(Refusal(invalid.reason, invalid.detail)) from None
         if event.correction:
             block = msgspec.structs.replace(block, correction=True)
-        # A time that was given on arrival says nothing: sent again, the record is still the same.
-        stated = None if event.time == now else time
         digest = self.ids.digest(event.type, stated, event.version, document.get("data"))
         deceased = record.get("date") if event.record_type == "death.v1" else None
         body = Content(event.record_type, time, 1, record, demographics(event.data.identity, deceased))
@@ -188,8 +187,13 @@ class Intake:
         return Kept(event.id, event_id, Emit(target, event_id.encode(), value, headers), removed)
 
 
-def _validated(document: dict[str, Any]) -> tuple[Event, str]:
-    """The event, and its time in UTC as RFC 3339."""
+def utc(moment: datetime) -> str:
+    """An aware moment in UTC as RFC 3339."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _validated(document: dict[str, Any]) -> tuple[Event, str | None]:
+    """The event, and its time in UTC as RFC 3339, if it has one."""
     kind = document.get("type")
     if isinstance(kind, str) and kind.removesuffix(DELETED) not in RECORD_TYPES:
         raise Refused(refusals.UNKNOWN_TYPE)
@@ -201,7 +205,7 @@ def _validated(document: dict[str, Any]) -> tuple[Event, str]:
         raise Refused(refusals.NO_RECORD)
     try:
         event = Event.model_validate(document)
-        return event, event.time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return event, utc(event.time) if event.time else None
     except ValidationError as error:
         raise Refused(refusals.from_validation(error)) from None
     except OverflowError:

@@ -109,23 +109,21 @@ class Desk:
         async with self._body(request, source) as body:
             elements: list[Element] = await self._work(split, body)
             del body
-            return await self._answered(elements, source, lane, None, {})
+            return await self._answered(elements, source, lane, {})
 
     async def fhir(self, request: Request, source: str, lane: Lane) -> Response:
         """A FHIR document. Raises ProblemError."""
         _media_type(request, (FHIR, JSON))
-        now = datetime.now(UTC).replace(microsecond=0)
         async with self._body(request, source) as body:
-            documents, not_taken = await self._work(self._intake.documents, body, source, now)
+            documents, not_taken = await self._work(self._intake.documents, body, source)
             del body
-            return await self._answered(documents, source, lane, now, not_taken)
+            return await self._answered(documents, source, lane, not_taken)
 
     async def _answered(
         self,
         elements: Sequence[Element | Document],
         source: str,
         lane: Lane,
-        now: datetime | None,
         not_taken: dict[str, int],
     ) -> Response:
         if not elements and not not_taken:
@@ -135,6 +133,7 @@ class Desk:
                 413, "too many events", f"A request may have {self._limits.max_events} events: send them in parts."
             )
         answer = _Answer(not_taken=not_taken)
+        now = datetime.now(UTC).replace(microsecond=0)
         sent: list[Future[None]] = []
         try:
             for at in range(0, len(elements), SLICE):
@@ -154,7 +153,7 @@ class Desk:
         return _receipt(answer)
 
     def _take(
-        self, part: Sequence[Element | Document], source: str, lane: Lane, now: datetime | None, answer: _Answer
+        self, part: Sequence[Element | Document], source: str, lane: Lane, now: datetime, answer: _Answer
     ) -> Future[None]:
         """On the worker thread: tokenise, strip, seal, hand over."""
         taken = self._intake.take(part, source, lane, now)

@@ -35,11 +35,11 @@ class FhirEvents(NamedTuple):
     not_taken: dict[str, int]
 
 
-def events_of(document: Any, source: str, now: datetime) -> FhirEvents:
+def events_of(document: Any, source: str) -> FhirEvents:
     """The events of a decoded FHIR R4 resource or Bundle (hl7.org/fhir/R4/bundle.html), to be validated as `Event`.
 
-    `now` (aware) is the time of what has none. An event carries `data.identity` and, unless it retracts or is an
-    identity, `data.record`.
+    An event carries `data.identity` and, unless it retracts or is an identity, `data.record`; its time is None where
+    the resource tells none.
     """
     if not isinstance(document, dict) or not isinstance(document.get("resourceType"), str):
         return FhirEvents([Refusal("not-fhir", "the document is not a JSON object with a resourceType")], {})
@@ -53,7 +53,7 @@ def events_of(document: Any, source: str, now: datetime) -> FhirEvents:
         entries = document.get("entry", [])
     targets = _targets(entries)
     bases = {target.base for target in targets.values()} - {None}
-    reader = _Reader(source, now, targets, bases.pop() if len(bases) == 1 else None)
+    reader = _Reader(source, targets, bases.pop() if len(bases) == 1 else None)
     events: list[dict[str, Any] | Refusal] = []
     not_taken: Counter[str] = Counter()
     for index, entry in enumerate(entries):
@@ -126,7 +126,6 @@ class _Target(NamedTuple):
 
 class _Reader(NamedTuple):
     source: str
-    now: datetime
     targets: Mapping[str, _Target]
     own: str | None
     """The base of the source's own server, where the bundle tells it."""
@@ -176,7 +175,7 @@ class _Reader(NamedTuple):
             "id": f"{kind}/{name}",
             "source": self.source,
             "type": _TYPES[kind] + (DELETED if gone else ""),
-            "time": _first(kind, times, gone) or _utc(self.now),
+            "time": _first(kind, times, gone),
             "data": data,
         }
         if isinstance(version, str) and version.isascii() and version.isdigit() and 0 < int(version[:11]) < 2**31:

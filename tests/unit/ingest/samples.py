@@ -98,7 +98,7 @@ def french_stay() -> dict[str, Any]:
 
 def records() -> list[tuple[str, dict[str, Any]]]:
     """One record or more of every type that has one."""
-    events = [event for event in events_of(french_stay(), SOURCE, NOW).events if isinstance(event, dict)]
+    events = [event for event in events_of(french_stay(), SOURCE).events if isinstance(event, dict)]
     return [(event["type"], event["data"]["record"]) for event in events if "record" in event["data"]] + HUB
 
 

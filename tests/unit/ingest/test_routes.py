@@ -25,6 +25,7 @@ from services.ingest.domain import batches
 from services.ingest.handlers import Document
 from services.ingest.routes import Desk
 from tests.unit.ingest.conftest import EXAMPLES, SOURCE, Ingest, Make, new_intake
+from tests.unit.ingest.samples import NOW
 from tests.unit.runtime.test_http import check_documents
 
 pytestmark = pytest.mark.unit
@@ -148,7 +149,7 @@ def test_no_mutilated_event_crashes_or_is_repeated(data: st.DataObject) -> None:
     if data.draw(st.booleans()):
         cut = data.draw(st.integers(0, len(raw)))
         raw = raw[:cut] + data.draw(st.binary(max_size=4)) + raw[cut + data.draw(st.integers(0, 3)) :]
-    taken = new_intake().take([batches.Element(0, raw)], SOURCE, "live", None)
+    taken = new_intake().take([batches.Element(0, raw)], SOURCE, "live", NOW)
     assert len(taken.kept) + len(taken.rejected) == 1
     for _, (reason, detail) in taken.rejected:
         assert reason != "internal-error"
@@ -205,6 +206,12 @@ def test_the_range_of_times_is_told(ingest: Ingest, event: Make) -> None:
     (rejected,) = ingest.post(event(time="9999-12-31T23:59:59-05:00")).json()["rejected"]
     assert rejected["reason"] == "bad-value"
     assert rejected["detail"].startswith("time: not within 1850 to 2199")
+
+
+def test_a_time_that_the_source_does_not_know_is_the_moment_of_arrival(ingest: Ingest, event: Make) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)
+    assert ingest.post(event(time=None)).status_code == 202
+    assert before <= datetime.fromisoformat(ingest.outbox.opened()[1].time) <= datetime.now(UTC)
 
 
 def test_time_is_told_in_utc(ingest: Ingest, event: Make) -> None:
@@ -487,11 +494,11 @@ def test_a_record_too_large_for_the_broker_is_refused_alone(event: Make) -> None
     units = [{"code": "07A", "entry": "2026-02-24", "exit": "2026-03-01"}] * 1000
     big = event(record={"entry": "2026-02-24", "exit": "2026-03-01", "acts": acts, "units": units})
     intake = new_intake()
-    taken = intake.take([Document(0, big), Document(1, event())], SOURCE, "live", None)
+    taken = intake.take([Document(0, big), Document(1, event())], SOURCE, "live", NOW)
     assert len(taken.kept) == 2
     intake = new_intake()
     intake._to_access = type("Huge", (), {"seal": lambda *_: b"x" * 1_000_000})()
-    assert [refusal.reason for _, refusal in intake.take([Document(0, big)], SOURCE, "live", None).rejected] == [
+    assert [refusal.reason for _, refusal in intake.take([Document(0, big)], SOURCE, "live", NOW).rejected] == [
         "not-kept"
     ]
 
