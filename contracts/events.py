@@ -163,9 +163,11 @@ class Accepted(BaseModel):
 
 
 class Rejected(BaseModel):
-    """One event the hub has refused, by its position in the request."""
+    """One event the hub has refused, by its position in the request; of a file, also by file and line."""
 
     index: int
+    file: str | None = Field(None, description="The part of the format, with a number where several files are of it.")
+    line: int | None = Field(None, description="Where the record begins in that file, counted from 1.")
     reason: str
     detail: str
 
