@@ -28,6 +28,10 @@ class Field(NamedTuple):
     end: int
     about: str
 
+    def of(self, text: str) -> str:
+        """What stands there."""
+        return text[self.start : self.end]
+
     def named(self, base: int = 0) -> str:
         """The field with its positions as the descriptions of formats count them, in a piece that starts at `base`."""
         first, last = base + self.start + 1, base + self.end
@@ -59,7 +63,7 @@ class Table(NamedTuple):
     def shape(self, text: str) -> Shape:
         """The shape of a line by its version. Raises Refused."""
         at = self.version
-        found = self.shapes.get(text[at.start : at.end] if at else "")
+        found = self.shapes.get(at.of(text) if at else "")
         if found is None:
             assert at is not None
             raise Refused(Refusal("format-version", f"{at.named()} is not one of {', '.join(self.shapes)}"))
@@ -105,26 +109,24 @@ def pieces_of(text: str, shape: Shape, place: Place) -> list[list[str]]:
         raise Refused(
             Refusal("line-length", f"line {place.line}: it ends at {ends}: it should have {shape.length} characters")
         )
-    at = shape.length
-    found = []
-    for name, size in shape.groups:
-        field = shape.fields[name]
-        count = place.number(name, text[field.start : field.end]) or 0
-        found.append([text[start : start + size] for start in range(at, at + count * size, size)])
-        at += count * size
-    if at > ends or (at < ends and not shape.open and text[at:].strip(" ")):
-        announced = ", ".join(
-            f"{shape.fields[group.counter].named()} {len(pieces)}"
-            for group, pieces in zip(shape.groups, found, strict=True)
-            if pieces
-        )
+    counts = [place.number(name, shape.fields[name].of(text)) or 0 for name, _ in shape.groups]
+    expected = shape.length + sum(count * group.size for count, group in zip(counts, shape.groups, strict=True))
+    if expected != ends and (expected > ends or (not shape.open and text[expected:].strip(" "))):
+        announced = [
+            f"{count} as {shape.fields[group.counter].named()}"
+            for count, group in zip(counts, shape.groups, strict=True)
+            if count
+        ]
+        why = f", since it announces {', '.join(announced)}" if announced else ""
         raise Refused(
-            Refusal(
-                "line-length",
-                f"line {place.line}: it ends at {ends}: it should have {at} characters"
-                + (f", as it announces {announced}" if announced else ""),
-            )
+            Refusal("line-length", f"line {place.line}: it ends at {ends}: it should have {expected} characters{why}")
         )
+    found = []
+    at = shape.length
+    for count, group in zip(counts, shape.groups, strict=True):
+        end = at + count * group.size
+        found.append([text[start : start + group.size] for start in range(at, end, group.size)])
+        at = end
     return found
 
 

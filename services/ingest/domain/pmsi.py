@@ -89,10 +89,10 @@ class _Lines:
         found = []
         for name in _KEYS[self.part]:
             field = shape.fields[name]
-            value = text[field.start : field.end]
+            value = field.of(text)
             if name == "exit_year" and self.part == "ano":
                 # the year by itself is filler in what a hospital gets back (ATIH, formats anonymes MCO 2023)
-                value = text[shape.fields["exit"].end - 4 : shape.fields["exit"].end].strip() or value
+                value = shape.fields["exit"].of(text)[4:].strip() or value
             value = value.strip(" ")
             if len(text) < field.end:
                 raise Refused(Refusal("line-length", f"the line ends before the end of {field.named()}"))

@@ -113,7 +113,7 @@ def _rss_number(piece: Piece) -> str:
         field = _TABLE.shape(text).fields["rss"]
     except Refused:
         return ""
-    return text[field.start : field.end].strip(" ")
+    return field.of(text).strip(" ")
 
 
 def _unit(piece: Piece) -> _Unit:
