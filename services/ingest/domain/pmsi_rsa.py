@@ -169,7 +169,7 @@ class _Stay:
         shape = _TABLE.shape(text)
         place = self.place = Place(piece.line.number, shape.fields)
         authorisations, radiotherapy, self._units, self._associated, self._acts = pieces_of(text, shape, place)
-        self._base = shape.length + 2 * len(authorisations) + 7 * len(radiotherapy)
+        self._base = shape.length + sum(map(len, authorisations + radiotherapy))
         row = self.row = _CUT[id(shape)](text)
         month, year = row.exit_month, place.number("exit_year", row.exit_year) or 0
         if values.calendar_day(f"01{month}{row.exit_year}") is None:
@@ -235,7 +235,7 @@ class _Stay:
 
     def _read_units(self) -> list[dict[str, Any]]:
         return [
-            self._unit(Place(self.place.line, _UNIT_SHAPE.fields, self._base + 60 * number), _CUT_UNIT(piece))
+            self._unit(Place(self.place.line, _UNIT_SHAPE.fields, self._base + number * len(piece)), _CUT_UNIT(piece))
             for number, piece in enumerate(self._units)
         ]
 
@@ -267,7 +267,7 @@ class _Stay:
                     one[field] = own
 
     def _read_acts(self, entry: dt.date | None) -> list[dict[str, Any]]:
-        base = self._base + 60 * len(self._units) + 6 * len(self._associated)
+        base = self._base + sum(map(len, self._units + self._associated))
         found = []
         for piece in self._acts:
             place = Place(self.place.line, _ACT_SHAPE.fields, base)

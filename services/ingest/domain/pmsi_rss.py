@@ -145,7 +145,7 @@ def _unit(piece: Piece) -> _Unit:
         related=values.diagnosis(place, "related", row.related),
         associated=values.diagnoses(place, "associated", associated),
         documentary=values.diagnoses(place, "documentary", documentary),
-        acts=_acts(place, shape.length + 8 * (len(associated) + len(documentary)), acts),
+        acts=_acts(place, shape.length + sum(map(len, associated + documentary)), acts),
     )
 
 
