@@ -148,43 +148,44 @@ def write_register(path: Path, people: Iterable[Insured], *, separator: Separato
 
 
 def write_deaths(
-    folder: Path, people: Iterable[Insured], seed: int, *, year: int = 2024, separator: Separator = ";"
+    folder: Path, people: Sequence[Insured], seed: int, *, year: int = 2024, separator: Separator = ";"
 ) -> None:
-    """KI_CCI_R and KI_ECD_R: these people die in the year."""
-    deaths = [(number, one, Random(f"{seed}/{number}")) for number, one in enumerate(people)]  # noqa: S311
-    rows, causes = [], []
-    for number, one, rng in deaths:
-        on = dt.date(year, 1, 1) + dt.timedelta(days=rng.randrange(365))
-        home = _person(one)
-        code = f"{number:064x}"
-        initial, *others = rng.sample(_CAUSES, 3)
-        rows.append(
-            {
-                **home,
-                "DCD_IDT_ENC": code,
-                "DCD_IDT_TOP": "1",
-                "BEN_IDT_ANO": one.nir_ano or f"{one.pseudo_nir}{one.rank}",
-                "BEN_IDT_TOP": "1" if one.nir_ano else "0",
-                "BEN_NIR_ANO": one.nir_ano,
-                "FLX_PER_ANN": str(year),
-                "TRT_STA_COD": "1",
-                "TYP_CER_COD": "1",
-                "DCD_DPT_COD": home["BEN_RES_DPT"],
-                "DCD_COM_COD": home["BEN_RES_COM"],
-                "BEN_DCD_DTE": _sas(on),
-                "BEN_DCD_AME": f"{on:%Y%m}",
-                "DCD_LIE_COD": str(rng.randrange(7)),
-                "BEN_NAI_MOI": f"{one.birth_date:%m}",
-                "DCD_CIM_COD": initial,
-                "DCD_LIE_LIB": "Hôpital; chambre",
-            }
-        )
-        causes += [
-            {"DCD_IDT_ENC": code, "CER_LIG_NUM": str(line), "ECD_CAU_RNG": "1", "ECD_CIM_COD": cause}
-            for line, cause in enumerate(others, start=1)
-        ]
-    _write(folder / "KI_CCI_R.csv", "KI_CCI_R", rows, separator)
+    """KI_CCI_R and KI_ECD_R: these people die in the year, each of three causes."""
+    deaths = (_death(one, number, seed, year)[0] for number, one in enumerate(people))
+    causes = (cause for number, one in enumerate(people) for cause in _death(one, number, seed, year)[1])
+    _write(folder / "KI_CCI_R.csv", "KI_CCI_R", deaths, separator)
     _write(folder / "KI_ECD_R.csv", "KI_ECD_R", causes, separator)
+
+
+def _death(one: Insured, number: int, seed: int, year: int) -> tuple[dict[str, str], list[dict[str, str]]]:
+    """A line of KI_CCI_R, and those of its further causes in KI_ECD_R."""
+    rng = Random(f"{seed}/{number}")  # noqa: S311 - made-up data
+    on = dt.date(year, 1, 1) + dt.timedelta(days=rng.randrange(365))
+    home, code = _person(one), f"{number:064x}"
+    initial, *others = rng.sample(_CAUSES, 3)
+    death = {
+        **home,
+        "DCD_IDT_ENC": code,
+        "DCD_IDT_TOP": "1",
+        "BEN_IDT_ANO": one.nir_ano or f"{one.pseudo_nir}{one.rank}",
+        "BEN_IDT_TOP": "1" if one.nir_ano else "0",
+        "BEN_NIR_ANO": one.nir_ano,
+        "FLX_PER_ANN": str(year),
+        "TRT_STA_COD": "1",
+        "TYP_CER_COD": "1",
+        "DCD_DPT_COD": home["BEN_RES_DPT"],
+        "DCD_COM_COD": home["BEN_RES_COM"],
+        "BEN_DCD_DTE": _sas(on),
+        "BEN_DCD_AME": f"{on:%Y%m}",
+        "DCD_LIE_COD": str(rng.randrange(7)),
+        "BEN_NAI_MOI": f"{one.birth_date:%m}",
+        "DCD_CIM_COD": initial,
+        "DCD_LIE_LIB": "Hôpital; chambre",
+    }
+    return death, [
+        {"DCD_IDT_ENC": code, "CER_LIG_NUM": str(line), "ECD_CAU_RNG": "1", "ECD_CIM_COD": cause}
+        for line, cause in enumerate(others, start=1)
+    ]
 
 
 def _write(path: Path, name: str, rows: Iterable[dict[str, str]], separator: Separator) -> None:
@@ -218,7 +219,7 @@ def _prestations(
         }
         chance = rng.random()
         if chance < 0.02 and last:
-            found = [(name, _reversed(name, values) | key) for name, values in last]
+            found = [(name, _reversed(values) | key) for name, values in last]
             totals.reversals += 1
             last = []
         else:
@@ -291,7 +292,7 @@ _SIGNED: Final = frozenset(
 )
 
 
-def _reversed(name: str, values: dict[str, str]) -> dict[str, str]:  # noqa: ARG001
+def _reversed(values: dict[str, str]) -> dict[str, str]:
     """The same line with its amounts and quantities the other way round."""
     return {column: _negative(value) if column in _SIGNED else value for column, value in values.items()}
 
