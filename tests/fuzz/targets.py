@@ -7,14 +7,18 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
+from estuaire.generate import dcir, pmsi
 from services.ingest.domain import batches
 from services.ingest.domain.batches import BadBody, Element, NoRoom, TooLarge
 from services.ingest.domain.refusals import INTERNAL
 from services.ingest.files import FORMATS, File, join, uploaded
 from services.ingest.handlers import Document, Taken
+from tests.people import people
 from tests.unit.ingest.conftest import EXAMPLES, SOURCE, new_intake
 from tests.unit.ingest.samples import NOW, french_stay
 
@@ -83,8 +87,13 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
 }
 
 
-def seeds(name: str) -> Iterator[bytes]:
+@cache
+def seeds(name: str) -> tuple[bytes, ...]:
     """Good inputs to begin with."""
+    return tuple(_seeds(name))
+
+
+def _seeds(name: str) -> Iterator[bytes]:
     examples = [path.read_bytes() for path in sorted(Path(EXAMPLES).glob("*.json"))]
     if name == "events":
         yield from examples
@@ -97,6 +106,28 @@ def seeds(name: str) -> Iterator[bytes]:
         yield packer.compress(b"".join(examples))
     elif name == "multipart":
         yield b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\nc\r\n--x--\r\n'
+
+    elif name in FORMATS:
+        yield from _files(FORMATS[name].parts)
+
+
+def _files(parts: tuple[str, ...]) -> Iterator[bytes]:
+    """A few records of every format, joined as the target wants them."""
+    who = people(3)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        pmsi.write(folder, [one.patient() for one in who], 4, seed=1)
+        pmsi.write(folder, [one.patient() for one in who], 4, seed=1, anonymous=True)
+        dcir.write_dcir(folder, [one.insured() for one in who], 12, seed=1)
+        dcir.write_register(folder / "IR_BEN_R.csv", [one.insured() for one in who])
+        dcir.write_deaths(folder, [one.insured() for one in who], seed=1)
+        found = {
+            path.stem if path.suffix == ".csv" else path.suffix[1:]: path.read_bytes() for path in folder.iterdir()
+        }
+    contents = [found.get(part, found.get(part.replace("-", ""), b"")) for part in parts]
+    yield SEPARATOR.join(contents)
+    for content in contents:
+        yield content
 
 
 def _checked(taken: Taken, count: int) -> None:
