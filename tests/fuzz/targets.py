@@ -121,13 +121,11 @@ def _files(parts: tuple[str, ...]) -> Iterator[bytes]:
         dcir.write_dcir(folder, [one.insured() for one in who], 12, seed=1)
         dcir.write_register(folder / "IR_BEN_R.csv", [one.insured() for one in who])
         dcir.write_deaths(folder, [one.insured() for one in who], seed=1)
-        found = {
-            path.stem if path.suffix == ".csv" else path.suffix[1:]: path.read_bytes() for path in folder.iterdir()
-        }
-    contents = [found.get(part, found.get(part.replace("-", ""), b"")) for part in parts]
+        found = {path.name.lower(): path.read_bytes() for path in folder.iterdir()}
+    names = [(f"{part}.csv".lower(), f"2025.{part.replace('-', '')}") for part in parts]
+    contents = [found.get(table, found.get(lines, b"")) for table, lines in names]
     yield SEPARATOR.join(contents)
-    for content in contents:
-        yield content
+    yield from contents
 
 
 def _checked(taken: Taken, count: int) -> None:
