@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -44,7 +45,12 @@ class _Hub:
         producers = folder / "producers.yaml"
         producers.write_text(json.dumps({"producers": [{"source": SOURCE, "token_sha256": hash_token(TOKEN)}]}))
         hearing = f"127.0.0.1:0={SOURCE} 127.0.0.1:0={SECOND}"
-        told = {"bootstrap_servers": "nowhere:1", "keys": folder, "producers": producers, "mllp": hearing} | changes
+        told: dict[str, Any] = {
+            "bootstrap_servers": "nowhere:1",
+            "keys": folder,
+            "producers": producers,
+            "mllp": hearing,
+        } | changes
         settings = IngestSettings(**told)
         self.outbox, self.flow = FakeOutbox(), Flow(2, ThrottleRule())
         markers = Markers(self.flow, self.outbox, 2)
