@@ -208,10 +208,10 @@ def _outcomes(message: bytes, source: str, zone: tzinfo) -> Iterator[Outcome]:
     if recorded is None:
         raise _refused("missing-field", "EVN-2: neither there nor in MSH-7 is the time by which messages are ordered")
     occurred = text.time(evn, 6, "EVN", zone)
-    since = recorded.moment - _BEGINNING
-    if since < timedelta(seconds=1):
-        raise _refused("bad-date", "EVN-2: before 2000: messages are ordered by seconds since then")
-    frame = _Frame(source, int(since.total_seconds()), (occurred or recorded).moment.isoformat())
+    version = int((recorded.moment - _BEGINNING).total_seconds())
+    if not 0 < version < 2**31:
+        raise _refused("bad-date", "EVN-2: not within 2000 to 2067: messages are ordered by seconds since 2000")
+    frame = _Frame(source, version, (occurred or recorded).moment.isoformat())
     if not groups:
         raise _refused("missing-field", "PID: the segment is missing")
     if len(groups) > 1 and trigger != _MERGE:
