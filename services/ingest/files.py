@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from io import BytesIO
 from itertools import groupby
 from typing import BinaryIO, Final, NamedTuple
 
+from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
+
+from services.ingest.domain.batches import BadBody
 from services.ingest.domain.reading import JoinedFormat, Layout, Line, Piece, Read
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import NUL_BYTE, Refusal, Refused
+
+FORMATS: Final[dict[str, JoinedFormat]] = {}
+"""The formats whose records are made of lines of several files, by name."""
+
+HEAD: Final = 8192
+"""Bytes of a file's beginning by which it is known."""
 
 LONGEST_LINE: Final = 2**20
 """Bytes of a line; what is longer is refused unread."""
@@ -29,6 +40,48 @@ class File(NamedTuple):
     name: str
     part: str
     content: BinaryIO
+
+
+def part_of(file: str, head: bytes) -> tuple[JoinedFormat, str] | None:
+    """The format and part that a file is of, by its name or its beginning, or None where no format knows it."""
+    return next(((form, part) for form in FORMATS.values() if (part := form.part_of(file, head))), None)
+
+
+def uploaded(form: JoinedFormat, body: bytes, content_type: str) -> list[File]:
+    """The files of a request: a file by itself, or several as multipart/form-data (RFC 7578). Raises BadBody.
+
+    A field that has the name of a part holds a file of that part; what another one holds is told by its file's name or
+    its beginning. Files go by the names of their parts here, for a producer's own may say whom they are about.
+    """
+    kind, options = parse_options_header(content_type)
+    sent = _fields(body, options.get("boundary", "")) if kind == "multipart/form-data" else [("", "", body)]
+    counts: Counter[str] = Counter()
+    files = []
+    for number, (field, name, content) in enumerate(sent, 1):
+        part = field if field in form.parts else form.part_of(name, content[:HEAD])
+        if part is None:
+            raise BadBody(
+                f"file {number} is none of {', '.join(form.parts)} of {form.name}: name its field after one of them,"
+                " and look at its first line"
+            )
+        counts[part] += 1
+        files.append(File(part if counts[part] == 1 else f"{part}-{counts[part]}", part, BytesIO(content)))
+    return files
+
+
+def _fields(body: bytes, boundary: str) -> list[tuple[str, str, bytes]]:
+    """The name, file name and content of each field of multipart/form-data."""
+    found: list[tuple[str, str, list[bytes]]] = []
+    try:
+        with PushMultipartParser(boundary, max_segment_count=64) as parser:
+            for event in parser.parse(body):
+                if isinstance(event, MultipartSegment):
+                    found.append((event.name, event.filename or "", []))
+                elif event:
+                    found[-1][2].append(bytes(event))
+    except (MultipartError, ValueError):
+        raise BadBody("the body is not multipart/form-data (RFC 7578), or has more than 64 fields") from None
+    return [(field, name, b"".join(chunks)) for field, name, chunks in found]
 
 
 def join(form: JoinedFormat, files: Sequence[File], source: str) -> Iterator[Read]:
@@ -61,14 +114,15 @@ def _index(
     rows: list[tuple[bytes, int, int, int, int, int]] = []
     layout: Layout | None = None
     for line, start, data in _lines(file.content):
-        if data is None:
-            yield Read(file.name, line, _TOO_LONG)
-            continue
         try:
+            if data is None:
+                raise Refused(_TOO_LONG)
             if layout is None:
                 layout = layouts[number] = form.layout(file.part, data)
             if line <= layout.headings or not data.strip():
                 continue
+            if b"\0" in data:
+                raise Refused(NUL_BYTE)
             rows.append((layout.key(data), part, number, line, start, len(data)))
         except Refused as refused:
             yield Read(file.name, line, refused.refusal)

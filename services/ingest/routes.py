@@ -14,7 +14,7 @@ from math import ceil
 from typing import Annotated, Any, Final
 
 import msgspec
-from fastapi import Depends, FastAPI, Query, Request
+from fastapi import Depends, FastAPI, Path, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import Response
 
@@ -25,7 +25,9 @@ from services.ingest.adapters import Budget, Hold, Markers, NotKept, Outbox, Pro
 from services.ingest.domain import batches
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import LANES, Flow, Lane
+from services.ingest.domain.reading import JoinedFormat, Read
 from services.ingest.domain.refusals import Refusal
+from services.ingest.files import FORMATS, join, uploaded
 from services.ingest.handlers import Document, Intake
 from services.ingest.settings import IngestSettings
 
@@ -153,17 +155,35 @@ class Desk:
             passed_over += over
         return await self._taken(documents, source, lane, passed_over)
 
-    async def _answered(
-        self, elements: Sequence[Element | Document], source: str, lane: Lane, not_taken: dict[str, int]
-    ) -> Response:
-        return _receipt(await self._taken(elements, source, lane, not_taken))
+    async def files(self, request: Request, name: str, source: str, lane: Lane) -> Response:
+        """Files of a format, which belong together. Raises ProblemError."""
+        form = FORMATS.get(name)
+        if form is None:
+            raise ProblemError(404, "unknown format", f"Send one of {', '.join(FORMATS)}.")
+        kind = request.headers.get("content-type", "")
+        async with self._body(request, source) as body:
+            reads = await asyncio.to_thread(_read, form, body, kind, source)
+            del body
+            passed_over = Counter(one.outcome for one in reads if isinstance(one.outcome, str))
+            places = [one for one in reads if not isinstance(one.outcome, str)]
+            documents = [Document(at, one.outcome) for at, one in enumerate(places) if not isinstance(one.outcome, str)]
+            return await self._answered(documents, source, lane, passed_over, places)
 
-    async def _taken(
+    async def _answered(
         self,
         elements: Sequence[Element | Document],
         source: str,
         lane: Lane,
         not_taken: dict[str, int],
+        places: Sequence[Read] = (),
+    ) -> Response:
+        answer = await self._taken(elements, source, lane, not_taken)
+        for one in answer.rejected if places else ():
+            one |= {"file": places[one["index"]].file, "line": places[one["index"]].line}
+        return _receipt(answer)
+
+    async def _taken(
+        self, elements: Sequence[Element | Document], source: str, lane: Lane, not_taken: dict[str, int]
     ) -> _Answer:
         if not elements and not not_taken:
             raise ProblemError(422, "nothing was sent", "The body has no event: send one at least.")
@@ -218,7 +238,7 @@ class Desk:
         try:
             return await self._in_thread(act, *arguments)
         except batches.BadBody as bad:
-            raise ProblemError(422, "the body cannot be read", str(bad)) from None
+            raise _unreadable(bad) from None
 
     async def _in_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, act, *arguments)
@@ -274,6 +294,14 @@ class Desk:
             raise _full() from None
 
 
+def _read(form: JoinedFormat, body: bytes, content_type: str, source: str) -> list[Read]:
+    """On a thread of its own, for it may take a while, and the intake has no part in it. Raises ProblemError."""
+    try:
+        return list(join(form, uploaded(form, body, content_type), source))
+    except batches.BadBody as bad:
+        raise _unreadable(bad) from None
+
+
 def authenticated(request: Request, authorization: Authorization) -> str:
     """The source that the request's token was given for. Raises a 401 problem."""
     desk: Desk = request.app.state.desk
@@ -286,7 +314,8 @@ async def timed(request: Request) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        adapters.REQUEST_SECONDS.labels(request.url.path).observe(time.perf_counter() - begun)
+        route: str = request.scope["route"].path  # not the path asked for, which may hold anything
+        adapters.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - begun)
 
 
 Source = Annotated[str, Depends(authenticated)]
@@ -295,6 +324,7 @@ Through = Annotated[AwareDatetime, Query(description="Ask about what was acknowl
 RecordId = Annotated[str, Query(max_length=256, description="The `id` that the record was sent under.")]
 InLane = Annotated[Lane, Query(description="`backfill` for history: it never delays what is `live`.")]
 OfLane = Annotated[Lane | None, Query(description="Ask about this lane only; about both, if absent.")]
+FormatName = Annotated[str, Path(description=f"One of {', '.join(FORMATS)}.")]
 Timed = Annotated[None, Depends(timed)]
 
 
@@ -333,6 +363,16 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
         `index` is a message's position. Sending the same again changes nothing. The body may be gzip.
         """
         return await desk.hl7v2(request, source, lane)
+
+    @app.post("/v1/files/{format}", summary="Send files", openapi_extra=_body_of(_FILES), **_SENDING_FILES)
+    async def files(request: Request, format: FormatName, source: Source, _: Timed, lane: InLane = "live") -> Response:
+        """Files of one format that belong together, such as RSS with their VID-HOSP, as multipart/form-data; a single
+        file may be the body by itself. Lines may come in any order.
+
+        The answer comes when the broker has the records made of them. Sending the same again changes nothing. Files
+        that are larger than a body may be are for `estuaire send`.
+        """
+        return await desk.files(request, format, source, lane)
 
     @app.get(
         "/v1/status",
@@ -381,6 +421,10 @@ def _media_type(request: Request, known: Sequence[str] | dict[str, Split]) -> st
 def _require_own(mine: str, source: str) -> None:
     if mine != source:
         raise ProblemError(403, "not your source", "Ask about the source that your token was given for.")
+
+
+def _unreadable(bad: batches.BadBody) -> ProblemError:
+    return ProblemError(422, "the body cannot be read", str(bad))
 
 
 def _busy() -> ProblemError:
@@ -445,6 +489,16 @@ _RESOURCE: Final = {
 _RESOURCES: Final = dict.fromkeys((FHIR, JSON), _RESOURCE)
 _ADT: Final = {"type": "string", "description": "HL7 v2 ADT (ER7): A01, A03, A04, A08, A11, A13, A28, A31, A40."}
 _MESSAGES: Final = dict.fromkeys(HL7V2, _ADT)
+_CONTENT: Final = {"type": "string", "format": "binary"}
+_FILES: Final[dict[str, dict[str, Any]]] = {
+    "multipart/form-data": {
+        "type": "object",
+        "description": "A field for each file; named after its part of the format, or told by the file's beginning.",
+        "additionalProperties": _CONTENT,
+    },
+    "text/plain": _CONTENT,
+    "text/csv": _CONTENT,
+}
 _ASKING: Final = problems(
     {
         401: "No known bearer token.",
@@ -468,3 +522,4 @@ _SENDING: Final[dict[str, Any]] = {
     )
     | problems({422: "The body or a parameter cannot be read, or no event is taken: see `rejected`."}, NothingTaken),
 }
+_SENDING_FILES: Final = _SENDING | {"responses": _SENDING["responses"] | problems({404: "No format has this name."})}
