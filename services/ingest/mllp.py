@@ -116,10 +116,11 @@ class MllpListener:
         self._tasks.add(task)
         MLLP_OPEN.labels(source).inc()
         try:
-            while (message := await self._message(reader)) is not None:
+            while not self._stopping.is_set() and (message := await self._message(reader)) is not None:
                 answer = await self._answer(message, source)
                 writer.write(START + answer + END)
-                await asyncio.wait_for(writer.drain(), FRAME_SECONDS)
+                async with asyncio.timeout(FRAME_SECONDS):
+                    await writer.drain()
         except Closed as closed:
             MLLP_CLOSED.labels(source, str(closed)).inc()
         except (OSError, TimeoutError):
@@ -135,7 +136,8 @@ class MllpListener:
     async def _message(self, reader: asyncio.StreamReader) -> bytes | None:
         """The next message, or None where the sender has ended. Raises Closed."""
         try:
-            first = await asyncio.wait_for(_first(reader), self._settings.mllp_idle_seconds)
+            async with asyncio.timeout(self._settings.mllp_idle_seconds):
+                first = await _first(reader)
         except TimeoutError:
             raise Closed("idle") from None
         if not first:
@@ -143,7 +145,8 @@ class MllpListener:
         if first != START:
             raise Closed("broken")
         try:
-            message = await asyncio.wait_for(reader.readuntil(END), FRAME_SECONDS)
+            async with asyncio.timeout(FRAME_SECONDS):
+                message = await reader.readuntil(END)
         except asyncio.LimitOverrunError:
             raise Closed("too-long") from None
         except (asyncio.IncompleteReadError, TimeoutError):
