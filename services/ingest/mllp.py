@@ -49,6 +49,8 @@ class Closed(Exception):
 def tls_of(settings: IngestSettings) -> ssl.SSLContext | None:
     """What MLLP is heard under: certificates on both sides, or none. Raises ValueError."""
     if settings.mllp_certificate is None or settings.mllp_key is None or settings.mllp_clients is None:
+        if settings.mllp_certificate or settings.mllp_key or settings.mllp_clients:
+            raise ValueError("MLLP over TLS needs all of MLLP_CERTIFICATE, MLLP_KEY and MLLP_CLIENTS")
         return None
     try:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=settings.mllp_clients)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from pydantic import AliasChoices, Field, field_validator, model_validator
+from pydantic import AliasChoices, Field, field_validator
 
 from runtime.settings import RuntimeSettings
 
@@ -73,12 +73,14 @@ class IngestSettings(RuntimeSettings):
             raise ValueError("not a time zone, such as Europe/Paris") from None
         return name
 
-    @model_validator(mode="after")
-    def _mllp_is_whole(self) -> IngestSettings:
-        _ = self.listening
-        if len({self.mllp_certificate is None, self.mllp_key is None, self.mllp_clients is None}) > 1:
-            raise ValueError("MLLP over TLS needs its certificate, its key and the authorities of its senders")
-        return self
+    @field_validator("mllp")
+    @classmethod
+    def _are_addresses(cls, told: str) -> str:
+        for one in told.split():
+            match = _LISTENING.fullmatch(one)
+            if match is None or int(match["port"]) > 65_535:
+                raise ValueError("an address of MLLP is not host:port=source")
+        return told
 
     @property
     def zone(self) -> ZoneInfo:
@@ -87,11 +89,6 @@ class IngestSettings(RuntimeSettings):
 
     @property
     def listening(self) -> tuple[Listening, ...]:
-        """The addresses that MLLP is heard at. Raises ValueError."""
-        found = []
-        for one in self.mllp.split():
-            match = _LISTENING.fullmatch(one)
-            if match is None or int(match["port"]) > 65_535:
-                raise ValueError("an address of MLLP is not host:port=source")
-            found.append(Listening(match["host"].strip("[]"), int(match["port"]), match["source"]))
-        return tuple(found)
+        """The addresses that MLLP is heard at."""
+        found = [match for one in self.mllp.split() if (match := _LISTENING.fullmatch(one))]
+        return tuple(Listening(one["host"].strip("[]"), int(one["port"]), one["source"]) for one in found)

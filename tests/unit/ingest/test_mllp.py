@@ -349,7 +349,6 @@ def certified(folder: Path, name: str) -> Path:
         {"mllp": "127.0.0.1:2575"},
         {"hl7_timezone": "Europe/Rennes"},
         {"hl7_timezone": "../../etc/passwd"},
-        {"mllp_key": "key.pem"},
     ],
 )
 def test_settings_that_cannot_be_meant(tmp_path: Path, changes: dict[str, object]) -> None:
@@ -365,3 +364,11 @@ def test_settings_name_addresses_and_sources(tmp_path: Path) -> None:
         ("::1", 2576, "urn:b=c"),
         ("hub.local", 2577, "urn:d"),
     )
+
+
+@pytest.mark.parametrize("names", [("mllp_key",), ("mllp_certificate", "mllp_key", "mllp_clients")])
+def test_certificates_that_are_not_there(tmp_path: Path, names: tuple[str, ...]) -> None:
+    told: dict[str, Any] = dict.fromkeys(names, tmp_path / "nothing.pem")
+    settings = IngestSettings(bootstrap_servers="nowhere:1", keys=tmp_path, producers=tmp_path / "p.yaml", **told)
+    with pytest.raises(ValueError, match="MLLP"):
+        tls_of(settings)
