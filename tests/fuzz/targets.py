@@ -13,11 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 from estuaire.generate import dcir, pmsi
+from estuaire.generate.hl7v2 import messages
+from estuaire.population import population
 from services.ingest.domain import batches
 from services.ingest.domain.batches import BadBody, Element, NoRoom, TooLarge
+from services.ingest.domain.hl7v2 import PARIS
 from services.ingest.domain.refusals import INTERNAL
 from services.ingest.files import FORMATS, File, join, uploaded
-from services.ingest.handlers import Document, Taken
+from services.ingest.handlers import Document, Taken, messages_of
 from tests.people import people
 from tests.unit.ingest.conftest import EXAMPLES, SOURCE, new_intake
 from tests.unit.ingest.samples import NOW, french_stay
@@ -47,6 +50,16 @@ def fhir(data: bytes) -> None:
         documents, _ = _intake.documents(data, SOURCE)
     except BadBody:
         return
+    _checked(_intake.take(documents, SOURCE, "live", NOW), len(documents))
+
+
+def hl7v2(data: bytes) -> None:
+    """HL7 v2 messages."""
+    try:
+        found = messages_of(data)
+    except BadBody:
+        return
+    documents, _ = _intake.messages(found, 0, SOURCE, PARIS)
     _checked(_intake.take(documents, SOURCE, "live", NOW), len(documents))
 
 
@@ -82,6 +95,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "array": array,
     "fhir": fhir,
     "gzip": gzip,
+    "hl7v2": hl7v2,
     "multipart": multipart,
     **{name: joined(name) for name in FORMATS},
 }
@@ -104,6 +118,8 @@ def _seeds(name: str) -> Iterator[bytes]:
         yield from (json.dumps(one["resource"]).encode() for one in french_stay()["entry"] if "resource" in one)
     elif name == "gzip":
         yield packer.compress(b"".join(examples))
+    elif name == "hl7v2":
+        yield from (one.data for one in messages(7, list(population(7, 3)), 12))
     elif name == "multipart":
         yield b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\nc\r\n--x--\r\n'
 
