@@ -37,10 +37,15 @@ class InvalidRecord(Exception):
 
 
 class Stripped(NamedTuple):
-    """What is kept of a record, and how many leaves were dropped (of one huge subtree, at least 100,000)."""
+    """What is kept of a record, and how many leaves were dropped (of one huge subtree, at least 100,000).
+
+    `invalid` are the named top-level fields in which a value is not of its grammar. A coding of a system that is not in
+    `systems.yaml` is none, where another is taken.
+    """
 
     record: dict[str, Any]
     removed: int
+    invalid: tuple[str, ...] = ()
 
 
 class Leaf(NamedTuple):
@@ -64,7 +69,7 @@ def strip(record_type: str, record: Mapping[str, Any]) -> Stripped:
     form = forms.get(kind) if kind is None or type(kind) is str else None
     if form is None:
         raise InvalidRecord("resourceType", " or ".join(name or "none" for name in forms))
-    tally = [0]
+    tally = [0, 0]
     kept = form.prune(record, tally)
     for name, expected in form.required:
         if name not in kept:
@@ -74,7 +79,18 @@ def strip(record_type: str, record: Mapping[str, Any]) -> Stripped:
             raise InvalidRecord(names[0], f"at least one of {', '.join(names)}")
     if kept.keys() <= HOLLOW:
         raise InvalidRecord("record", "a code, a number or a date that its allow-list names")
-    return Stripped(kept, tally[0])
+    return Stripped(kept, tally[0], _invalid(form, record) if tally[1] else ())
+
+
+def _invalid(form: _Form, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of which a value was not taken: looked for again, since few records have any."""
+    found = []
+    for name, item in record.items():
+        keep = form.keeps.get(name)
+        tally = [0, 0]
+        if keep is not None and item is not None and (keep(item, tally) is _GONE or tally[1]):
+            found.append(name)
+    return tuple(found)
 
 
 @cache
@@ -92,6 +108,7 @@ def known(pattern: str, code: str) -> bool:
 # --- grammars: each takes a value and gives it back (perhaps in its one spelling), or _GONE ---
 
 Keep = Callable[[Any, list[int]], Any]
+"""The list has two tallies: leaves that are dropped, and how often a named place has a value that is not taken."""
 
 _GONE: Final = object()
 
@@ -189,6 +206,7 @@ def _quantity(value: Any, tally: list[int]) -> Any:
         kept["system"], kept["code"] = system, code
     if len(kept) < len(value):
         tally[0] += sum(_leaves(item) for name, item in value.items() if name not in kept)
+        tally[1] += "code" in value and "code" not in kept and not _is_elsewhere(value)
     return kept
 
 
@@ -360,6 +378,18 @@ def _is_known_code(system: str, code: str) -> bool:
     return match is not None and match(code)
 
 
+def _is_elsewhere(value: Any) -> bool:
+    """Whether a coding, or every coding of a concept, is of a system that is not in `systems.yaml`."""
+    if type(value) is not dict:
+        return False
+    codings = value.get("coding")
+    systems = [
+        one.get("system") if type(one) is dict else None
+        for one in (codings[:MAX_ITEMS] if type(codings) is list and codings else (value,))
+    ]
+    return all(type(system) is str and system not in _book().systems for system in systems)
+
+
 def _unit_pattern(ucum: Mapping[str, list[str]]) -> re.Pattern[str]:
     """The grammar of UCUM (ucum.org/ucum, sections 5 to 12) without nested brackets, over the listed units."""
 
@@ -392,6 +422,7 @@ def _is_unit(unit: str) -> bool:
 
 class _Form(NamedTuple):
     prune: Callable[[Mapping[str, Any], list[int]], dict[str, Any]]
+    keeps: Mapping[str, Keep]
     required: tuple[tuple[str, str], ...]
     any_of: tuple[tuple[str, ...], ...]
     leaves: tuple[Leaf, ...]
@@ -424,6 +455,7 @@ def _form(name: str, fields: Mapping[str, Any], shapes: Mapping[str, Any]) -> _F
     rules = _rules(fields, shapes, "", lambda path, grammar: leaves.append(Leaf(name, path, grammar)), 0)
     return _Form(
         prune=_pruner(rules, _groups(fields, "one_of")),
+        keeps={field: rule.keep for field, rule in rules.items()},
         required=tuple((field, rule.expected) for field, rule in rules.items() if rule.required),
         any_of=_groups(fields, "any_of"),
         leaves=tuple(leaves),
@@ -507,17 +539,18 @@ def _list(keep: Keep, path: str) -> Keep:
             return _GONE
         if len(value) > MAX_ITEMS:
             raise InvalidRecord(path, f"at most {MAX_ITEMS} items")
-        before = tally[0]
+        before = tally[:]
         kept = []
         for item in value:
             found = keep(item, tally)
             if found is _GONE:
                 tally[0] += _leaves(item)
+                tally[1] += not _is_elsewhere(item)
             else:
                 kept.append(found)
         if kept:
             return kept
-        tally[0] = before
+        tally[:] = before
         return _GONE
 
     return keep_list
@@ -534,7 +567,7 @@ def _object(
     def keep_object(value: Any, tally: list[int]) -> Any:
         if type(value) is not dict:
             return _GONE
-        before = tally[0]
+        before = tally[:]
         kept = prune(value, tally)
         for name in required:
             if name not in kept:
@@ -542,7 +575,7 @@ def _object(
         else:
             if kept and not any(kept.keys().isdisjoint(group) for group in any_of):
                 return kept
-        tally[0] = before
+        tally[:] = before
         return _GONE
 
     return keep_object
@@ -559,6 +592,7 @@ def _pruner(
             keep = find(name)
             if keep is None or (found := keep(item, tally)) is _GONE:
                 tally[0] += _leaves(item)
+                tally[1] += keep is not None and item is not None
             else:
                 kept[name] = found
         for group in one_of:

@@ -264,13 +264,13 @@ def test_samples_pass_and_stripping_again_changes_nothing(kind: str, record: dic
     before = copy.deepcopy(record)
     once = strip(kind, record)
     assert record == before
-    assert strip(kind, once.record) == (once.record, 0)
+    assert strip(kind, once.record) == (once.record, 0, ())
 
 
 def test_hub_records_pass_whole() -> None:
     for kind, record in records():
         if "resourceType" not in record:
-            assert strip(kind, record) == (record, 0)
+            assert strip(kind, record) == (record, 0, ())
 
 
 @pytest.mark.parametrize(
