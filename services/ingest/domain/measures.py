@@ -6,6 +6,7 @@ written out as measures (`contracts.measures`).
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
 from itertools import compress
@@ -60,9 +61,11 @@ def lateness(seconds: float | None, *, is_backfill: bool) -> str:
         return BACKFILL
     if seconds is None:
         return UNKNOWN
-    if seconds < -SKEW_SECONDS:
-        return FUTURE
-    return next((span for span, limit in SPANS.items() if seconds < limit), MORE)
+    return _SPANS[bisect_right(_LIMITS, seconds)]
+
+
+_LIMITS: Final = (-SKEW_SECONDS, *SPANS.values())
+_SPANS: Final = (FUTURE, *SPANS, MORE)
 
 
 def _identity(identity: Identity) -> tuple[Any, ...]:
