@@ -19,6 +19,7 @@ from services.linkage.domain.decide import Outcome
 from services.linkage.domain.patients import SILENT, Decided
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.states import State
+from services.linkage.domain.tokens import is_unlinkable
 
 
 class RecordStatus(NamedTuple):
@@ -91,6 +92,22 @@ class Versions(NamedTuple):
     kept: list[tuple[str, dt.datetime]]
 
 
+class LinkedSource(NamedTuple):
+    """How far the identities of a source are linked, in a sample of the index.
+
+    `share` of the index was looked through; `found` are the source's subjects in there that current records are about.
+    Of `sampled` of them `unlinkable` have nothing to be linked by; `shared` have a patient with another subject,
+    `elsewhere` with one of another source.
+    """
+
+    share: float
+    found: int
+    sampled: int
+    unlinkable: int
+    shared: int
+    elsewhere: int
+
+
 class Lookup(Protocol):
     """What HTTP asks of the index; all raise RetryLater when it does not answer."""
 
@@ -111,6 +128,9 @@ class Lookup(Protocol):
 
     def counts(self) -> Tally:
         """How many subjects, patients, records and unlinkable subjects there are."""
+
+    def linked_source(self, source: str) -> LinkedSource:
+        """How far the identities of a source are linked."""
 
 
 class SqlLookup:
@@ -198,6 +218,24 @@ class SqlLookup:
             row = connection.execute(_COUNTS).fetchone()
             return Tally(*(int(one) for one in row or ()))
 
+    def linked_source(self, source: str) -> LinkedSource:
+        """How far the identities of a source are linked.
+
+        Ids are spread evenly, so those up to a bound are a random sample: of at most LOOKED_AT subjects of all sources,
+        and of these SAMPLED of the source at the most, whose patients are walked.
+        """
+        with self._answer() as connection, connection.cursor(binary=True) as cursor:
+            subjects = int((cursor.execute(_COUNTS).fetchone() or (0,))[0])
+            share = min(1.0, LOOKED_AT / max(1, subjects))
+            bound = b"\xff" * 17 if share == 1 else int(share * (1 << 128)).to_bytes(16)
+            found = cursor.execute(_OF_SOURCE, [source, bound]).fetchone()
+            rows = cursor.execute(_SAMPLE, [source, bound, SAMPLED]).fetchall()
+            linkable = [subject for subject, block in rows if not is_unlinkable(self._block.decode(block))]
+            shared, elsewhere = cursor.execute(_SHARED, {"sample": linkable, "source": source}).fetchone() or (0, 0)
+        return LinkedSource(
+            share, int(found[0]) if found else 0, len(rows), len(rows) - len(linkable), shared, elsewhere
+        )
+
     @contextmanager
     def _answer(self) -> Iterator[psycopg.Connection]:
         try:
@@ -236,6 +274,27 @@ _COUNTS: Final = """
 SELECT coalesce(sum(subjects), 0), coalesce(sum(patients), 0), coalesce(sum(records), 0), coalesce(sum(unlinkable), 0)
 FROM counts
 """
+_OF_SOURCE: Final = "SELECT count(*) FROM subjects WHERE source = %s AND NOT retired AND subject < %s"
+_SAMPLE: Final = """
+SELECT subject, block FROM subjects WHERE source = %s AND NOT retired AND subject < %s ORDER BY subject LIMIT %s
+"""
+_SHARED: Final = """
+WITH RECURSIVE mine AS (
+    SELECT subject, coalesce(patient, subject) AS patient FROM subjects WHERE subject = ANY(%(sample)s)
+), walk (patient, subject, source, retired) AS (
+    SELECT m.patient, m.subject, %(source)s::text, false FROM mine m
+    UNION
+    SELECT w.patient, o.subject, o.source, o.retired FROM walk w
+    JOIN neighbours n ON n.subject = w.subject JOIN subjects o ON o.subject = n.other AND o.patient = w.patient
+), patients AS (
+    SELECT patient, count(*) FILTER (WHERE NOT retired) > 1 AS shared,
+        bool_or(NOT retired AND source <> %(source)s) AS elsewhere
+    FROM walk GROUP BY patient
+)
+SELECT count(*) FILTER (WHERE shared), count(*) FILTER (WHERE elsewhere) FROM mine JOIN patients USING (patient)
+"""
+LOOKED_AT: Final = 200_000
+SAMPLED: Final = 10_000
 _PAIR: Final = f"SELECT {DECIDED} FROM edges e WHERE e.a = %s AND e.b = %s"  # noqa: S608
 _WORD: Final = "SELECT together, steward, decided_at FROM steward_decisions WHERE a = %s AND b = %s"
 _FORMER: Final = """
