@@ -119,10 +119,10 @@ def sources_table(sources: Iterable[dict[str, Any]]) -> Table:
 def quality_table(found: Quality) -> Group:
     """The report, in tables."""
     title = f"{found['title'] or found['source']}, {found['from']} to {found['to']}"
-    tables = [_counted(title, ("events", "share"), _volume(found))]
+    tables = [_counted(title, ("count", "share"), _volume(found))]
     for heading, parts in (
         ("refused, by reason", found["reasons"]),
-        ("identity", [*found["identity"], *found["identifiers"]]),
+        ("identity", [*found["identity"], *(one for one in found["identifiers"] if one["records"])]),
         ("identity status", found["statuses"]),
         ("contradictions", found["flags"]),
     ):

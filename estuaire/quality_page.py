@@ -40,33 +40,21 @@ def render_sources(sources: Sequence[Found]) -> str:
     """The registry as a page."""
     rows = [
         (
-            _name(one["title"] or one["source"], one["source"]),
+            _producer(one),
             _status(one["status"]),
             _moment(one["last_seen"]),
             _number(one["accepted"]),
             _number(one["refused"]),
             f"{one['per_day']:,.0f}",
             percent(one["expected_share"]),
-            escape(", ".join(one["formats"])) or ("" if one["registered"] else "not registered"),
-            escape(one["contact"]),
         )
         for one in sources
     ]
-    headings = (
-        "producer",
-        "status",
-        "last seen (UTC)",
-        "accepted",
-        "refused",
-        "a day",
-        "of expected",
-        "formats",
-        "contact",
-    )
+    headings = ("producer", "status", "last seen (UTC)", "accepted", "refused", "a day", "of expected")
     body = (
         "<h1>Producers</h1><p>Those of the registry, then those that were seen without being in it. Events are of the"
         " last seven days; <em>a day</em> is their mean from the first one on.</p>"
-        f"{_table('All producers', headings, rows, words=(1, 2, 7, 8))}"
+        f"{_table('All producers', headings, rows, words=(1, 2))}"
     )
     return _page("Producers", body)
 
@@ -76,8 +64,9 @@ def render_quality(found: Found) -> str:
     title = found["title"] or found["source"]
     parts = [
         f"<h1>{escape(title)}</h1>",
-        f"<p><code>{escape(found['source'])}</code>{'' if found['registered'] else ', not in the registry'}.<br>"
-        f"Data quality from {found['from']} to {found['to']} (days in UTC, by arrival).</p>",
+        f"<p><code>{escape(found['source'])}</code></p>" if found["title"] else "",
+        "" if found["registered"] else "<p>Not in the registry.</p>",
+        f"<p>Data quality from {found['from']} to {found['to']} (days in UTC, by arrival).</p>",
         _tiles(found),
         *_volume(found["days"]),
         *_linkage(found),
@@ -240,6 +229,7 @@ def _bar(share: float | None, *, wrong: bool = False) -> str:
 def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]], words: Iterable[int] = ()) -> str:
     """Cells are HTML; the first of a row is its heading; `words` are the columns of text."""
     left = dict.fromkeys(words, ' class="word"')
+    kind = ' class="bars"' if len(headings) > 1 and not headings[1] else ""
     head = "".join(
         f'<th scope="col"{left.get(at, "")}>{escape(one)}</th>' if one else "<td></td>"
         for at, one in enumerate(headings)
@@ -249,7 +239,7 @@ def _table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[str]],
         for first, *rest in rows
     )
     return (
-        f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
+        f'<div class="wide"><table{kind}><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead>'
         f"<tbody>{body}</tbody></table></div>"
     )
 
@@ -259,8 +249,11 @@ def _cell(at: int, content: str, left: Mapping[int, str]) -> str:
     return f"<td{kind}>{content}</td>"
 
 
-def _name(title: str, source: str) -> str:
-    return escape(title) + (f"<br><code>{escape(source)}</code>" if title != source else "")
+def _producer(one: Found) -> str:
+    title = f"{escape(one['title'])}<br>" if one["title"] else ""
+    known = " · ".join(filter(None, (", ".join(one["formats"]), one["contact"])))
+    note = escape(known) if one["registered"] else "not in the registry"
+    return f"{title}<code>{escape(one['source'])}</code>" + (f"<br><small>{note}</small>" if note else "")
 
 
 def _status(status: str) -> str:
