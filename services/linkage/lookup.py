@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Protocol
@@ -95,13 +96,12 @@ class Versions(NamedTuple):
 class LinkedSource(NamedTuple):
     """How far the identities of a source are linked, in a sample of the index.
 
-    `share` of the index was looked through; `found` are the source's subjects in there that current records are about.
-    Of `sampled` of them `unlinkable` have nothing to be linked by; `shared` have a patient with another subject,
-    `elsewhere` with one of another source.
+    `share` of the index was looked through; `sampled` are the source's subjects in there that current records are
+    about. Of them `unlinkable` have nothing to be linked by; `shared` have a patient with another subject, `elsewhere`
+    with one of another source.
     """
 
     share: float
-    found: int
     sampled: int
     unlinkable: int
     shared: int
@@ -221,20 +221,22 @@ class SqlLookup:
     def linked_source(self, source: str) -> LinkedSource:
         """How far the identities of a source are linked.
 
-        Ids are spread evenly, so those up to a bound are a random sample: of at most LOOKED_AT subjects of all sources,
-        and of these SAMPLED of the source at the most, whose patients are walked.
+        Ids are spread evenly, so a range of them is a random sample. Ranges are looked through until there are ENOUGH
+        of the source, or time is up: a row here is a page from anywhere in a large table.
         """
+        until = time.monotonic() + LOOK_SECONDS
         with self._answer() as connection, connection.cursor(binary=True) as cursor:
             subjects = int((cursor.execute(_COUNTS).fetchone() or (0,))[0])
-            share = min(1.0, LOOKED_AT / max(1, subjects))
-            bound = b"\xff" * 17 if share == 1 else int(share * (1 << 128)).to_bytes(16)
-            found = cursor.execute(_OF_SOURCE, [source, bound]).fetchone()
-            rows = cursor.execute(_SAMPLE, [source, bound, SAMPLED]).fetchall()
-            linkable = [subject for subject, block in rows if not is_unlinkable(self._block.decode(block))]
+            ranges = max(1, subjects // RANGE)
+            found: list[tuple[bytes, bytes]] = []
+            looked = 0
+            while looked < ranges and len(found) < ENOUGH and (not looked or time.monotonic() < until):
+                bounds = [_bound(number, ranges) for number in (looked, looked + 1)]
+                found += cursor.execute(_OF_SOURCE, [source, *bounds]).fetchall()
+                looked += 1
+            linkable = [subject for subject, block in found if not is_unlinkable(self._block.decode(block))]
             shared, elsewhere = cursor.execute(_SHARED, {"sample": linkable, "source": source}).fetchone() or (0, 0)
-        return LinkedSource(
-            share, int(found[0]) if found else 0, len(rows), len(rows) - len(linkable), shared, elsewhere
-        )
+        return LinkedSource(looked / ranges, len(found), len(found) - len(linkable), shared, elsewhere)
 
     @contextmanager
     def _answer(self) -> Iterator[psycopg.Connection]:
@@ -243,6 +245,13 @@ class SqlLookup:
                 yield connection
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
             raise RetryLater("the index does not answer, or has no tables yet") from None
+
+
+def _bound(number: int, ranges: int) -> bytes:
+    """Where one of so many ranges of ids of 16 bytes ends, and the next one begins after."""
+    if number == ranges:
+        return b"\xff" * 17
+    return ((number << 128) // ranges).to_bytes(16) if number else b""
 
 
 def _share(rescans: Iterable[tuple[bytes, bytes, bytes]]) -> float:
@@ -274,9 +283,8 @@ _COUNTS: Final = """
 SELECT coalesce(sum(subjects), 0), coalesce(sum(patients), 0), coalesce(sum(records), 0), coalesce(sum(unlinkable), 0)
 FROM counts
 """
-_OF_SOURCE: Final = "SELECT count(*) FROM subjects WHERE source = %s AND NOT retired AND subject < %s"
-_SAMPLE: Final = """
-SELECT subject, block FROM subjects WHERE source = %s AND NOT retired AND subject < %s ORDER BY subject LIMIT %s
+_OF_SOURCE: Final = """
+SELECT subject, block FROM subjects WHERE source = %s AND NOT retired AND subject > %s AND subject <= %s
 """
 _SHARED: Final = """
 WITH RECURSIVE mine AS (
@@ -285,7 +293,10 @@ WITH RECURSIVE mine AS (
     SELECT m.patient, m.subject, %(source)s::text, false FROM mine m
     UNION
     SELECT w.patient, o.subject, o.source, o.retired FROM walk w
-    JOIN neighbours n ON n.subject = w.subject JOIN subjects o ON o.subject = n.other AND o.patient = w.patient
+    CROSS JOIN LATERAL (SELECT n.other FROM neighbours n WHERE n.subject = w.subject OFFSET 0) n
+    CROSS JOIN LATERAL (
+        SELECT o.subject, o.source, o.retired, o.patient FROM subjects o WHERE o.subject = n.other OFFSET 0) o
+    WHERE o.patient = w.patient
 ), patients AS (
     SELECT patient, count(*) FILTER (WHERE NOT retired) > 1 AS shared,
         bool_or(NOT retired AND source <> %(source)s) AS elsewhere
@@ -293,8 +304,10 @@ WITH RECURSIVE mine AS (
 )
 SELECT count(*) FILTER (WHERE shared), count(*) FILTER (WHERE elsewhere) FROM mine JOIN patients USING (patient)
 """
-LOOKED_AT: Final = 200_000
-SAMPLED: Final = 10_000
+RANGE: Final = 5_000
+"""Subjects of all sources that are looked through at a time."""
+ENOUGH: Final = 2_000
+LOOK_SECONDS: Final = 1.5
 _PAIR: Final = f"SELECT {DECIDED} FROM edges e WHERE e.a = %s AND e.b = %s"  # noqa: S608
 _WORD: Final = "SELECT together, steward, decided_at FROM steward_decisions WHERE a = %s AND b = %s"
 _FORMER: Final = """

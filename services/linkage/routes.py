@@ -295,7 +295,7 @@ def application(
         linkable = found.sampled - found.unlinkable
         return LinkageRate(
             source=source,
-            subjects=round(found.found / found.share),
+            subjects=round(found.sampled / found.share),
             share=round(found.share, 4),
             sampled=found.sampled,
             unlinkable=found.unlinkable,

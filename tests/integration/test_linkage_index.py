@@ -348,7 +348,7 @@ def door(lookup: SqlLookup, paper: Paper | None = None) -> TestClient:
     return TestClient(application(lambda: None, lookup, paper or Paper(), Doors(operators, stewards), SEALER.seal))
 
 
-def test_the_linkage_rate_is_what_the_index_says(worker: Worker, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_linkage_rate_is_what_the_index_says(worker: Worker, url: str) -> None:
     """Through others it counts as well; nobody's identity does not, nor one that was corrected away."""
     topic = Topic()
     shared = [number("ins-nir", f"{at}") for at in range(4)]
@@ -399,8 +399,6 @@ def test_the_linkage_rate_is_what_the_index_says(worker: Worker, url: str, monke
             "definition": "",
         }
         assert (rate("urn:nobody")["subjects"], rate("urn:nobody")["rate"]) == (0, None)
-        monkeypatch.setattr(lookups, "SAMPLED", 2)
-        assert (rate()["subjects"], rate()["sampled"]) == (6, 2)
         assert client.get("/v1/linkage", params={"source": mine}).status_code == 401
 
 
@@ -415,13 +413,18 @@ def test_of_a_large_index_a_sample_is_looked_at(worker: Worker, url: str, monkey
                 for source in ("urn:mine", "urn:theirs")[: 1 + (at % 4 == 0)]
             )
         )
-    monkeypatch.setattr(lookups, "LOOKED_AT", 150)
+    monkeypatch.setattr(lookups, "RANGE", 30)
     with closing(SqlLookup(url)) as lookup:
         lookup.open()
+        whole = lookup.linked_source("urn:mine")
+        assert (whole.share, whole.sampled, whole.elsewhere) == (1.0, 200, 100)
+        monkeypatch.setattr(lookups, "ENOUGH", 100)
         found = lookup.linked_source("urn:mine")
-    assert found.share == 0.5
-    assert 70 <= found.found == found.sampled <= 130
-    assert 0.3 <= found.elsewhere / found.sampled <= 0.7
+        assert 0.4 <= found.share <= 0.7
+        assert found.sampled >= 100
+        assert 0.35 <= found.elsewhere / found.sampled <= 0.65
+        monkeypatch.setattr(lookups, "LOOK_SECONDS", 0.0)
+        assert lookup.linked_source("urn:mine").share == 0.1, "one range is always looked through"
 
 
 def test_a_steward_decides_and_takes_it_back(worker: Worker, url: str) -> None:
