@@ -579,7 +579,7 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="flow: all four services beside a pass-through; linkage: its step, beside Splink; loop: beside Faust."
+            help="flow: all services beside a pass-through; linkage: its step, beside Splink; loop: beside Faust."
         ),
     ] = "flow",
     people: Annotated[
