@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from contracts.events import Event
 from services.ingest.domain.content import strip
-from services.ingest.domain.fhir import FhirEvents, Refusal, events_of
+from services.ingest.domain.fhir import FhirEvents, events_of
+from services.ingest.domain.refusals import Refusal
 
 from .samples import ROOT, SOURCE, SYNTHEA, french_stay
 
@@ -286,6 +287,29 @@ def test_a_full_url_is_resolved_within_the_bundle() -> None:
     assert first["data"]["identity"]["identifiers"][0]["value"] == "p-1"
     assert isinstance(second, Refusal)
     assert second.detail.startswith("entry[1]: ")
+
+
+def test_a_resource_without_an_id_goes_by_its_temporary_one_within_a_transaction() -> None:
+    person, group = "urn:uuid:7f0d6a53-3c0e-4f04-9a43-5d2d6b0b8f01", "urn:uuid:7f0d6a53-3c0e-4f04-9a43-5d2d6b0b8f02"
+    nameless = {name: value for name, value in patient().items() if name != "id"}
+    entries = [
+        {"fullUrl": person, "resource": nameless, "request": {"method": "POST", "url": "Patient"}},
+        {"fullUrl": group, "resource": {"resourceType": "Group"}},
+        {"resource": observation(subject={"reference": person})},
+        {"resource": observation(id="o-2", subject={"reference": group})},
+        {"resource": nameless},
+    ]
+    told = read({"resourceType": "Bundle", "type": "transaction", "entry": entries})
+    first, about, of_group, unnamed = told.events
+    assert isinstance(first, dict)
+    assert isinstance(about, dict)
+    assert first["id"] == f"Patient/{person.removeprefix('urn:uuid:')}"
+    assert first["data"]["identity"]["identifiers"] == about["data"]["identity"]["identifiers"]
+    assert isinstance(of_group, Refusal)
+    assert of_group.reason == "no-person"
+    assert isinstance(unnamed, Refusal)
+    assert unnamed.reason == "no-id"
+    assert told.places == [0, 2, 3, 4]
 
 
 A, B = "https://a.example/fhir", "https://b.example/fhir"

@@ -1,0 +1,129 @@
+"""The identity that a FHIR R4 Patient tells (hl7.org/fhir/R4/patient.html; hl7.fr/ig/fhir/core). Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from services.ingest.domain.fhir_elements import at, extensions, items, refused, text, time
+from services.ingest.domain.fhir_references import national_numbers
+
+_PARTIAL_DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
+_INSEE = re.compile(r"(\d{2}|2[AB])\d{3}", re.ASCII)
+
+_RELIABILITY: Final = {
+    "QUAL": "qualified",
+    "VALI": "validated",
+    "RECUP": "retrieved",
+    "PROV": "provisional",
+    "FICT": "fictitious",
+    "ANOM": "fictitious",
+    "CACH": "fictitious",
+    "USUR": "fictitious",
+}
+"""FR Core's table v2-0445 and RNIV's four statuses; an anonymous, masked or usurped identity is nobody's."""
+
+
+def identity_of(patient: Mapping[str, Any], local: list[dict[str, str]]) -> dict[str, Any]:
+    """The identity of a Patient that its server knows by the numbers `local`. Raises Refused."""
+    identity = national_numbers(items(patient, "identifier"))
+    has_ins = any(one["system"] in ("ins-nir", "ins-nia") for one in identity["identifiers"])
+    identity["identifiers"] = [*identity["identifiers"][: 20 - len(local)], *local]
+    if "identity_status" not in identity and (status := _status(patient, has_ins)):
+        identity["identity_status"] = status
+    identity |= _names(patient)
+    if patient.get("gender") in ("male", "female", "other", "unknown"):
+        identity["sex"] = patient["gender"]
+    if (birth := patient.get("birthDate")) is not None:
+        if not isinstance(birth, str) or not _PARTIAL_DATE.fullmatch(birth) or not time(birth):
+            raise refused("bad-date", "Patient.birthDate is not a date of the calendar (YYYY, YYYY-MM or YYYY-MM-DD)")
+        identity["birth_date"] = birth
+    for extension in extensions(patient, "patient-birthPlace"):
+        if place := _insee(extension.get("valueAddress")):
+            identity["birth_place"] = place
+    if residence := _residence(patient):
+        identity["residence"] = residence
+    return identity
+
+
+def _status(patient: Mapping[str, Any], has_ins: bool) -> str | None:
+    """RNIV's status: two of the four are told by whether the identity came with an INS (PAM.fr gives one code)."""
+    told = [
+        _RELIABILITY.get(code)
+        for extension in extensions(patient, "fr-core-identity-reliability")
+        for part in extensions(extension, "identityStatus")
+        for code in [at(part, "valueCoding.code")]
+        if isinstance(code, str)
+    ]
+    if "fictitious" in told:
+        return "fictitious"
+    status = next((one for one in told if one), None)
+    if has_ins:
+        return {"validated": "qualified", "provisional": "retrieved"}.get(status or "", status)
+    return status
+
+
+def _names(patient: Mapping[str, Any]) -> dict[str, Any]:
+    """Birth name and name in use: `maiden` is the birth name where given, else `official` is, as in FR Core."""
+    by_use: dict[str, dict[str, Any]] = {}
+    for name in items(patient, "name"):
+        if not isinstance(name, dict):
+            raise refused("malformed", "Patient.name has an item that is not an object")
+        use = name.get("use", "official")
+        if isinstance(use, str):
+            by_use.setdefault(use, name)
+    official, usual = by_use.get("official"), by_use.get("usual")
+    maiden = by_use.get("maiden") or by_use.get("birthname")
+    in_use = text((usual or {}).get("family"))
+    birth = text((maiden or official or {}).get("family"))
+    if maiden and not in_use:
+        in_use = text((official or {}).get("family"))
+    names: dict[str, Any] = {}
+    if birth:
+        names["birth_family_name"] = birth
+    if in_use and in_use != birth:
+        names["used_family_name"] = in_use
+    if given := _given(official or maiden or usual or {}):
+        names["given_names"] = given
+    return names
+
+
+def _given(name: Mapping[str, Any]) -> list[str]:
+    told = [one for given in items(name, "given") if (one := text(given))]
+    for extension in extensions(name, "birth-list-given-name"):
+        if listed := text(extension.get("valueString")):
+            known = {one.casefold() for one in told}
+            told += [one for one in re.split(r"[\s,]+", listed) if one and one.casefold() not in known]
+    return told[:20]
+
+
+def _residence(patient: Mapping[str, Any]) -> dict[str, str]:
+    for address in items(patient, "address"):
+        if not isinstance(address, dict):
+            raise refused("malformed", "Patient.address has an item that is not an object")
+        if address.get("use") in ("old", "temp", "billing", "work"):
+            continue
+        lines = " ".join(part for line in items(address, "line") if (part := text(line)))
+        parts = {
+            "address": text(lines),
+            "city": text(address.get("city")),
+            "postcode": text(address.get("postalCode"), 64),
+            "commune": _insee(address),
+        }
+        if residence := {name: value for name, value in parts.items() if value}:
+            return residence
+    return {}
+
+
+def _insee(address: Any) -> str | None:
+    """The INSEE code of an address, from FR Core's extension on it or on its city."""
+    if not isinstance(address, dict):
+        return None
+    city = address.get("_city")
+    for holder in (address, city if isinstance(city, dict) else {}):
+        for extension in [*extensions(holder, "insee-code"), *extensions(holder, "FrAddressInseeCode")]:
+            code = at(extension, "valueCoding.code") or extension.get("valueString") or extension.get("valueCode")
+            if isinstance(code, str) and _INSEE.fullmatch(code):
+                return code
+    return None
