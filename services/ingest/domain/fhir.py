@@ -40,7 +40,7 @@ def events_of(document: Any, source: str) -> FhirEvents:
     """
     found = FhirEvents([], {}, [])
     not_taken: Counter[str] = Counter()
-    for place, outcome in _read(document, source):
+    for place, outcome in outcomes_of(document, source):
         if isinstance(outcome, str):
             not_taken[outcome] += 1
         else:
@@ -50,7 +50,8 @@ def events_of(document: Any, source: str) -> FhirEvents:
     return found
 
 
-def _read(document: Any, source: str) -> Iterator[tuple[int, Outcome]]:
+def outcomes_of(document: Any, source: str) -> Iterator[tuple[int, Outcome]]:
+    """What each resource of a document comes to, by its position."""
     if (refusal := refusal_of(document)) is not None:
         yield 0, refusal
         return

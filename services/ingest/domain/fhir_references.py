@@ -121,7 +121,7 @@ def target_of(entry: Any) -> tuple[str, Target] | None:
 
 
 def id_of(resource: Mapping[str, Any], url: Any) -> Any:
-    """The id of a resource, unchecked: its own, or what stands for it until its server gives it one (R4, bundle.html)."""
+    """The id of a resource, unchecked: its own, or what stands for it until its server gives one (R4, bundle.html)."""
     if "id" not in resource and isinstance(url, str) and url.startswith(_UUID):
         return url.removeprefix(_UUID)
     return resource.get("id")
@@ -143,8 +143,11 @@ def _read(reference: str, base: str | None) -> Target:
 
 
 def says_nothing_new(url: str, target: Target) -> bool:
-    """Whether a full URL is read in the same way without its entry."""
-    return _read(url, None) == target
+    """Whether a reference by a full URL finds the same Patient, or none, without the entry that has it."""
+    if ":" not in url:
+        return False
+    told = _read(url, None)
+    return told == target or not (told.name or target.name.startswith("Patient/"))
 
 
 def base_of(url: Any, name: str) -> str | None:
