@@ -60,7 +60,7 @@ def _index(
     insert = "INSERT INTO lines (key, part, file, line, start, size) VALUES (?, ?, ?, ?, ?, ?)"
     rows: list[tuple[bytes, int, int, int, int, int]] = []
     layout: Layout | None = None
-    for line, start, data in lines(file.content):
+    for line, start, data in lines(file.content, LONGEST_LINE):
         if data is None:
             yield Read(file.name, line, _TOO_LONG)
             continue
@@ -100,7 +100,7 @@ def _records(
         yield from form.events(pieces, source)
 
 
-def lines(content: BinaryIO, longest: int = LONGEST_LINE) -> Iterator[tuple[int, int, bytes | None]]:
+def lines(content: BinaryIO, longest: int) -> Iterator[tuple[int, int, bytes | None]]:
     """Number, position and content of each line without its end; no content for one of more than `longest` bytes."""
     content.seek(0, os.SEEK_SET)
     number = start = 0

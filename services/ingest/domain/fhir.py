@@ -13,12 +13,13 @@ from typing import Any, Final, NamedTuple
 
 from contracts.events import DELETED, EARLIEST, LATEST
 from services.ingest.domain.fhir_elements import ID, at, codes, is_out_of_range, refused, time
-from services.ingest.domain.fhir_patient import identity_of
+from services.ingest.domain.fhir_patient import death_of, identity_of, links_of
 from services.ingest.domain.fhir_references import Servers, Target, base_of, id_of, target_of
 from services.ingest.domain.refusals import Refusal, Refused
 
 Outcome = dict[str, Any] | Refusal | str
-"""An event (to be validated as `Event`), why there is none, or the name of a resource type that is not the hub's."""
+"""An event (to be validated as `Event`), why there is none, or the name of what is not the hub's: a resource type, or
+an element of a Patient that says something which no event can say."""
 
 
 class FhirEvents(NamedTuple):
@@ -101,8 +102,10 @@ def outcomes(entry: Any, servers: Servers) -> list[Outcome]:
 
 BUNDLES: Final = ("transaction", "batch", "collection", "history", "searchset", "document")
 
+IDENTITY: Final = "identity.v1"
+DEATH: Final = "death.v1"
 TYPES: Final = {
-    "Patient": "identity.v1",
+    "Patient": IDENTITY,
     "Encounter": "encounter.v1",
     "Condition": "diagnosis.v1",
     "Observation": "observation.v1",
@@ -112,6 +115,9 @@ TYPES: Final = {
     "Claim": "claim.v1",
     "ExplanationOfBenefit": "claim.v1",
     "DiagnosticReport": "report.v1",
+    "MedicationDispense": "dispensation.v1",
+    "MedicationAdministration": "medication.v1",
+    "MedicationStatement": "medication.v1",
 }
 
 _TIMES: Final = {
@@ -124,6 +130,9 @@ _TIMES: Final = {
     "Claim": ("billablePeriod.start", "created"),
     "ExplanationOfBenefit": ("billablePeriod.start", "created"),
     "DiagnosticReport": ("effectiveDateTime", "effectivePeriod.start", "issued"),
+    "MedicationDispense": ("whenHandedOver", "whenPrepared"),
+    "MedicationAdministration": ("effectiveDateTime", "effectivePeriod.start"),
+    "MedicationStatement": ("effectiveDateTime", "effectivePeriod.start", "dateAsserted"),
 }
 """Where a resource says when it happened, best first; `meta.lastUpdated` follows for all."""
 
@@ -156,29 +165,59 @@ class _Entry(NamedTuple):
         version = _version(at(resource, "meta.versionId"))
         gone = deletes or _entered_in_error(resource)
         base = base_of(entry.get("fullUrl"), f"{kind}/{name}")
-        data: dict[str, Any]
+        times = [(path, at(resource, path)) for path in (*_TIMES.get(kind, ()), "meta.lastUpdated")]
+        when = _first(kind, times, gone)
         if kind == "Patient":
-            numbers = self.servers.numbers(Target(name, base))
-            data = {"identity": {"identifiers": numbers} if gone else identity_of(resource, numbers)}
-        elif gone:
+            return list(self._patient(resource, Target(name, base), gone, when, version))
+        data: dict[str, Any]
+        if gone:
             data = {"identity": self.servers.person_if_told(resource, kind, base)}
         else:
             person = self.servers.person(resource, kind, base)
             data = {"identity": person, "record": _with_contained_medication(resource)}
-        times = [(path, at(resource, path)) for path in (*_TIMES.get(kind, ()), "meta.lastUpdated")]
-        return [self._event(kind, name, gone, _first(kind, times, gone), version, data)]
+        return [self._event(TYPES[kind], f"{kind}/{name}", gone, when, version, data)]
 
     def _event(
         self, kind: str, name: str, gone: bool, when: str | None, version: int | None, data: dict[str, Any]
     ) -> dict[str, Any]:
         return {
             "specversion": "1.0",
-            "id": f"{kind}/{name}",
+            "id": name,
             "source": self.servers.source,
-            "type": TYPES[kind] + (DELETED if gone else ""),
+            "type": kind + (DELETED if gone else ""),
             "time": when,
             "data": data,
         } | ({} if version is None else {"version": version})
+
+    def _patient(
+        self, patient: Mapping[str, Any], own: Target, gone: bool, when: str | None, version: int | None
+    ) -> Iterator[Outcome]:
+        """The identity, and a death as a record of its own.
+
+        A death is withdrawn by a Patient who is said to live (but not by its first version), is deleted, or is
+        replaced. A later state that says nothing of a death withdraws none: a retraction with every Patient of the
+        living would double what they cost.
+        """
+        local = self.servers.numbers(own)
+        links = links_of(patient, self.servers, own)
+        identity = {"identifiers": local} if gone else identity_of(patient, local, links)
+        yield self._event(IDENTITY, f"Patient/{own.name}", gone, when, version, {"identity": identity})
+        yield from ["Patient.link"] * (0 if gone else links.passed_over)
+        death = f"Patient/{own.name}#deceased"
+        lives = patient.get("deceasedBoolean") is False and version != 1
+        if gone or links.is_replaced or lives:
+            yield self._event(DEATH, death, True, when, version, {"identity": identity})
+            return
+        try:
+            date = death_of(patient)
+        except Refused as why:
+            yield why.refusal
+            return
+        if date is not None:
+            data = {"identity": identity, "record": {"date": date}}
+            yield self._event(DEATH, death, False, time(patient["deceasedDateTime"]), version, data)
+        elif patient.get("deceasedBoolean") is True:
+            yield "Patient.deceasedBoolean"
 
     def _deletion(self, entry: Mapping[str, Any], request: Mapping[str, Any]) -> list[Outcome]:
         """A DELETE in a transaction or a history names what it deletes in its URL only (R4, http.html#history)."""
@@ -193,10 +232,11 @@ class _Entry(NamedTuple):
         etag = response.get("etag")
         match = _ETAG.fullmatch(etag) if isinstance(etag, str) else None
         version = _version(match[1]) if match else None
-        base = base_of(entry.get("fullUrl"), f"{kind}/{name}")
-        data = {"identity": {"identifiers": self.servers.numbers(Target(name, base))} if kind == "Patient" else {}}
         when = _first(kind, [("", response.get("lastModified"))], gone=True)
-        return [self._event(kind, name, True, when, version, data)]
+        if kind == "Patient":
+            own = Target(name, base_of(entry.get("fullUrl"), f"{kind}/{name}"))
+            return list(self._patient({}, own, True, when, version))
+        return [self._event(TYPES[kind], f"{kind}/{name}", True, when, version, {"identity": {}})]
 
 
 def _version(version: Any) -> int | None:
@@ -245,8 +285,8 @@ _KNOWN: Final = frozenset(
     EnrollmentResponse EpisodeOfCare EventDefinition Evidence EvidenceVariable ExampleScenario FamilyMemberHistory
     Flag Goal GraphDefinition Group GuidanceResponse HealthcareService ImagingStudy ImmunizationEvaluation
     ImmunizationRecommendation ImplementationGuide InsurancePlan Invoice Library Linkage List Location Measure
-    MeasureReport Media Medication MedicationAdministration MedicationDispense MedicationKnowledge
-    MedicationStatement MedicinalProduct MedicinalProductAuthorization MedicinalProductContraindication
+    MeasureReport Media Medication MedicationKnowledge
+    MedicinalProduct MedicinalProductAuthorization MedicinalProductContraindication
     MedicinalProductIndication MedicinalProductIngredient MedicinalProductInteraction MedicinalProductManufactured
     MedicinalProductPackaged MedicinalProductPharmaceutical MedicinalProductUndesirableEffect MessageDefinition
     MessageHeader MolecularSequence NamingSystem NutritionOrder ObservationDefinition OperationDefinition

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from services.ingest.domain.fhir_elements import at, extensions, items, refused, text, time
-from services.ingest.domain.fhir_references import national_numbers
+from services.ingest.domain.fhir_elements import at, extensions, is_out_of_range, items, refused, text, time
+from services.ingest.domain.fhir_references import Servers, Target, national_numbers
+from services.ingest.domain.refusals import Refused
+
+MOST_LINKS: Final = 10
+"""Other Patients that one may be linked to; an identity has twenty numbers at most."""
 
 _PARTIAL_DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
 _INSEE = re.compile(r"(\d{2}|2[AB])\d{3}", re.ASCII)
@@ -25,8 +29,57 @@ _RELIABILITY: Final = {
 """FR Core's table v2-0445 and RNIV's four statuses; an anonymous, masked or usurped identity is nobody's."""
 
 
-def identity_of(patient: Mapping[str, Any], local: list[dict[str, str]]) -> dict[str, Any]:
-    """The identity of a Patient that its server knows by the numbers `local`. Raises Refused."""
+class Links(NamedTuple):
+    """The other Patients that one is said to be (hl7.org/fhir/R4/patient.html#Patient.link)."""
+
+    numbers: list[dict[str, str]]
+    is_replaced: bool
+    """Whether this Patient "must no longer be used", and another is to be used in its place."""
+    passed_over: int
+    """Links to no Patient that can be found, of no type of R4, or beyond MOST_LINKS."""
+
+
+_SAME_PERSON: Final = ("replaced-by", "replaces", "refer", "seealso")
+"""All four types say so: a link is to "another patient resource that concerns the same actual person"."""
+
+
+def links_of(patient: Mapping[str, Any], servers: Servers, own: Target) -> Links:
+    """The links of the Patient `own`. A link to itself says nothing; circles do no harm, nothing is followed."""
+    own_numbers = servers.numbers(own)
+    found: list[dict[str, str]] = []
+    replaced, passed_over = False, 0
+    links = patient.get("link")
+    for link in links if isinstance(links, list) else []:
+        reference = at(link, "other.reference") if isinstance(link, dict) else None
+        kind = link.get("type") if isinstance(link, dict) else None
+        try:
+            if kind not in _SAME_PERSON or not isinstance(reference, str):
+                raise refused("no-person", "Patient.link names no Patient")
+            number = servers.number(servers.patient(reference, "Patient.link.other", own.base))
+        except Refused:
+            passed_over += 1
+            continue
+        if number in own_numbers or number in found:
+            continue
+        if len(found) == MOST_LINKS:
+            passed_over += 1
+            continue
+        found.append(number)
+        replaced |= kind == "replaced-by"
+    return Links(found, replaced, passed_over)
+
+
+def identity_of(patient: Mapping[str, Any], local: list[dict[str, str]], links: Links) -> dict[str, Any]:
+    """The identity of a Patient that its server knows by the numbers `local`. Raises Refused.
+
+    The numbers of linked Patients are its own, too, and link as every number does: not against the person's own
+    traits. Of a Patient that is replaced the numbers are all: its names and national numbers are no longer to be used,
+    and would stand against those of the Patient in its place.
+    """
+    local = [*links.numbers, *local]
+    if links.is_replaced:
+        is_fictitious = _status(patient, has_ins=False) == "fictitious"
+        return {"identifiers": local} | ({"identity_status": "fictitious"} if is_fictitious else {})
     identity = national_numbers(items(patient, "identifier"))
     has_ins = any(one["system"] in ("ins-nir", "ins-nia") for one in identity["identifiers"])
     identity["identifiers"] = [*identity["identifiers"][: 20 - len(local)], *local]
@@ -45,6 +98,16 @@ def identity_of(patient: Mapping[str, Any], local: list[dict[str, str]]) -> dict
     if residence := _residence(patient):
         identity["residence"] = residence
     return identity
+
+
+def death_of(patient: Mapping[str, Any]) -> str | None:
+    """The date of death, to the precision that is told; None if there is none. Raises Refused."""
+    died = patient.get("deceasedDateTime")
+    if died is None:
+        return None
+    if not isinstance(died, str) or not time(died) or is_out_of_range(died):
+        raise refused("bad-date", "Patient.deceasedDateTime is not a date, or not one of 1850 to 2199")
+    return died[:10]
 
 
 def _status(patient: Mapping[str, Any], has_ins: bool) -> str | None:
