@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from contracts.events import DELETED, EARLIEST, LATEST
+from services.ingest.domain.fhir_consent import Opposition, is_opposition, opposition_of
 from services.ingest.domain.fhir_elements import ID, at, codes, is_out_of_range, refused, time
 from services.ingest.domain.fhir_patient import death_of, identity_of, links_of
 from services.ingest.domain.fhir_references import Servers, Target, base_of, id_of, target_of
@@ -92,10 +93,22 @@ def at_entry(index: int, outcome: Outcome) -> Outcome:
     return Refusal(outcome.reason, f"entry[{index}]: {outcome.detail}") if isinstance(outcome, Refusal) else outcome
 
 
+OPPOSITION_NOT_TAKEN: Final = Refusal(
+    "opposition-not-taken",
+    "Consent: it objects to the use of data, and the hub takes no opposition from FHIR yet, nor heeds this one: send it"
+    " to POST /v1/oppositions where that is there, and until then nothing more about the person",
+)
+
+
 def outcomes(entry: Any, servers: Servers) -> list[Outcome]:
     """What an entry of a bundle comes to; of a resource that is no entry, `entry` has nothing but the resource."""
+    return [OPPOSITION_NOT_TAKEN if isinstance(one, Opposition) else one for one in read_entry(entry, servers)]
+
+
+def read_entry(entry: Any, servers: Servers) -> Sequence[Outcome | Opposition]:
+    """What an entry says, oppositions included."""
     try:
-        return _Entry(servers).outcomes(entry)
+        return _Entry(servers).read(entry)
     except Refused as why:
         return [why.refusal]
 
@@ -142,7 +155,7 @@ _ETAG = re.compile(r'(?:W/)?"(\d{1,10})"', re.ASCII)
 class _Entry(NamedTuple):
     servers: Servers
 
-    def outcomes(self, entry: Any) -> list[Outcome]:
+    def read(self, entry: Any) -> Sequence[Outcome | Opposition]:
         if not isinstance(entry, dict):
             raise refused("malformed", "the entry is not an object")
         request = entry.get("request")
@@ -157,14 +170,17 @@ class _Entry(NamedTuple):
             raise refused("malformed", "the resource is not an object with a resourceType")
         if kind == "Bundle":
             raise refused("nested-bundle", "a Bundle within a Bundle is not read: send its entries by themselves")
-        if kind not in TYPES:
+        objects = kind == "Consent" and not deletes and is_opposition(resource)
+        if kind not in TYPES and not objects:
             return [kind if kind in _KNOWN else "unknown"]
         name = id_of(resource, entry.get("fullUrl"))
         if not isinstance(name, str) or not ID.fullmatch(name):
             raise refused("no-id", f"{kind}.id is not there, or not a FHIR id (1 to 64 letters, digits, - and .)")
+        base = base_of(entry.get("fullUrl"), f"{kind}/{name}")
+        if objects:
+            return [opposition_of(resource, name, self.servers, base)]
         version = _version(at(resource, "meta.versionId"))
         gone = deletes or _entered_in_error(resource)
-        base = base_of(entry.get("fullUrl"), f"{kind}/{name}")
         times = [(path, at(resource, path)) for path in (*_TIMES.get(kind, ()), "meta.lastUpdated")]
         when = _first(kind, times, gone)
         if kind == "Patient":

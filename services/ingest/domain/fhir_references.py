@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple, Protocol
 from services.ingest.domain.fhir_elements import ID, codes, refused
 from services.ingest.domain.refusals import Refused
 
-_PERSON: Final = {"Immunization": "patient", "Claim": "patient", "ExplanationOfBenefit": "patient"}
+_PERSON: Final = dict.fromkeys(("Immunization", "Claim", "ExplanationOfBenefit", "Consent"), "patient")
 """The element that refers to the Patient, where it is not `subject`."""
 
 _NATIONAL: Final = {

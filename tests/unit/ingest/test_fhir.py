@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 
 from contracts.events import Event
 from services.ingest.domain.content import strip
-from services.ingest.domain.fhir import FhirEvents, events_of
+from services.ingest.domain.fhir import OPPOSITION_NOT_TAKEN, FhirEvents, events_of, read_entry
+from services.ingest.domain.fhir_consent import Opposition
+from services.ingest.domain.fhir_references import Servers
 from services.ingest.domain.refusals import Refusal
 
 from .samples import ROOT, SOURCE, SYNTHEA, french_stay
@@ -551,6 +553,86 @@ def test_patients_that_replace_each_other_and_all_in_a_circle_end() -> None:
     assert [kind for _, kind in types(told)] == ["identity.v1", "death.v1.deleted"] * 3
 
 
+# --- oppositions ---
+
+
+def consent(*scopes: str, **fields: Any) -> dict[str, Any]:
+    scope = {
+        "coding": [{"system": "http://terminology.hl7.org/CodeSystem/consentscope", "code": one} for one in scopes]
+    }
+    return {
+        "resourceType": "Consent",
+        "id": "c-1",
+        "status": "active",
+        "scope": scope,
+        "patient": {"reference": "Patient/p-1"},
+    } | fields
+
+
+def opposition(document: dict[str, Any]) -> Opposition:
+    (found,) = read_entry({"resource": document}, Servers(SOURCE, {}, None))
+    assert isinstance(found, Opposition), found
+    return found
+
+
+DENY: dict[str, Any] = {"provision": {"type": "deny", "period": {"start": "2026-03-01", "end": "2027"}}}
+NESTED: dict[str, Any] = {"provision": {"type": "permit", "provision": [{"type": "permit"}, {"type": "deny"}]}}
+OPTOUT: dict[str, Any] = {"policyRule": {"coding": [{"code": "OPTOUT"}]}}
+OPTIN: dict[str, Any] = {"policyRule": {"coding": [{"code": "OPTIN"}]}, "provision": {"type": "permit"}}
+
+
+@pytest.mark.parametrize("fields", [DENY, NESTED, OPTOUT, OPTIN | {"status": "rejected"}])
+def test_a_consent_that_denies_is_an_opposition_and_is_never_swallowed(fields: dict[str, Any]) -> None:
+    for scopes in (("research",), ("patient-privacy",), ("treatment", "research"), ("unheard-of",), ()):
+        found = opposition(consent(*scopes, **fields))
+        assert found.made
+        assert found.id == "Consent/c-1"
+        assert found.scopes == frozenset(scopes)
+        assert found.identity == {"identifiers": [{"system": "ipp", "assigner": SOURCE, "value": "p-1"}]}
+        told = read(bundle(observation(), consent(*scopes, **fields)))
+        assert told.not_taken == {}
+        assert told.events[1] == Refusal("opposition-not-taken", "entry[1]: " + OPPOSITION_NOT_TAKEN.detail)
+
+
+def test_from_when_to_when_an_opposition_holds() -> None:
+    found = opposition(consent("research", **DENY))
+    assert (found.start, found.end) == ("2026-03-01T00:00:00Z", "2027-01-01T00:00:00Z")
+    found = opposition(consent("research", **OPTOUT, dateTime="2026-02-01"))
+    assert (found.start, found.end) == ("2026-02-01T00:00:00Z", None)
+
+
+@pytest.mark.parametrize("status", ["inactive", "entered-in-error", "rejected"])
+def test_an_opposition_that_is_over_is_lifted(status: str) -> None:
+    assert not opposition(consent("research", **DENY, status=status)).made
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        consent("treatment", **DENY),
+        consent("adr", "treatment", **OPTOUT),
+        consent("research", **OPTIN),
+        consent("research"),
+        consent("research", **DENY, status="draft"),
+        consent("research", **DENY, status="proposed"),
+        consent("research", **OPTIN, status="inactive"),
+    ],
+)
+def test_a_consent_that_objects_to_nothing_is_not_the_hubs(document: dict[str, Any]) -> None:
+    assert read(document) == FhirEvents([], {"Consent": 1}, [])
+
+
+def test_an_opposition_of_nobody_is_refused_as_such() -> None:
+    assert refusal(consent("research", **DENY, patient={"display": "Yves LE GOFF"})).reason == "no-person"
+    assert refusal(consent("research", **DENY, id="LE GOFF")).reason == "no-id"
+
+
+def test_a_consent_without_an_end_counts_as_one_that_denies() -> None:
+    provision: dict[str, Any] = {"type": "permit"}
+    provision["provision"] = [provision]
+    assert opposition(consent("research", provision=provision)).made
+
+
 # --- death ---
 
 
@@ -762,6 +844,9 @@ WORDS = st.sampled_from(
             "urn:uuid:",
             "urn:uuid:1",
             "DELETE",
+            "Consent",
+            "deny",
+            "active",
             "Observation/1",
             "official",
             "maiden",
