@@ -93,6 +93,7 @@ GONE: Final = object()
 _DAY = r"((?:1[89]|2[01])\d\d)(?:-(0[1-9]|1[0-2])(?:-(0[1-9]|[12]\d|3[01]))?)?"
 _CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d{1,9})?"
 _ZONE = r"(?:Z|[+-](?:0\d|1[0-4]):[0-5]\d)"
+_FRACTION = re.compile(r"(\.\d{3})\d+", re.ASCII)
 _DATE = re.compile(_DAY, re.ASCII)
 _TIME = re.compile(_CLOCK, re.ASCII)
 _DATETIME = re.compile(rf"{_DAY}(?P<time>(?<=-\d\d-\d\d)T{_CLOCK}{_ZONE})?", re.ASCII)
@@ -114,18 +115,23 @@ def _date(value: Any, _: list[int]) -> Any:
 
 def _datetime(value: Any, _: list[int]) -> Any:
     if type(value) is str and (match := _DATETIME.fullmatch(value)) and _in_calendar(match):
-        return value
+        return _to_milliseconds(value)
     return GONE
 
 
 def _instant(value: Any, _: list[int]) -> Any:
     if type(value) is str and (match := _DATETIME.fullmatch(value)) and match["time"] and _in_calendar(match):
-        return value
+        return _to_milliseconds(value)
     return GONE
 
 
 def _time(value: Any, _: list[int]) -> Any:
-    return value if type(value) is str and _TIME.fullmatch(value) else GONE
+    return _to_milliseconds(value) if type(value) is str and _TIME.fullmatch(value) else GONE
+
+
+def _to_milliseconds(value: str) -> str:
+    """Nine digits after a second are a telephone number's; no measure needs more than three."""
+    return _FRACTION.sub(r"\1", value, 1) if "." in value else value
 
 
 def _boolean(value: Any, _: list[int]) -> Any:
