@@ -65,6 +65,16 @@ class Document(NamedTuple):
     place: int
     event: dict[str, Any] | Refusal
 
+    def is_not_of(self, name: str) -> bool:
+        """Whether the event is of another FHIR resource than <type>/<id>."""
+        return isinstance(self.event, dict) and str(self.event["id"]).partition("#")[0] != name
+
+    def as_update(self) -> Document:
+        """The same, replacing what was there where no version says which is the later."""
+        if isinstance(self.event, Refusal) or "version" in self.event:
+            return self
+        return self._replace(event={**self.event, "correction": True})
+
 
 class Ids:
     """The hub's own ids and digests. Both keys are for good: they do not change with secret 1."""
