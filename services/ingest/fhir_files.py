@@ -146,7 +146,7 @@ def _of_document(content: BinaryIO, source: str) -> Iterator[tuple[int, Outcome]
             yield 0, refusal
         elif head["resourceType"] == "Bundle":
             servers = Servers(source, targets, fhir.own_base(targets.bases))
-            yield from _of_entries(_tokens(content), servers)
+            yield from _of_entries(_tokens(content), fhir.Entries(servers, head.get("type")))
         else:
             tokens = _tokens(content)
             try:
@@ -156,9 +156,9 @@ def _of_document(content: BinaryIO, source: str) -> Iterator[tuple[int, Outcome]
                 yield 0, refused.refusal
 
 
-def _of_entries(tokens: Iterator[Token], servers: Servers) -> Iterator[tuple[int, Outcome]]:
+def _of_entries(tokens: Iterator[Token], entries: fhir.Entries) -> Iterator[tuple[int, Outcome]]:
     """The second reading of a Bundle: its entries, one after another."""
-    index, lists = 0, 0
+    lists = 0
     try:
         for name, event, value in _members(tokens):
             if name != "entry" or event != "start_array":
@@ -166,20 +166,19 @@ def _of_entries(tokens: Iterator[Token], servers: Servers) -> Iterator[tuple[int
                 continue
             lists += 1
             if lists > 1:
-                yield index, _TWO_LISTS
+                yield entries.refuse(_TWO_LISTS)
                 return
             for event, value in tokens:
                 if event == "end_array":
                     break
                 try:
-                    outcomes = fhir.outcomes(_value(tokens, event, value), servers)
+                    entry = _value(tokens, event, value)
                 except Refused as refused:
-                    outcomes = [refused.refusal]
-                for outcome in outcomes:
-                    yield index, fhir.at_entry(index, outcome)
-                index += 1
+                    yield entries.refuse(refused.refusal)
+                    continue
+                yield from entries.read(entry)
     except _Broken as broken:
-        yield index, fhir.at_entry(index, broken.refusal)
+        yield entries.refuse(broken.refusal)
 
 
 def _survey(tokens: Iterator[Token], targets: _Targets) -> tuple[dict[str, Any], Refusal | None]:
@@ -385,6 +384,6 @@ class _Targets:
         if self._rows:
             self._is_empty = False
             self._index.execute("BEGIN")
-            self._index.executemany("INSERT OR REPLACE INTO targets VALUES (?, ?, ?)", sorted(self._rows))
+            self._index.executemany("INSERT OR REPLACE INTO targets VALUES (?, ?, ?)", self._rows)
             self._index.execute("COMMIT")
             self._rows.clear()

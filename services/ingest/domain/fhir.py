@@ -15,12 +15,12 @@ from contracts.events import DELETED, EARLIEST, LATEST
 from services.ingest.domain.fhir_consent import Opposition, is_opposition, opposition_of
 from services.ingest.domain.fhir_elements import ID, at, codes, is_out_of_range, refused, time
 from services.ingest.domain.fhir_patient import death_of, identity_of, links_of
-from services.ingest.domain.fhir_references import Servers, Target, base_of, id_of, target_of
+from services.ingest.domain.fhir_references import Servers, Target, base_of, id_of, says_nothing_new, target_of
 from services.ingest.domain.refusals import Refusal, Refused
 
 Outcome = dict[str, Any] | Refusal | str
-"""An event (to be validated as `Event`), why there is none, or the name of what is not the hub's: a resource type, or
-an element of a Patient that says something which no event can say."""
+"""An event (to be validated as `Event`), why there is none, or the name of what is not the hub's: a resource type, an
+element of a Patient that says something which no event can say, or SUPERSEDED."""
 
 
 class FhirEvents(NamedTuple):
@@ -62,11 +62,12 @@ def outcomes_of(document: Any, source: str) -> Iterator[tuple[int, Outcome]]:
             yield 0, outcome
         return
     entries = document.get("entry", [])
-    targets = dict(filter(None, map(target_of, entries)))
-    servers = Servers(source, targets, own_base(target.base for target in targets.values()))
-    for index, entry in enumerate(entries):
-        for outcome in outcomes(entry, servers):
-            yield index, at_entry(index, outcome)
+    told = [found for entry in entries if (found := target_of(entry))]
+    targets = {url: target for url, target in told if not says_nothing_new(url, target)}
+    servers = Servers(source, targets, own_base(target.base for _, target in told))
+    reader = Entries(servers, document.get("type"))
+    for entry in entries:
+        yield from reader.read(entry)
 
 
 def refusal_of(document: Any) -> Refusal | None:
@@ -88,9 +89,47 @@ def own_base(bases: Iterable[str | None]) -> str | None:
     return named.pop() if len(named) == 1 else None
 
 
-def at_entry(index: int, outcome: Outcome) -> Outcome:
-    """The outcome, with its place in the bundle where it is a refusal."""
-    return Refusal(outcome.reason, f"entry[{index}]: {outcome.detail}") if isinstance(outcome, Refusal) else outcome
+class Entries:
+    """Reads the entries of one bundle, one after another.
+
+    A history has the newest state first (R4, http.html#history). Where no version tells states apart, only the newest
+    is taken, and the others count as superseded.
+    """
+
+    def __init__(self, servers: Servers, kind: Any) -> None:
+        self.index = 0
+        self._servers = servers
+        self._seen: set[int] | None = set() if kind == "history" else None
+
+    def read(self, entry: Any) -> Iterator[tuple[int, Outcome]]:
+        """What the next entry comes to, and its position; a refusal says that, too."""
+        found = outcomes(entry, self._servers)
+        for outcome in [SUPERSEDED] if self._is_superseded(found) else found:
+            yield self.index, self._placed(outcome)
+        self.index += 1
+
+    def refuse(self, refusal: Refusal) -> tuple[int, Outcome]:
+        """The next entry is refused without a look at it."""
+        self.index += 1
+        return self.index - 1, Refusal(refusal.reason, f"entry[{self.index - 1}]: {refusal.detail}")
+
+    def _placed(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Refusal):
+            return Refusal(outcome.reason, f"entry[{self.index}]: {outcome.detail}")
+        return outcome
+
+    def _is_superseded(self, found: list[Outcome]) -> bool:
+        first = found[0]
+        if self._seen is None or not isinstance(first, dict) or "version" in first:
+            return False
+        name = hash(first["id"])
+        if name in self._seen:
+            return True
+        self._seen.add(name)
+        return False
+
+
+SUPERSEDED: Final = "superseded"
 
 
 OPPOSITION_NOT_TAKEN: Final = Refusal(

@@ -113,8 +113,7 @@ def _note_each(paths: Counter[str], reason: Reason, found: Counter[Removal]) -> 
 
 
 def _note(value: Any, path: str, reason: Reason, found: Counter[Removal]) -> None:
-    for place in _leaves(value, path):
-        found[Removal(place, reason)] += 1
+    _note_each(Counter(_leaves(value, path)), reason, found)
 
 
 _MOST_LEAVES: Final = 100_000

@@ -236,6 +236,21 @@ def test_a_delete_needs_no_resource() -> None:
     assert read({"resourceType": "Bundle", "entry": [unclear]}).not_taken == {"unknown": 1}
 
 
+def test_of_a_history_without_versions_the_newest_states_are_taken() -> None:
+    newest, older = patient(name=[{"family": "LE GOFF"}]), patient(deceasedDateTime="2026-01-01")
+    deleted = {"request": {"method": "DELETE", "url": "Observation/o-1"}}
+    entries = [{"resource": newest}, deleted, {"resource": older}, {"resource": observation()}]
+    told = read({"resourceType": "Bundle", "type": "history", "entry": entries})
+    assert [(name, kind) for name, kind in types(told)] == [
+        ("Patient/p-1", "identity.v1"),
+        ("Observation/o-1", "observation.v1.deleted"),
+    ]
+    assert told.not_taken == {"superseded": 2}
+    versioned = [{"resource": observation(meta={"versionId": version})} for version in ("3", "2", "1")]
+    told = read({"resourceType": "Bundle", "type": "history", "entry": versioned})
+    assert [event["version"] for event in told.events if isinstance(event, dict)] == [3, 2, 1]
+
+
 # --- the person ---
 
 
