@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Final, NamedTuple, Protocol
+from urllib.parse import parse_qsl
 
 from services.ingest.domain.fhir_elements import ID, codes, refused
 from services.ingest.domain.refusals import Refused
@@ -81,10 +82,12 @@ class Servers(NamedTuple):
         if not isinstance(person, dict):
             raise refused("no-person", f"{place} is not there: it has to refer to the Patient, as Patient/<id>")
         reference = person.get("reference")
-        if isinstance(reference, str) and reference:
-            return {"identifiers": [self.number(self.patient(reference, place, base))]}
         identity: dict[str, Any] = {}
-        if isinstance(person.get("identifier"), dict):
+        if isinstance(reference, str) and reference.startswith(_SEARCH):
+            identity = national_numbers(_identifiers(reference.removeprefix(_SEARCH)))
+        elif isinstance(reference, str) and reference:
+            return {"identifiers": [self.number(self.patient(reference, place, base))]}
+        elif isinstance(person.get("identifier"), dict):
             identity = national_numbers([person["identifier"]])
         if not identity.get("identifiers"):
             raise refused("no-person", f"{place}.reference is not there: it has to be Patient/<id>")
@@ -128,6 +131,18 @@ def id_of(resource: Mapping[str, Any], url: Any) -> Any:
 
 
 _UUID: Final = "urn:uuid:"
+_SEARCH: Final = "Patient?"
+
+
+def _identifiers(query: str) -> list[Any]:
+    """The identifiers that a conditional reference searches by (R4, http.html#trules), if it does by nothing else."""
+    try:
+        stated = parse_qsl(query, keep_blank_values=True, max_num_fields=5)
+    except ValueError:
+        return []
+    if any(name != "identifier" for name, _ in stated):
+        return []
+    return [dict(zip(("system", "value"), value.split("|", 1), strict=False)) for _, value in stated]
 
 
 def _read(reference: str, base: str | None) -> Target:

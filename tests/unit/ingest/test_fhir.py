@@ -395,6 +395,34 @@ def test_a_person_may_be_named_by_a_national_number() -> None:
     assert told == {"identifiers": [{"system": "ins-nir", "value": "172072901904286"}]}
 
 
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "Patient?identifier=urn:oid:1.2.250.1.213.1.4.8|172072901904286",
+        "Patient?identifier=urn%3Aoid%3A1.2.250.1.213.1.4.8%7C172072901904286",
+    ],
+)
+def test_a_conditional_reference_may_be_by_a_national_number(reference: str) -> None:
+    told = one(observation(subject={"reference": reference}))["data"]["identity"]
+    assert told == {"identifiers": [{"system": "ins-nir", "value": "172072901904286"}]}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "identifier=172072901904286",
+        "identifier=|172072901904286",
+        "identifier=http://chu.example/ipp|8002914",
+        "identifier=urn:oid:1.2.250.1.213.1.4.8|172072901904286&birthdate=1972-07-14",
+        "name=LE%20GOFF",
+        "&" * 100,
+        "",
+    ],
+)
+def test_any_other_conditional_reference_is_of_nobody(query: str) -> None:
+    assert refusal(observation(subject={"reference": f"Patient?{query}"})).reason == "no-person"
+
+
 # --- the Patient ---
 
 OID = "urn:oid:1.2.250.1.213.1.4."
@@ -859,6 +887,7 @@ WORDS = st.sampled_from(
             "urn:uuid:",
             "urn:uuid:1",
             "DELETE",
+            "Patient?identifier=x|y",
             "Consent",
             "deny",
             "active",
