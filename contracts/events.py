@@ -163,9 +163,11 @@ class Accepted(BaseModel):
 
 
 class Rejected(BaseModel):
-    """One event the hub has refused, by its position in the request."""
+    """One event the hub has refused, by its position in the request; of a file, also by file and line."""
 
     index: int
+    file: str | None = Field(None, description="The part of the format, with a number where several files are of it.")
+    line: int | None = Field(None, description="Where the record begins in that file, counted from 1.")
     reason: str
     detail: str
 
@@ -186,7 +188,9 @@ class ViewEvent(BaseModel):
     """A message of `view-<permit>`: a record under the project's own ids, or a control event.
 
     `id` is HMAC(K_permit, event id), `subject` HMAC(K_permit, patient); `sequence` increases strictly for a
-    subject. Control events carry in `data` what they name: `record` (the id withdrawn), `survivor`, `retired`.
+    subject. `data` has the `record`, the `demographics`, and `after_death` (true) where the record is later than the
+    death of its person and the permit releases the death. Control events carry in `data` what they name: `record` (the
+    id withdrawn), `survivor`, `retired`.
     """
 
     model_config = ConfigDict(extra="ignore")

@@ -20,7 +20,7 @@ import msgspec
 import typer
 from confluent_kafka import KafkaException
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from contracts.messages import accepted_at
@@ -29,8 +29,9 @@ from estuaire import demo as demonstration
 from estuaire import evaluation, topics, traps
 from estuaire import link as linking
 from estuaire.explanation import explain, hold
-from estuaire.files import FileSender, Sent, files_of
+from estuaire.files import KNOWN, FileSender, Sent, groups_of
 from estuaire.keyring import OFFICER, OPERATOR, STEWARD, Keyring
+from estuaire.ledger import Ledger, ledger_of
 from estuaire.platform import Platform, addresses, home_folder
 from estuaire.process import StartError
 from estuaire.producer import Producer, SendError, checked
@@ -110,7 +111,7 @@ def demo(
 ) -> None:
     """Start the platform, stream the sample (or FILE) through it, and print what came out of each step."""
     if records is not None:
-        files_of(records)
+        groups_of([records])
     with Platform(home_folder(), port, report=_say) as platform:
         err.print("streaming the sample" if records is None else f"streaming {records}")
         result = demonstration.run(platform, records)
@@ -127,35 +128,44 @@ def demo(
 @app.command()
 def send(
     files: Annotated[
-        list[Path], typer.Argument(help="FHIR bundles (.json), CloudEvents (.ndjson, .json), gzipped or not.")
+        list[Path],
+        typer.Argument(help=f"Files or folders: {KNOWN}. Files of one format that are named belong together."),
     ],
     source: Annotated[str, typer.Option(help="The producer's source, e.g. urn:estuaire:producer:chu-rennes.")],
     url: IngestUrl = INGEST,
     token: Token = None,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until everything sent is in the views.")] = False,
     backfill: Annotated[bool, typer.Option("--backfill", help="Send on the lane of lower priority.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Send also what was kept before.")] = False,
 ) -> None:
-    """Send files of records; a repeated call goes on where the last one stopped."""
+    """Send files of records. A repeated call sends what is new or corrected, and goes on where one was interrupted."""
     home = home_folder()
     total = Sent()
-    paths = [one for given in files for one in files_of(given)]
-    with Producer(url, token or Keyring(home).token("producers", source), backfill=backfill) as producer, _bar() as bar:
-        sender = FileSender(producer, source, home / "send")
-        for path in paths:
-            task = bar.add_task(path.name, total=None)
+    groups, left = groups_of(files)
+    for path in left:
+        err.print(f"{path}: left aside, no format knows it", soft_wrap=True)
+    with (
+        Producer(url, token or Keyring(home).token("producers", source), backfill=backfill) as producer,
+        Ledger(ledger_of(home, url, source)) as ledger,
+        _bar() as bar,
+    ):
+        sender = FileSender(producer, source, None if again else ledger)
+        for group in groups:
+            task = bar.add_task(group.name, total=1.0, records=0)
 
-            def advance(accepted: int, refused: int, task: Any = task) -> None:
-                bar.advance(task, accepted + refused)
+            def show(done: Sent, share: float, task: Any = task) -> None:
+                bar.update(task, completed=share, records=done.sent + done.known)
 
-            mine = sender.send(path, advance)
-            bar.update(task, total=mine.sent)
+            mine = sender.send(group, show)
+            bar.update(task, completed=1.0)
             total.include(mine)
             if mine.rejected:
-                err.print(f"{path.name}: {mine.rejected} refused, see {path.name}.rejected.ndjson")
+                err.print(f"{group.name}: {mine.rejected} refused, see {group.reasons}", soft_wrap=True)
         if wait and not producer.wait_for_views(source):
             raise SendError("sent, but not everything is in the views yet")
+    known = f", {total.known} kept before" if total.known else ""
     passed_over = ", ".join(f"{count} {kind}" for kind, count in sorted(total.not_taken.items()))
-    out.print(f"sent {total.sent}: {total.accepted} accepted, {total.rejected} refused")
+    out.print(f"sent {total.sent}: {total.accepted} accepted, {total.rejected} refused{known}")
     if passed_over:
         out.print(f"not taken: {passed_over}")
     if total.rejected:
@@ -534,7 +544,8 @@ def _write_parquet(lines: list[dict[str, Any]], path: Path) -> None:
 
 
 def _bar() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    count = TextColumn("{task.fields[records]} records")
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), count, TimeElapsedColumn())
     return Progress(*columns, console=err)
 
 

@@ -15,7 +15,7 @@ import httpx
 import msgspec
 
 from contracts.permits import Permit, read_permit
-from estuaire.files import FileSender, Sent, files_of
+from estuaire.files import FileSender, Sent, groups_of
 from estuaire.keyring import OFFICER, OPERATOR
 from estuaire.platform import Platform
 from estuaire.producer import Producer, SendError
@@ -132,9 +132,9 @@ def _send_files(platform: Platform, records: Path) -> Sent:
     token = platform.keyring.token("producers", FILE_SOURCE)
     total = Sent()
     with Producer(platform.ingest_url, token) as producer:
-        sender = FileSender(producer, FILE_SOURCE, platform.home / "send")
-        for path in files_of(records):
-            total.include(sender.send(path))
+        sender = FileSender(producer, FILE_SOURCE)
+        for group in groups_of([records])[0]:
+            total.include(sender.send(group))
         _wait(producer, FILE_SOURCE)
     return total
 

@@ -1,134 +1,313 @@
-"""Files of records, sent in pieces that can be taken up again where they stopped."""
+"""Files of records, in any format that the hub takes, sent in batches; what was kept before is not sent again."""
 
 from __future__ import annotations
 
 import gzip
-import hashlib
-import json
-from collections.abc import Callable, Iterator
+import re
+import shutil
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
+from os import SEEK_END
 from pathlib import Path
-from typing import IO, Any
+from tempfile import TemporaryFile
+from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import msgspec
 
+from estuaire.ledger import Ledger
 from estuaire.producer import NDJSON, Answer, Producer, SendError
+from services.ingest.domain import batches, fhir
+from services.ingest.domain.reading import JoinedFormat
+from services.ingest.domain.refusals import TOO_LARGE, Refusal
+from services.ingest.files import FORMATS, HEAD, File, join, part_of
 
-FHIR = "application/fhir+json"
+CLOUDEVENTS: Final = "CloudEvents"
+FHIR: Final = "FHIR"
+KNOWN: Final = (
+    "CloudEvents or FHIR as .json or .ndjson" + "".join(f", {name}" for name in FORMATS) + "; each also with .gz"
+)
+LARGEST: Final = 8 * 2**20
+"""Bytes of one event beyond which it is not even tried."""
+BATCH_BYTES: Final = 4 * 2**20
+_REJECTED: Final = ".rejected.ndjson"
+
+
+class Record(NamedTuple):
+    """One record of a file: its event as JSON, why it has none, or the name of a kind that the hub does not take."""
+
+    file: Path
+    line: int
+    event: bytes | Refusal | str
+
+
+class Group(NamedTuple):
+    """Files that are read together, and what they are: `FHIR`, `CloudEvents` or a format of several files."""
+
+    kind: str
+    files: tuple[Path, ...]
+
+    @property
+    def name(self) -> str:
+        """The files in a word or two."""
+        more = f" and {len(self.files) - 1} more" if len(self.files) > 1 else ""
+        return self.files[0].name + more
+
+    @property
+    def reasons(self) -> str:
+        """Where the reasons of what was refused are."""
+        return ", ".join(name for path in self.files if (found := _reasons(path)).exists() for name in [found.name])
 
 
 @dataclass(slots=True)
 class Sent:
-    """What became of a file, or of several."""
+    """What became of some files; `known` are those that were kept by an earlier call, and not sent again."""
 
     accepted: int = 0
     rejected: int = 0
+    known: int = 0
     not_taken: dict[str, int] = field(default_factory=dict)
 
     def add(self, answer: Answer) -> None:
         """Count one more answer."""
-        self.include(Sent(len(answer.accepted), len(answer.rejected), answer.not_taken))
+        self.include(Sent(len(answer.accepted), len(answer.rejected), 0, answer.not_taken))
 
     def include(self, other: Sent) -> None:
         """Count all that another has counted."""
         self.accepted += other.accepted
         self.rejected += other.rejected
+        self.known += other.known
         for kind, count in other.not_taken.items():
             self.not_taken[kind] = self.not_taken.get(kind, 0) + count
 
     @property
     def sent(self) -> int:
-        """Every event that was decided on."""
+        """Every event that was decided on by this call."""
         return self.accepted + self.rejected
 
 
-def files_of(path: Path) -> list[Path]:
-    """The path itself, or the record files in a folder, sorted. Raises SendError."""
-    if path.is_dir():
-        found = sorted(one for one in path.rglob("*") if one.is_file() and _form(one))
-        if not found:
-            raise SendError(f"{path} holds no file of records (.json, .ndjson, or either with .gz)")
-        return found
-    if not path.exists():
-        raise SendError(f"{path} does not exist")
-    if not _form(path):
-        raise SendError(
-            f"{path.name}: the form is not known; send .json (FHIR, CloudEvents) or .ndjson, or either with .gz"
-        )
-    return [path]
+def groups_of(paths: Iterable[Path]) -> tuple[list[Group], list[Path]]:
+    """The files, and those below the folders, by what is read together; and those below folders that no format knows.
+
+    Files of one format that are named, or that lie in one folder, belong together. Raises SendError.
+    """
+    found: defaultdict[tuple[Any, ...], list[Path]] = defaultdict(list)
+    left: list[Path] = []
+    for given in paths:
+        if not given.exists():
+            raise SendError(f"{given} does not exist")
+        for path in sorted(given.rglob("*")) if given.is_dir() else [given]:
+            if path.is_dir() or path.name.endswith(_REJECTED):
+                continue
+            kind = _kind_of(path)
+            if kind is None:
+                left.append(path)
+                continue
+            found[(kind, path.parent if given.is_dir() else None) if kind in FORMATS else (kind, path)].append(path)
+        if not given.is_dir() and given in left:
+            raise SendError(f"{given.name}: no format knows it; send {KNOWN}")
+    if not found:
+        raise SendError(f"no file of records is there; send {KNOWN}")
+    return [Group(kind, tuple(files)) for (kind, *_), files in found.items()], left
 
 
 class FileSender:
-    """Sends one file for one source. After each acknowledged piece the place is kept, until the file is through."""
+    """Sends files for one source. With a ledger, what it knows to be kept is passed over: so a repeated call sends what
+    is new, what was corrected, and what an interrupted one did not come to."""
 
-    def __init__(self, producer: Producer, source: str, state: Path, batch: int = 500) -> None:
+    def __init__(self, producer: Producer, source: str, ledger: Ledger | None = None, batch: int = 500) -> None:
         self._producer = producer
         self._source = source
-        self._state = state
+        self._ledger = ledger
         self._batch = batch
 
-    def send(self, path: Path, progress: Callable[[int, int], None] = lambda _sent, _refused: None) -> Sent:
-        """Send the file; refused records are listed in `<file>.rejected.ndjson` with line, reason and detail.
+    def send(self, group: Group, progress: Callable[[Sent, float], object] = lambda _sent, _share: None) -> Sent:
+        """Send the files; refused records are listed in `<file>.rejected.ndjson` with line, reason and detail.
 
-        Raises SendError where the hub is away for good, or the file is not what its name says; a repeated call goes
-        on after the last piece that was kept.
+        `progress` is called with all that was done so far, and which share of the files that is. Raises SendError where
+        the hub is away for good, or a file is not what its name says; what was sent until then stays sent.
         """
-        place = self._state / (hashlib.sha256(f"{path.absolute()}\n{self._source}".encode()).hexdigest()[:32] + ".json")
-        before = json.loads(place.read_text()) if place.exists() else {"lines": 0}
         total = Sent()
-        reasons = path.with_name(path.name + ".rejected.ndjson")
-        if not before["lines"]:
-            reasons.unlink(missing_ok=True)
-        for first, last, answer in self._pieces(path, before["lines"]):
-            total.add(answer)
-            if answer.rejected:
-                with reasons.open("ab") as out:
-                    out.writelines(_reason(first, one) for one in answer.rejected)
-            self._state.mkdir(parents=True, exist_ok=True)
-            place.write_text(json.dumps({"lines": last}))
-            progress(len(answer.accepted), len(answer.rejected))
-        place.unlink(missing_ok=True)
+        for path in group.files:
+            _reasons(path).unlink(missing_ok=True)
+        reading = Reading(group, self._source)
+        for records in self._batches(reading.records()):
+            total.include(self._send(records))
+            progress(total, reading.share())
         return total
 
-    def _pieces(self, path: Path, skip: int) -> Iterator[tuple[int, int, Answer]]:
-        """(first line, next line, answer) of each piece; a JSON document counts as one line."""
-        form = _form(path)
-        with _open(path) as file:
-            try:
-                if form == ".json":
-                    if not skip:
-                        yield 0, 1, self._document(file.read())
-                    return
-                lines = islice(file, skip, None)
-                while chunk := list(islice(lines, self._batch)):
-                    yield skip, skip + len(chunk), self._producer.post("/v1/events", b"".join(chunk), NDJSON)
-                    skip += len(chunk)
-            except (EOFError, gzip.BadGzipFile, OSError) as broken:
-                raise SendError(f"{path.name} cannot be read to its end ({type(broken).__name__})") from None
+    def _send(self, records: Sequence[Record]) -> Sent:
+        part = Sent()
+        fresh: list[tuple[Record, bytes]] = []
+        refused: list[tuple[Record, str, str]] = []
+        for one in records:
+            if isinstance(one.event, bytes):
+                fresh.append((one, one.event))
+            elif isinstance(one.event, Refusal):
+                refused.append((one, *one.event))
+            else:
+                part.not_taken[one.event] = part.not_taken.get(one.event, 0) + 1
+        if self._ledger is not None and fresh:
+            known = self._ledger.knows([event for _, event in fresh])
+            part.known = sum(known)
+            fresh = [one for one, is_known in zip(fresh, known, strict=True) if not is_known]
+        if fresh:
+            events = [event for _, event in fresh]
+            answer = self._producer.post("/v1/events", b"\n".join(events), NDJSON)
+            part.accepted = len(answer.accepted)
+            bad = {one["index"] for one in answer.rejected}
+            refused += [(fresh[one["index"]][0], one["reason"], one["detail"]) for one in answer.rejected]
+            if self._ledger is not None:
+                self._ledger.keep(event for at, event in enumerate(events) if at not in bad)
+        part.rejected = len(refused)
+        _list(refused)
+        return part
 
-    def _document(self, body: bytes) -> Answer:
+    def _batches(self, records: Iterable[Record]) -> Iterator[list[Record]]:
+        batch: list[Record] = []
+        size = 0
+        for one in records:
+            batch.append(one)
+            size += len(one.event) if isinstance(one.event, bytes) else 0
+            if len(batch) >= self._batch or size >= BATCH_BYTES:
+                yield batch
+                batch, size = [], 0
+        if batch:
+            yield batch
+
+
+class Reading:
+    """Files that belong together, while they are read."""
+
+    def __init__(self, group: Group, source: str) -> None:
+        self._group = group
+        self._source = source
+        self._leading: list[tuple[BinaryIO, int]] = []
+
+    def records(self) -> Iterator[Record]:
+        """The records, one by one. Raises SendError where a file cannot be read to its end."""
+        kind, files = self._group
         try:
-            head: Any = msgspec.json.decode(body)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            head = None
-        if isinstance(head, dict) and "resourceType" in head:
-            return self._producer.post("/v1/fhir", body, FHIR)
-        form = "application/cloudevents-batch+json" if isinstance(head, list) else "application/cloudevents+json"
-        return self._producer.post("/v1/events", body, form)
+            with ExitStack() as opened:
+                if kind in FORMATS:
+                    yield from self._joined(FORMATS[kind], opened)
+                else:
+                    content = opened.enter_context(_open(files[0]))
+                    self._leads(content, files[0].stat().st_size)
+                    yield from (_fhir if kind == FHIR else _cloudevents)(files[0], content, self._source)
+        except (EOFError, gzip.BadGzipFile, OSError) as broken:
+            raise SendError(f"{self._group.name} cannot be read to its end ({type(broken).__name__})") from None
+
+    def share(self) -> float:
+        """How far the reading has come, from 0 to 1; of a format of several files, in those that lead."""
+        whole = sum(size for _, size in self._leading)
+        read = sum(size if content.closed else content.tell() for content, size in self._leading)
+        return read / whole if whole else 1.0
+
+    def _joined(self, form: JoinedFormat, opened: ExitStack) -> Iterator[Record]:
+        by_name = {str(path): path for path in self._group.files}
+        files = []
+        for name, path in by_name.items():
+            content = opened.enter_context(_seekable(path))
+            known = part_of(_plain_name(path), content.read(HEAD))
+            if known is not None:
+                files.append(File(name, known[1], content))
+        first = min((form.parts.index(one.part) for one in files), default=0)
+        for one in files:
+            if form.parts.index(one.part) == first:
+                self._leads(one.content, one.content.seek(0, SEEK_END))
+        for read in join(form, files, self._source):
+            yield Record(by_name[read.file], read.line, _as_json(read.outcome))
+
+    def _leads(self, content: BinaryIO, size: int) -> None:
+        self._leading.append((getattr(content, "fileobj", content), size))
 
 
-def _reason(first: int, rejected: dict[str, Any]) -> bytes:
-    listed = {"line": first + rejected["index"] + 1, "reason": rejected["reason"], "detail": rejected["detail"]}
-    return msgspec.json.encode(listed) + b"\n"
+def _fhir(path: Path, file: BinaryIO, source: str) -> Iterator[Record]:
+    documents = enumerate(file, 1) if _is_lines(path) else [(1, file.read())]
+    for line, body in documents:
+        if not body.strip():
+            continue
+        try:
+            document = msgspec.json.decode(body)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
+            yield Record(path, line, Refusal("not-json", "the document is not JSON (RFC 8259) in UTF-8"))
+            continue
+        found = fhir.events_of(document, source)
+        for event in found.events:
+            yield Record(path, line, _as_json(event if isinstance(event, dict) else Refusal(*event)))
+        for kind, count in found.not_taken.items():
+            yield from (Record(path, line, kind) for _ in range(count))
 
 
-def _form(path: Path) -> str | None:
-    name = path.name.removesuffix(".gz")
-    if name.endswith(".rejected.ndjson"):
-        return None
-    return next((form for form in (".json", ".ndjson") if name.endswith(form)), None)
+def _cloudevents(path: Path, file: BinaryIO, _source: str) -> Iterator[Record]:
+    if _is_lines(path):
+        elements: Iterable[tuple[int, bytes]] = ((line, one.strip()) for line, one in enumerate(file, 1))
+    else:
+        try:
+            elements = [(place + 1, json) for place, json in batches.one_or_many(file.read())]
+        except batches.BadBody as bad:
+            raise SendError(f"{path.name}: {bad}") from None
+    for line, event in elements:
+        if event:
+            yield Record(path, line, event if len(event) <= LARGEST else TOO_LARGE)
 
 
-def _open(path: Path) -> IO[bytes] | gzip.GzipFile:
-    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+def _as_json(outcome: dict[str, Any] | Refusal | str) -> bytes | Refusal | str:
+    return msgspec.json.encode(outcome) if isinstance(outcome, dict) else outcome
+
+
+def _list(refused: Sequence[tuple[Record, str, str]]) -> None:
+    """Add to the list of reasons beside each file."""
+    by_file: defaultdict[Path, list[bytes]] = defaultdict(list)
+    for one, reason, detail in refused:
+        by_file[one.file].append(msgspec.json.encode({"line": one.line, "reason": reason, "detail": detail}) + b"\n")
+    for path, lines in by_file.items():
+        with _reasons(path).open("ab") as out:
+            out.writelines(lines)
+
+
+def _reasons(path: Path) -> Path:
+    return path.with_name(path.name + _REJECTED)
+
+
+def _kind_of(path: Path) -> str | None:
+    """What a file is: by its name where that tells, and by its beginning."""
+    name = _plain_name(path)
+    with _open(path) as file:
+        try:
+            head = file.read(HEAD)
+        except (EOFError, gzip.BadGzipFile, OSError):
+            head = b""
+    if name.lower().endswith((".json", ".ndjson", ".jsonl")):
+        return FHIR if _RESOURCE.search(head) and not _SPECVERSION.search(head) else CLOUDEVENTS
+    known = part_of(name, head)
+    return known[0].name if known else None
+
+
+_RESOURCE: Final = re.compile(rb'"resourceType"\s*:')
+_SPECVERSION: Final = re.compile(rb'"specversion"\s*:')
+
+
+def _is_lines(path: Path) -> bool:
+    return not _plain_name(path).lower().endswith(".json")
+
+
+def _plain_name(path: Path) -> str:
+    return path.name.removesuffix(".gz")
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path, "rb")) if path.suffix == ".gz" else path.open("rb")
+
+
+def _seekable(path: Path) -> BinaryIO:
+    """The file, unpacked where it is gzip to a temporary file that no name leads to."""
+    if path.suffix != ".gz":
+        return path.open("rb")
+    unpacked = TemporaryFile()  # noqa: SIM115 - the caller closes it
+    with _open(path) as packed:
+        shutil.copyfileobj(packed, unpacked)
+    unpacked.seek(0)
+    return cast(BinaryIO, unpacked)

@@ -54,6 +54,7 @@ from services.access.reconciliation import (
     Reconciler,
     Release,
     Work,
+    after_death,
     permit_owner,
     release_from,
     target,
@@ -362,6 +363,8 @@ class Access:
                 work.contents[event_id] = one.content
         self._history.store(rows)
         self._tell(rows, priors, subjects)
+        for facts in after_death(work):
+            outputs.count(facts.source, "after_death")
         self._views.reconcile(releases, work, outputs)
 
     def _read(self, message: Message) -> _Record:

@@ -25,6 +25,9 @@ from services.ingest.adapters import Budget, Hold, Markers, NotKept, Outbox, Pro
 from services.ingest.domain import batches
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import LANES, Flow, Lane
+from services.ingest.domain.reading import JoinedFormat, Read
+from services.ingest.domain.refusals import Refusal
+from services.ingest.files import FORMATS, join, uploaded
 from services.ingest.handlers import Document, Intake
 from services.ingest.settings import IngestSettings
 
@@ -33,6 +36,8 @@ CLOUDEVENTS: Final = "application/cloudevents-batch+json"
 NDJSON: Final = "application/x-ndjson"
 JSON: Final = "application/json"
 FHIR: Final = "application/fhir+json"
+HL7V2: Final = ("application/hl7-v2", "x-application/hl7-v2+er7")
+"""As in HAPI's "HL7 over HTTP", and as other engines have it."""
 SLICE: Final = 200
 """Events taken in one go of the worker thread, so that requests take turns."""
 PATIENCE_SECONDS: Final = 20.0
@@ -131,7 +136,52 @@ class Desk:
             if any(document.is_not_of(name) for document in documents):
                 raise ProblemError(400, "another resource", "The resource is not of the type and id of the URL.")
             documents = [document.as_update() for document in documents]
-            return await self._answered(documents, source, lane, not_taken, _outcome)
+            return _outcome(await self._taken(documents, source, lane, not_taken))
+
+    async def hl7v2(self, request: Request, source: str, lane: Lane) -> Response:
+        """HL7 v2 messages. Raises ProblemError."""
+        _media_type(request, HL7V2)
+        async with self._body(request, source) as body:
+            messages: list[bytes] = await self._work(handlers.messages_of, body)
+            del body
+            self._bound(messages)
+            return _receipt(await self._adt(messages, source, lane))
+
+    async def message(self, message: bytes, source: str) -> list[Refusal]:
+        """One HL7 v2 message that came over MLLP: why what it says is refused, once all the rest of it is kept.
+
+        Raises ProblemError where it cannot be taken now, or not as it is.
+        """
+        self._admit(source)
+        with self._budget.hold() as hold:
+            if not hold.take(len(message)):
+                raise _full()
+            answer = await self._adt([message], source, "live")
+        return [Refusal(one["reason"], one["detail"]) for one in answer.rejected]
+
+    async def _adt(self, messages: Sequence[bytes], source: str, lane: Lane) -> _Answer:
+        documents: list[Document] = []
+        passed_over: Counter[str] = Counter()
+        for at in range(0, len(messages), SLICE):
+            part = messages[at : at + SLICE]
+            found, over = await self._in_thread(self._intake.messages, part, at, source, self._limits.zone)
+            documents += found
+            passed_over += over
+        return await self._taken(documents, source, lane, passed_over)
+
+    async def files(self, request: Request, name: str, source: str, lane: Lane) -> Response:
+        """Files of a format, which belong together. Raises ProblemError."""
+        form = FORMATS.get(name)
+        if form is None:
+            raise ProblemError(404, "unknown format", f"Send one of {', '.join(FORMATS)}.")
+        kind = request.headers.get("content-type", "")
+        async with self._body(request, source) as body:
+            reads = await asyncio.to_thread(_read, form, body, kind, source)
+            del body
+            passed_over = Counter(one.outcome for one in reads if isinstance(one.outcome, str))
+            places = [one for one in reads if not isinstance(one.outcome, str)]
+            documents = [Document(at, one.outcome) for at, one in enumerate(places) if not isinstance(one.outcome, str)]
+            return await self._answered(documents, source, lane, passed_over, places)
 
     async def _answered(
         self,
@@ -139,14 +189,19 @@ class Desk:
         source: str,
         lane: Lane,
         not_taken: dict[str, int],
-        as_response: Callable[[_Answer], Response] | None = None,
+        places: Sequence[Read] = (),
     ) -> Response:
+        answer = await self._taken(elements, source, lane, not_taken)
+        for one in answer.rejected if places else ():
+            one |= {"file": places[one["index"]].file, "line": places[one["index"]].line}
+        return _receipt(answer)
+
+    async def _taken(
+        self, elements: Sequence[Element | Document], source: str, lane: Lane, not_taken: dict[str, int]
+    ) -> _Answer:
         if not elements and not not_taken:
             raise ProblemError(422, "nothing was sent", "The body has no event: send one at least.")
-        if len(elements) > self._limits.max_events:
-            raise ProblemError(
-                413, "too many events", f"A request may have {self._limits.max_events} events: send them in parts."
-            )
+        self._bound(elements)
         answer = _Answer(not_taken=not_taken)
         now = datetime.now(UTC).replace(microsecond=0)
         sent: list[Future[None]] = []
@@ -165,7 +220,13 @@ class Desk:
                 {"Retry-After": "2"},
             ) from None
         self._count(source, answer)
-        return (as_response or _receipt)(answer)
+        return answer
+
+    def _bound(self, elements: Sequence[Any]) -> None:
+        if len(elements) > self._limits.max_events:
+            raise ProblemError(
+                413, "too many events", f"A request may have {self._limits.max_events} events: send them in parts."
+            )
 
     def _take(
         self, part: Sequence[Element | Document], source: str, lane: Lane, now: datetime, answer: _Answer
@@ -191,17 +252,13 @@ class Desk:
         try:
             return await self._in_thread(act, *arguments)
         except batches.BadBody as bad:
-            raise ProblemError(422, "the body cannot be read", str(bad)) from None
+            raise _unreadable(bad) from None
 
     async def _in_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, act, *arguments)
 
-    @asynccontextmanager
-    async def _body(self, request: Request, source: str) -> AsyncIterator[bytes]:
-        """The request's body, unpacked and counted against the budget. Raises ProblemError."""
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("identity", "gzip"):
-            raise ProblemError(415, "unknown content encoding", "Send gzip, or none.", {"Accept-Encoding": "gzip"})
+    def _admit(self, source: str) -> None:
+        """Raises ProblemError where nothing of this source is taken now."""
         if wait := self.flow.throttle.seconds_left(source, time.monotonic()):
             raise ProblemError(
                 429,
@@ -212,6 +269,14 @@ class Desk:
             )
         if not self._outbox.has_room():
             raise _busy()
+
+    @asynccontextmanager
+    async def _body(self, request: Request, source: str) -> AsyncIterator[bytes]:
+        """The request's body, unpacked and counted against the budget. Raises ProblemError."""
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", "gzip"):
+            raise ProblemError(415, "unknown content encoding", "Send gzip, or none.", {"Accept-Encoding": "gzip"})
+        self._admit(source)
         most = self._limits.max_body_bytes
         if int(request.headers.get("content-length") or 0) > most:
             raise _too_large(most)
@@ -243,6 +308,14 @@ class Desk:
             raise _full() from None
 
 
+def _read(form: JoinedFormat, body: bytes, content_type: str, source: str) -> list[Read]:
+    """On a thread of its own, for it may take a while, and the intake has no part in it. Raises ProblemError."""
+    try:
+        return list(join(form, uploaded(form, body, content_type), source))
+    except batches.BadBody as bad:
+        raise _unreadable(bad) from None
+
+
 def authenticated(request: Request, authorization: Authorization) -> str:
     """The source that the request's token was given for. Raises a 401 problem."""
     desk: Desk = request.app.state.desk
@@ -255,7 +328,8 @@ async def timed(request: Request) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        adapters.REQUEST_SECONDS.labels(request.scope["route"].path).observe(time.perf_counter() - begun)
+        route: str = request.scope["route"].path  # not the path asked for, which may hold anything
+        adapters.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - begun)
 
 
 Source = Annotated[str, Depends(authenticated)]
@@ -266,6 +340,7 @@ ResourceType = Annotated[str, Path(max_length=64, description="The resource's ty
 ResourceId = Annotated[str, Path(max_length=64, description="The resource's id.")]
 InLane = Annotated[Lane, Query(description="`backfill` for history: it never delays what is `live`.")]
 OfLane = Annotated[Lane | None, Query(description="Ask about this lane only; about both, if absent.")]
+FormatName = Annotated[str, Path(description=f"One of {', '.join(FORMATS)}.")]
 Timed = Annotated[None, Depends(timed)]
 
 
@@ -307,6 +382,24 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
         among its `header`s. R4 pushes no deletions: send those as a Bundle of type `history`.
         """
         return await desk.pushed(request, source, lane, f"{kind}/{id}")
+
+    @app.post("/v1/hl7v2", summary="Send HL7 v2", openapi_extra=_body_of(_MESSAGES), **_SENDING)
+    async def hl7v2(request: Request, source: Source, _: Timed, lane: InLane = "live") -> Response:
+        """ADT messages, one after another. The answer comes when the broker has the records made of them.
+
+        `index` is a message's position. Sending the same again changes nothing. The body may be gzip.
+        """
+        return await desk.hl7v2(request, source, lane)
+
+    @app.post("/v1/files/{format}", summary="Send files", openapi_extra=_body_of(_FILES), **_SENDING_FILES)
+    async def files(request: Request, format: FormatName, source: Source, _: Timed, lane: InLane = "live") -> Response:
+        """Files of one format that belong together, such as RSS with their VID-HOSP, as multipart/form-data; a single
+        file may be the body by itself. Lines may come in any order.
+
+        The answer comes when the broker has the records made of them. Sending the same again changes nothing. Files
+        that are larger than a body may be are for `estuaire send`.
+        """
+        return await desk.files(request, format, source, lane)
 
     @app.get(
         "/v1/status",
@@ -355,6 +448,10 @@ def _media_type(request: Request, known: Sequence[str] | dict[str, Split]) -> st
 def _require_own(mine: str, source: str) -> None:
     if mine != source:
         raise ProblemError(403, "not your source", "Ask about the source that your token was given for.")
+
+
+def _unreadable(bad: batches.BadBody) -> ProblemError:
+    return ProblemError(422, "the body cannot be read", str(bad))
 
 
 def _busy() -> ProblemError:
@@ -429,6 +526,18 @@ _RESOURCE: Final = {
     "required": ["resourceType"],
 }
 _RESOURCES: Final = dict.fromkeys((FHIR, JSON), _RESOURCE)
+_ADT: Final = {"type": "string", "description": "HL7 v2 ADT (ER7): A01, A03, A04, A08, A11, A13, A28, A31, A40."}
+_MESSAGES: Final = dict.fromkeys(HL7V2, _ADT)
+_CONTENT: Final = {"type": "string", "format": "binary"}
+_FILES: Final[dict[str, dict[str, Any]]] = {
+    "multipart/form-data": {
+        "type": "object",
+        "description": "A field for each file; named after its part of the format, or told by the file's beginning.",
+        "additionalProperties": _CONTENT,
+    },
+    "text/plain": _CONTENT,
+    "text/csv": _CONTENT,
+}
 _ASKING: Final = problems(
     {
         401: "No known bearer token.",
@@ -452,6 +561,7 @@ _SENDING: Final[dict[str, Any]] = {
     )
     | problems({422: "The body or a parameter cannot be read, or no event is taken: see `rejected`."}, NothingTaken),
 }
+_SENDING_FILES: Final = _SENDING | {"responses": _SENDING["responses"] | problems({404: "No format has this name."})}
 _PUSHED: Final[dict[str, Any]] = {
     "response_class": Response,
     "responses": _SENDING["responses"]

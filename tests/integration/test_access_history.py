@@ -28,7 +28,7 @@ from runtime.messages import Message, RetryLater
 from services.access.adapters import PostgresHistory, PostgresReader, Vault
 from services.access.domain.views import Ids
 from services.access.routes import Doors, application
-from tests.unit.access.hub import Hub, bodies, event_id, permit, subject_id
+from tests.unit.access.hub import SOURCE, Hub, bodies, event_id, permit, subject_id
 
 pytestmark = pytest.mark.integration
 
@@ -300,6 +300,28 @@ def test_what_a_record_told_goes_with_it(hub: Hub) -> None:
     hub.run(hub.record("b", "s1", "p1", code("B"), revision=4, birth_year=1930))
     hub.run(hub.record("b", "s2", "p2", code("B"), revision=5, birth_year=1930))
     assert sorted(said(), key=len) == [{"birth_year": 1930}, {"sex": "male", "department": "35"}]
+
+
+def test_a_death_closes_the_timeline_and_what_comes_after_it_is_flagged_and_kept(hub: Hub) -> None:
+    def flagged(view: str) -> dict[str, bool]:
+        return {str(one.time): "after_death" in one.data for one in hub.views[view].entries()}
+
+    hub.opened(permit(demographics=["deceased"]))
+    hub.opened(permit("months", demographics=["deceased"], precision={"time": "month"}))
+    hub.opened(permit("silent", demographics=["sex"]))
+    days = ("2026-04-30", "2026-05-01", "2026-05-02", "2026-06-03")
+    hub.run(*(hub.record(day, f"s{n}", "p1", code("A"), time=f"{day}T23:59:59Z") for n, day in enumerate(days)))
+    assert not any(flagged("cardio").values())
+    hub.run(hub.record("d", "s9", "p1", {"date": "2026-05-01"}, kind="death.v1", deceased="2026-05-01"))
+    assert flagged("cardio") == {"2026-04-30": False, "2026-05-01": False, "2026-05-02": True, "2026-06-03": True}
+    assert flagged("months") == {"2026-04": False, "2026-05": False, "2026-06": True}
+    assert not any(flagged("silent").values())
+    assert not hub.outputs.counts[SOURCE, "after_death"]
+    hub.run(hub.record("late", "s0", "p1", code("B"), time="2026-07-01T00:00:00Z"))
+    assert flagged("cardio")["2026-07-01"]
+    assert hub.outputs.counts[SOURCE, "after_death"] == 1
+    hub.run(hub.record("d", "s9", "p1", kind="death.v1", revision=2, deleted=True))
+    assert not any(flagged("cardio").values())
 
 
 def test_a_version_counts_within_its_record_only(hub: Hub) -> None:

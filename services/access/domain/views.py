@@ -135,16 +135,29 @@ class Event(msgspec.Struct, kw_only=True):
 def published(
     policy: Policy, facts: Facts, record: Mapping[str, Any], person: Person, name: str, subject: str, sequence: int
 ) -> Event:
-    """The message that puts a record into the view, as `name`."""
+    """The message that puts a record into the view, as `name`; one of after its person's death says so.
+
+    That is told only where the permit releases the death, and from the two times as it releases them: what the flag
+    says, its reader could have found.
+    """
+    time = policy.time(facts.time)
+    data: dict[str, Any] = {"record": policy.record(facts.type, record), "demographics": person.demographics}
+    if is_after(time, person.demographics.get("deceased")):
+        data["after_death"] = True
     return Event(
         id=name,
         source=policy.source(facts.source),
         type=facts.type,
         subject=subject,
-        time=policy.time(facts.time),
+        time=time,
         sequence=sequence,
-        data={"record": policy.record(facts.type, record), "demographics": person.demographics},
+        data=data,
     )
+
+
+def is_after(time: str, death: str | None) -> bool:
+    """Whether an ISO 8601 time is later than a death, as far as the less precise of the two tells; dates are UTC."""
+    return death is not None and time[: len(death)] > death[: len(time)]
 
 
 def withdrawn(name: str, subject: str, sequence: int) -> Event:

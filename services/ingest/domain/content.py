@@ -57,13 +57,13 @@ def strip(record_type: str, record: Mapping[str, Any]) -> Stripped:
     Raises InvalidRecord where a required leaf is missing or not of its grammar, where a list is too long, and where
     nothing is left that says anything.
     """
-    known = forms().get(record_type)
-    if known is None:
+    by_kind = forms().get(record_type)
+    if by_kind is None:
         raise InvalidRecord("type", "a type that has a record")
     kind = record.get("resourceType")
-    form = known.get(kind) if kind is None or type(kind) is str else None
+    form = by_kind.get(kind) if kind is None or type(kind) is str else None
     if form is None:
-        raise InvalidRecord("resourceType", " or ".join(name or "none" for name in known))
+        raise InvalidRecord("resourceType", " or ".join(name or "none" for name in by_kind))
     tally = [0]
     kept = form.prune(record, tally)
     for name, expected in form.required:
@@ -81,6 +81,12 @@ def strip(record_type: str, record: Mapping[str, Any]) -> Stripped:
 def allowed(record_type: str) -> tuple[Leaf, ...]:
     """Every leaf that a record of this type may keep: for documents, permits and tests."""
     return tuple(leaf for form in forms()[record_type].values() for leaf in form.leaves)
+
+
+@lru_cache(maxsize=1 << 16)
+def known(pattern: str, code: str) -> bool:
+    """Whether a code is one by a pattern of `systems.yaml`, such as cim10."""
+    return _book().patterns[pattern][0](code)
 
 
 # --- grammars: each takes a value and gives it back (perhaps in its one spelling), or GONE ---

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from services.ingest.domain import ins
 from services.ingest.domain.fhir_elements import at, extensions, is_out_of_range, items, refused, text, time
 from services.ingest.domain.fhir_references import Servers, Target, national_numbers
 from services.ingest.domain.refusals import Refused
@@ -14,19 +15,6 @@ MOST_LINKS: Final = 10
 """Other Patients that one may be linked to; an identity has twenty numbers at most."""
 
 _PARTIAL_DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
-_INSEE = re.compile(r"(\d{2}|2[AB])\d{3}", re.ASCII)
-
-_RELIABILITY: Final = {
-    "QUAL": "qualified",
-    "VALI": "validated",
-    "RECUP": "retrieved",
-    "PROV": "provisional",
-    "FICT": "fictitious",
-    "ANOM": "fictitious",
-    "CACH": "fictitious",
-    "USUR": "fictitious",
-}
-"""FR Core's table v2-0445 and RNIV's four statuses; an anonymous, masked or usurped identity is nobody's."""
 
 
 class Links(NamedTuple):
@@ -111,20 +99,14 @@ def death_of(patient: Mapping[str, Any]) -> str | None:
 
 
 def _status(patient: Mapping[str, Any], has_ins: bool) -> str | None:
-    """RNIV's status: two of the four are told by whether the identity came with an INS (PAM.fr gives one code)."""
-    told = [
-        _RELIABILITY.get(code)
+    codes = [
+        code
         for extension in extensions(patient, "fr-core-identity-reliability")
         for part in extensions(extension, "identityStatus")
         for code in [at(part, "valueCoding.code")]
         if isinstance(code, str)
     ]
-    if "fictitious" in told:
-        return "fictitious"
-    status = next((one for one in told if one), None)
-    if has_ins:
-        return {"validated": "qualified", "provisional": "retrieved"}.get(status or "", status)
-    return status
+    return ins.status(codes, has_ins)
 
 
 def _names(patient: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,6 +169,6 @@ def _insee(address: Any) -> str | None:
     for holder in (address, city if isinstance(city, dict) else {}):
         for extension in [*extensions(holder, "insee-code"), *extensions(holder, "FrAddressInseeCode")]:
             code = at(extension, "valueCoding.code") or extension.get("valueString") or extension.get("valueCode")
-            if isinstance(code, str) and _INSEE.fullmatch(code):
+            if isinstance(code, str) and ins.COMMUNE.fullmatch(code):
                 return code
     return None

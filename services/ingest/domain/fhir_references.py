@@ -10,24 +10,17 @@ an absolute reference finds it from outside of its bundle, too.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
+from services.ingest.domain import ins
 from services.ingest.domain.fhir_elements import ID, codes, refused
 from services.ingest.domain.refusals import Refused
 
 _PERSON: Final = dict.fromkeys(("Immunization", "Claim", "ExplanationOfBenefit", "Consent"), "patient")
 """The element that refers to the Patient, where it is not `subject`."""
 
-_NATIONAL: Final = {
-    "urn:oid:1.2.250.1.213.1.4.8": ("ins-nir", False),
-    "urn:oid:1.2.250.1.213.1.4.9": ("ins-nia", False),
-    "urn:oid:1.2.250.1.213.1.4.10": ("ins-nir", True),
-    "urn:oid:1.2.250.1.213.1.4.11": ("ins-nir", True),
-}
-"""ANS, "Liste des OID des autorités d'affectation des INS", as in FR Core's Patient profile; the last two are the
-test and the demonstration numbers, whose people do not exist."""
+_NATIONAL: Final = {f"urn:oid:{oid}": system for oid, system in ins.AUTHORITIES.items()}
 
 
 class Target(NamedTuple):
@@ -54,7 +47,7 @@ class Servers(NamedTuple):
     def number(self, patient: Target) -> dict[str, str]:
         """The number that a Patient has: its id, within its server."""
         own = patient.base is None or patient.base == self.own
-        assigner = self.source if own else _assigner(self.source, patient.base or "")
+        assigner = self.source if own else ins.assigner(self.source, patient.base or "")
         return {"system": "ipp", "assigner": assigner, "value": patient.name}
 
     def numbers(self, patient: Target) -> list[dict[str, str]]:
@@ -62,7 +55,7 @@ class Servers(NamedTuple):
         number = self.number(patient)
         if patient.base is None or patient.base != self.own:
             return [number]
-        return [{**number, "assigner": _assigner(self.source, patient.base)}, number]
+        return [{**number, "assigner": ins.assigner(self.source, patient.base)}, number]
 
     def person_if_told(self, resource: Mapping[str, Any], kind: str, base: str | None) -> dict[str, Any]:
         """The same as `person`, but nobody where it cannot be told."""
@@ -174,12 +167,6 @@ def base_of(url: Any, name: str) -> str | None:
     return f"{server}{slashes}{host}".lower() + f"{slash}{path}".rstrip("/") if slashes and host else None
 
 
-def _assigner(source: str, base: str) -> str:
-    """Another server's numbers, as this source knows them; hashed where that is longer than an assigner may be."""
-    assigner = f"{source}|{base}"
-    return assigner if len(assigner) <= 256 else f"sha256:{sha256(assigner.encode(errors='replace')).hexdigest()}"
-
-
 def national_numbers(identifiers: list[Any]) -> dict[str, Any]:
     """The national numbers among identifiers, as part of an identity; all others are dropped. Raises Refused."""
     found = []
@@ -194,7 +181,6 @@ def national_numbers(identifiers: list[Any]) -> dict[str, Any]:
             raise refused("malformed", "the value of a national identifier is not text")
         name, made_up = _NATIONAL[system]
         fictitious |= made_up
-        # FR Core gives the insured person's number (NSS, type NH) the INS's OID: it may be a parent's.
-        insured = name == "ins-nir" and "NH" in codes(one.get("type"))
+        insured = name == "ins-nir" and ins.INSURED in codes(one.get("type"))
         found.append({"system": "nir-opener" if insured else name, "value": value})
     return {"identifiers": found} | ({"identity_status": "fictitious"} if fictitious else {})
