@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx
 import msgspec
@@ -137,10 +138,15 @@ def send(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until everything sent is in the views.")] = False,
     backfill: Annotated[bool, typer.Option("--backfill", help="Send on the lane of lower priority.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Send also what was kept before.")] = False,
+    timezone: Annotated[str, typer.Option(help="Where times are from that do not say it (HL7 v2).")] = "Europe/Paris",
 ) -> None:
     """Send files of records. A repeated call sends what is new or corrected, and goes on where one was interrupted."""
     home = home_folder()
     total = Sent()
+    try:
+        zone = ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise typer.BadParameter("not a time zone, such as Indian/Reunion", param_hint="--timezone") from None
     groups, left = groups_of(files)
     for path in left:
         err.print(f"{path}: left aside, no format knows it", soft_wrap=True)
@@ -149,7 +155,7 @@ def send(
         Ledger(ledger_of(home, url, source)) as ledger,
         _bar() as bar,
     ):
-        sender = FileSender(producer, source, None if again else ledger)
+        sender = FileSender(producer, source, None if again else ledger, zone)
         for group in groups:
             task = bar.add_task(group.name, total=1.0, records=0)
 
