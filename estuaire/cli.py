@@ -581,12 +581,14 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="flow: all four services beside a pass-through; linkage: its step, beside Splink; loop: beside Faust."
+            help="flow: all services beside a pass-through; ingest: each format, beside a public reader;"
+            " linkage: its step, beside Splink; loop: beside Faust."
         ),
     ] = "flow",
     people: Annotated[
         str, typer.Option(help="linkage: how many are in the index, one size after another.")
     ] = "10000,100000",
+    records: Annotated[int, typer.Option(min=1000, help="ingest: about how many of each format.")] = 20_000,
     as_json: Annotated[bool, typer.Option("--json", help="Only the JSON object.")] = False,
     port: Port = 8000,
 ) -> None:
@@ -596,6 +598,10 @@ def bench(
 
         with TemporaryDirectory(prefix="estuaire-bench-") as folder:
             result = flow.main(Path(folder), port)
+    elif name == "ingest":
+        from bench import ingest
+
+        result = ingest.main(records)
     elif name == "loop":
         from bench import loop
 
@@ -608,7 +614,7 @@ def bench(
             raise SendError(f"--people takes numbers from {linkage.SMALLEST} on, with commas between them")
         result = linkage.main(sizes, as_json)
     else:
-        raise SendError(f"there is no benchmark {name}: flow, linkage or loop")
+        raise SendError(f"there is no benchmark {name}: flow, ingest, linkage or loop")
     if not as_json:
         for key, value in result.items():
             err.print(f"{key}: {value}")
