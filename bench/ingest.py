@@ -131,14 +131,14 @@ def _read_cloudevents(paths: list[Path]) -> object:
 
 
 def _fhir(folder: Path, records: int) -> list[Path]:
-    """A bulk export: a Patient and nine Observations of each."""
     path = folder / "bulk.ndjson"
     with path.open("wb") as out:
-        out.writelines(msgspec.json.encode(one) + b"\n" for one in islice(_resources(), records))
+        out.writelines(msgspec.json.encode(one) + b"\n" for one in islice(bulk_export(), records))
     return [path]
 
 
-def _resources() -> Iterator[dict[str, Any]]:
+def bulk_export() -> Iterator[dict[str, Any]]:
+    """A Patient and nine Observations of each, without end."""
     for number in range(sys.maxsize):
         yield {
             "resourceType": "Patient",
