@@ -1,4 +1,4 @@
-"""How fast records go through all four services, beside a plain pass-through of the same bytes on the same broker."""
+"""How fast records go through all services, beside a plain pass-through of the same bytes on the same broker."""
 
 from __future__ import annotations
 

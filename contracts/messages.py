@@ -105,6 +105,18 @@ class Content(msgspec.Struct, frozen=True, omit_defaults=True):
     demographics: Demographics = Demographics()
 
 
+class Measures(msgspec.Struct, frozen=True):
+    """What ingest has counted, sealed to statistics in a flow summary: by source, record type and measure.
+
+    `contracts.measures` has the names. `writer` is the process that counted; its messages are numbered, and one that
+    comes again under its number is the same. Sealed, because a second in which one record came describes that record.
+    """
+
+    writer: bytes
+    number: int
+    counts: dict[str, dict[str, dict[str, int]]]
+
+
 class RecordReceived(msgspec.Struct, frozen=True):
     """records-received: `tokens` (a TokenBlock) sealed to pseudonym, `content` (a Content) sealed to access."""
 
@@ -263,6 +275,11 @@ def associated(event_id: str, record_type: str, source: str, digest: str) -> byt
 def rules_associated(name: str) -> bytes:
     """What a rule version is sealed with: it opens under its own name alone."""
     return f"rules\n{name}".encode()
+
+
+def measures_associated(at: int) -> bytes:
+    """What the measures of a flow summary are bound to: the moment it states (ms since the epoch)."""
+    return f"measures\n{at}".encode()
 
 
 def permit_associated(permit: str) -> bytes:

@@ -36,6 +36,7 @@ from estuaire.ledger import Ledger, ledger_of
 from estuaire.platform import Platform, addresses, home_folder
 from estuaire.process import StartError
 from estuaire.producer import Producer, SendError, checked
+from estuaire.quality import quality
 from estuaire.report import Report, render
 from estuaire.reviews import Stewardship, described
 from estuaire.rules import Switchboard, Workshop, index_url
@@ -50,10 +51,13 @@ reviews = typer.Typer(no_args_is_help=True, help="See doubtful links and decide 
 app.add_typer(reviews, name="review")
 rules = typer.Typer(no_args_is_help=True, help="Propose, try and switch the rules that linkage decides by.")
 app.add_typer(rules, name="rules")
+app.command()(quality)
 err = Console(stderr=True, highlight=False)
 out = Console(highlight=False)
 
-Port = Annotated[int, typer.Option(help="Base port: ingest here, access one up, pseudonym and linkage after.")]
+Port = Annotated[
+    int, typer.Option(help="Base port: ingest here, access one up, pseudonym, linkage and statistics after.")
+]
 Broker = Annotated[
     str, typer.Option("--broker", envvar=["KAFKA_BOOTSTRAP_SERVERS", "ESTUAIRE_BROKER"], help="The broker's address.")
 ]

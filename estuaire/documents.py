@@ -38,6 +38,7 @@ OTHER_VALUES: Final[dict[str, Any]] = {
     "permit": Permit,
     "token-block": messages.TokenBlock,
     "content": messages.Content,
+    "measures": messages.Measures,
 }
 """What is no topic's value but promised all the same: the edge, permits, and what travels sealed inside."""
 

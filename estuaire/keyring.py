@@ -21,8 +21,15 @@ SECRETS = {
     "pseudonym": ("level-2", "permit-root"),
     "linkage": (),
     "access": ("history",),
+    "statistics": (),
 }
-PUBLIC = {"ingest": ("pseudonym", "access"), "pseudonym": ("linkage", "access"), "linkage": (), "access": ()}
+PUBLIC = {
+    "ingest": ("pseudonym", "access", "statistics"),
+    "pseudonym": ("linkage", "access"),
+    "linkage": (),
+    "access": (),
+    "statistics": (),
+}
 OFFICER, OPERATOR, STEWARD = "officer", "operator", "steward"
 
 
@@ -38,7 +45,7 @@ class Keyring:
         for service, names in SECRETS.items():
             for name in names:
                 self._once(service, name)
-        for recipient in ("pseudonym", "linkage", "access"):
+        for recipient in ("pseudonym", "linkage", "access", "statistics"):
             self._key_pair(recipient)
         for role in ("producers", "subscribers", "officers", "operators", "stewards"):
             if not self.holders(role).exists():

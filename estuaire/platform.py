@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 
 import httpx
@@ -22,8 +23,10 @@ from estuaire.process import Child, Report, StartError, is_free, require_home
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
 
-SERVICES = ("ingest", "access", "pseudonym", "linkage")
+SERVICES = ("ingest", "access", "pseudonym", "linkage", "statistics")
 """In the order of their ports, from the base port on."""
+DATABASES = ("linkage", "access", "statistics")
+"""The services that have a database of their own."""
 BROKER_OFFSET = 1092
 
 
@@ -107,6 +110,11 @@ class Platform:
         return self.services["ingest"].url
 
     @property
+    def registry(self) -> Path:
+        """The registry of sources that statistics reads: the demo's producers, until somebody edits it."""
+        return self.home / "sources.yaml"
+
+    @property
     def access_url(self) -> str:
         """Where subscribers and officers ask."""
         return self.services["access"].url
@@ -148,6 +156,8 @@ class Platform:
                 port = self._port + offset
                 raise StartError(f"port {port} is in use, and {name} needs it: choose another base port with --port")
         self.keyring.prepare()
+        if not self.registry.exists():
+            self.registry.write_bytes((files("estuaire") / "data" / "sources.yaml").read_bytes())
         self._report("starting broker and database")
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(self._start_broker)
@@ -156,7 +166,7 @@ class Platform:
         create_topics(self.settings(), topics_to_create(self.settings().hot_partitions))
         for offset, name in enumerate(SERVICES):
             environment = self._environment(name, self._port + offset)
-            if name in ("linkage", "access"):
+            if name in DATABASES:
                 environment[f"ESTUAIRE_{name.upper()}_DATABASE_URL"] = database.url(name)
             url = f"http://127.0.0.1:{self._port + offset}"
             self.services[name] = self.make_service(name, url, self.home / "logs" / f"{name}.log", environment)
@@ -178,7 +188,7 @@ class Platform:
 
     def _environment(self, name: str, port: int) -> dict[str, str]:
         own = f"ESTUAIRE_{name.upper()}_"
-        files = {role.upper(): str(self.keyring.holders(role)) for role in ROLES[name]}
+        holders = {role.upper(): str(self.keyring.holders(role)) for role in ROLES[name]}
         inherited = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
         return {
             **inherited,
@@ -187,7 +197,8 @@ class Platform:
             "ESTUAIRE_TRACE_FILE": str(self.home / "logs" / f"{name}.spans.ndjson"),
             "ESTUAIRE_TRACE_RATIO": str(self._trace_ratio),
             f"{own}KEYS": str(self.keyring.folder(name)),
-            **{own + role: path for role, path in files.items()},
+            **{own + role: path for role, path in holders.items()},
+            **({f"{own}SOURCES": str(self.registry)} if name == "statistics" else {}),
         }
 
 
@@ -196,4 +207,5 @@ ROLES = {
     "pseudonym": (),
     "linkage": ("operators", "stewards"),
     "access": ("subscribers", "officers", "operators"),
+    "statistics": ("operators",),
 }

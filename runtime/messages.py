@@ -139,7 +139,8 @@ class Passed(msgspec.Struct, frozen=True, array_like=True):
 
 class FlowSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     """flow-summaries: one batch of one step. `inputs` are (topic, partition, first offset, next offset);
-    `counts` are by source and verdict; `seconds` is the time the batch took."""
+    `counts` are by source and verdict; `seconds` is the time the batch took. `measures` are more that a step has
+    counted, sealed to whoever it is for."""
 
     step: str
     slot: int
@@ -148,6 +149,7 @@ class FlowSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     counts: dict[str, dict[str, int]] = {}
     passed: tuple[Passed, ...] = ()
     seconds: float = 0.0
+    measures: bytes = b""
 
 
 SUMMARIES: Final = "flow-summaries"

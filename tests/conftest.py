@@ -52,7 +52,7 @@ def topics(broker: str) -> str:
 
 @pytest.fixture(scope="session")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
-    """The whole platform: real broker, real database, the four services."""
+    """The whole platform: real broker, real database, all services."""
     home = tmp_path_factory.mktemp("hub")
     with Platform(home, free_base_port(), report=lambda _line: None, trace_ratio=0.0) as platform:
         yield Hub(platform)

@@ -1,12 +1,13 @@
 """An example of everything that is promised, for readers and for tests.
 
 `<topic>/<version>/*.json` are envelopes: key, headers and the decoded value, bytes as base64. `event/`, `receipt/`
-and `permit/` hold the documents themselves; `token-block/` and `content/` what is sealed inside. All
+and `permit/` hold the documents themselves; `token-block/`, `content/` and `measures/` what is sealed inside. All
 identities are invented. Sealed bodies are really sealed, under keys that anybody can work out (`throwaway_key`).
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from collections.abc import Mapping
@@ -57,6 +58,7 @@ def throwaway_key(name: str) -> bytes:
 def _encoded(topic: str, value: Any) -> bytes:
     if topics()[topic].encoding == "json":
         return json.dumps(value, ensure_ascii=False).encode()
-    plain = json.dumps(value)
-    typed = msgspec.json.decode(plain, type=VALUES[topic]) if topic in VALUES else msgspec.json.decode(plain)
-    return msgspec.msgpack.encode(typed)
+    if topic in VALUES:
+        return msgspec.msgpack.encode(msgspec.json.decode(json.dumps(value), type=VALUES[topic]))
+    sealed = {name: base64.b64decode(text) for name, text in value.items() if name == "measures"}
+    return msgspec.msgpack.encode(value | sealed)

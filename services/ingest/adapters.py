@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 import secrets
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock
@@ -19,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from opentelemetry.trace import Tracer
 from prometheus_client import Counter, Gauge, Histogram
 
+from contracts.messages import Measures, encode, measures_associated
 from runtime.http import Bearers
 from runtime.kafka import consumer_config, producer_config
 from runtime.keys import KeyStore, KeyUnavailable
@@ -27,8 +30,9 @@ from runtime.sealing import Sealer
 from runtime.settings import RuntimeSettings
 from runtime.telemetry import read_traceparent, record_span, write_traceparent
 from services.ingest.domain.flow import Flow, Lane, topic
+from services.ingest.domain.measures import Counts, Tally, chunks
 from services.ingest.domain.tokens import Tokeniser
-from services.ingest.handlers import RECEIVED, Ids, Intake, Trace
+from services.ingest.handlers import RECEIVED, Ids, Intake, Seal, Trace
 
 log = logging.getLogger("estuaire.ingest")
 
@@ -288,6 +292,67 @@ class Markers:
     def _settle(self, marker: str, sent: Future[None]) -> None:
         if sent.exception() is not None:
             self._watermarks.lost(marker)
+
+
+class MeasuresSender:
+    """Sends what the tally has counted to statistics, sealed, once a second: each message until the broker has it.
+
+    A message that may have come through comes again under its number, so that it is counted once. Only what is counted
+    within the last second before a crash is lost, and no record with it.
+    """
+
+    EVERY_SECONDS: Final = 1.0
+    SOURCES: Final = 10
+    """In one message: of each there are some thousand counts at the most."""
+    PATIENCE_SECONDS: Final = 20.0
+    """How long a confirmation is waited for before the same is sent again; at the end, a fifth of it."""
+
+    def __init__(self, settings: RuntimeSettings, tally: Tally, outbox: Outbox, seal: Seal) -> None:
+        self._slot = settings.slot
+        self._tally = tally
+        self._outbox = outbox
+        self._seal = seal
+        self._writer = secrets.token_bytes(8)
+        self._number = 0
+        self._waiting: deque[Emit] = deque()
+        self._lock = Lock()
+        self._stop = Event()
+        self._end = math.inf
+
+    def run(self) -> None:
+        """Send until asked to stop."""
+        while not self._stop.wait(self.EVERY_SECONDS):
+            self._send()
+
+    def stop(self) -> None:
+        """End, after what is left is sent. To be asked before the outbox is."""
+        self._end = time.monotonic() + self.PATIENCE_SECONDS / 5
+        self._stop.set()
+        self._send()
+
+    def _send(self) -> None:
+        with self._lock:
+            self._waiting.extend(self._message(one) for one in chunks(self._tally.take(), self.SOURCES))
+            while self._waiting and self._is_kept(self._waiting[0]):
+                self._waiting.popleft()
+
+    def _is_kept(self, message: Emit) -> bool:
+        try:
+            sent = self._outbox.send([message])
+            until = time.monotonic() + self.PATIENCE_SECONDS
+            while not wait([sent], 0.1).done:
+                if time.monotonic() > min(until, self._end):
+                    return False
+            return sent.exception() is None
+        except (NotKept, QueueFull):
+            return False
+
+    def _message(self, counts: Counts) -> Emit:
+        self._number += 1
+        at = int(time.time() * 1000)
+        measures = encode(Measures(self._writer, self._number, counts))
+        summary = FlowSummary("ingest", self._slot, at, (), measures=self._seal.seal(measures, measures_associated(at)))
+        return Emit(SUMMARIES, f"ingest-{self._slot}".encode(), encode(summary))
 
 
 class SummariesReader:

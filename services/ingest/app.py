@@ -5,11 +5,21 @@ from __future__ import annotations
 import logging
 
 from runtime.keys import FolderKeyStore, KeyUnavailable
+from runtime.sealing import Sealer
 from runtime.service import serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
-from services.ingest.adapters import KafkaOutbox, Markers, ProducersFile, SummariesReader, intake_from, tracing
+from services.ingest.adapters import (
+    KafkaOutbox,
+    Markers,
+    MeasuresSender,
+    ProducersFile,
+    SummariesReader,
+    intake_from,
+    tracing,
+)
 from services.ingest.domain.flow import Flow, ThrottleRule
+from services.ingest.domain.measures import Tally
 from services.ingest.mllp import MllpListener, tls_of
 from services.ingest.routes import Desk, application
 from services.ingest.settings import IngestSettings
@@ -21,7 +31,9 @@ def main() -> int:
     start_logging(settings.log_level)
     trace = tracing(start_tracing("ingest", settings.trace_file), settings.trace_ratio)
     try:
-        intake = intake_from(FolderKeyStore(settings.keys), trace, settings.remember_identities)
+        keys = FolderKeyStore(settings.keys)
+        intake = intake_from(keys, trace, settings.remember_identities)
+        to_statistics = Sealer(keys.public("statistics-public"))
         producers = ProducersFile(settings.producers)
         tls = tls_of(settings)
     except (KeyUnavailable, ValueError) as missing:
@@ -31,10 +43,12 @@ def main() -> int:
     flow = Flow(settings.hot_partitions, rule)
     outbox = KafkaOutbox(settings)
     summaries = SummariesReader(settings, flow)
-    desk = Desk(intake, outbox, flow, Markers(flow, outbox, settings.hot_partitions), producers, settings)
+    tally = Tally()
+    measures = MeasuresSender(settings, tally, outbox, to_statistics)
+    desk = Desk(intake, outbox, flow, Markers(flow, outbox, settings.hot_partitions), producers, settings, tally)
     try:
         app = application(lambda: outbox.readiness() or summaries.readiness(), desk)
         listeners = [MllpListener(desk, settings, tls)] if settings.listening else []
-        return serve(app, settings, [outbox, summaries, *listeners])
+        return serve(app, settings, [*listeners, measures, outbox, summaries])
     finally:
         desk.close()

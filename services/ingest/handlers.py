@@ -19,10 +19,12 @@ from contracts.events import DELETED, RECORD_TYPES, Event
 from contracts.messages import Content, Headers, RecordReceived, associated, encode
 from runtime.messages import Emit
 from runtime.telemetry import where
-from services.ingest.domain import batches, content, fhir, hl7v2, refusals
+from services.ingest.domain import batches, content, fhir, hl7v2, measures, refusals
 from services.ingest.domain.batches import Element
+from services.ingest.domain.content import Stripped
 from services.ingest.domain.flow import Lane, topic
 from services.ingest.domain.identity import InvalidIdentity, demographics
+from services.ingest.domain.measures import Shape
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.domain.tokens import Tokeniser
 
@@ -50,6 +52,7 @@ class Kept(NamedTuple):
     event_id: str
     emit: Emit
     removed: int
+    shape: Shape
 
 
 @dataclass(slots=True)
@@ -58,6 +61,13 @@ class Taken:
 
     kept: list[Kept] = field(default_factory=list)
     rejected: list[tuple[int, Refusal]] = field(default_factory=list)
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """The rejected, counted by record type and reason."""
+
+    def reject(self, place: int, document: object, refusal: Refusal) -> None:
+        """Refuse the element at this place; the document is what could be read of it."""
+        self.rejected.append((place, refusal))
+        self.refused[measures.kind_of(document), refusal.reason] += 1
 
 
 class Document(NamedTuple):
@@ -109,20 +119,20 @@ class Intake:
     def take(self, elements: Sequence[Element | Document], source: str, lane: Lane, now: datetime) -> Taken:
         """Messages for the good ones, reasons for the bad ones. `now` (aware) is the time of what has none."""
         taken = Taken()
-        target = topic(RECEIVED, lane)
         for element in elements:
+            document = None
             try:
                 document = self._decoded(element.json) if isinstance(element, Element) else element.event
                 if isinstance(document, Refusal):
                     raise Refused(document)
-                taken.kept.append(self._keep(document, source, target, now))
+                taken.kept.append(self._keep(document, source, lane, now))
             except Refused as refused:
-                taken.rejected.append((element.place, refused.refusal))
+                taken.reject(element.place, document, refused.refusal)
             except RecursionError:
-                taken.rejected.append((element.place, refusals.TOO_DEEP))
+                taken.reject(element.place, document, refusals.TOO_DEEP)
             except Exception as error:
                 log.error("an event cannot be read: %s", where(error))
-                taken.rejected.append((element.place, refusals.INTERNAL))
+                taken.reject(element.place, document, refusals.INTERNAL)
         return taken
 
     def documents(self, body: bytes, source: str) -> tuple[list[Document], dict[str, int]]:
@@ -179,18 +189,18 @@ class Intake:
             raise Refused(refusals.NOT_AN_OBJECT)
         return document
 
-    def _keep(self, document: dict[str, Any], source: str, target: str, now: datetime) -> Kept:
+    def _keep(self, document: dict[str, Any], source: str, lane: Lane, now: datetime) -> Kept:
         begun = clock()
         event, stated = _validated(document)
         time = stated or utc(now)
         if event.source != source:
             raise Refused(refusals.SOURCE_NOT_YOURS)
-        record, removed = _stripped(event)
+        record, removed, invalid = _stripped(event)
         event_id = self.ids.event_id(source, event.id)
         try:
             block = self._tokeniser.block(source, event.data.identity, event_id)
-        except InvalidIdentity as invalid:
-            raise Refused(Refusal(invalid.reason, invalid.detail)) from None
+        except InvalidIdentity as wrong:
+            raise Refused(Refusal(wrong.reason, wrong.detail)) from None
         if event.correction:
             block = msgspec.structs.replace(block, correction=True)
         digest = self.ids.digest(event.type, stated, event.version, document.get("data"))
@@ -212,7 +222,11 @@ class Intake:
             Headers.TRACEPARENT: self._trace(event.traceparent, begun).encode(),
             Headers.KEY_VERSION: self._key_version,
         }
-        return Kept(event.id, event_id, Emit(target, event_id.encode(), value, headers), removed)
+        age = (now - event.time).total_seconds() if event.time else None
+        late = measures.lateness(age, is_backfill=lane == "backfill")
+        shape = measures.shape(event, record, invalid, removed, block.flags, late)
+        emit = Emit(topic(RECEIVED, lane), event_id.encode(), value, headers)
+        return Kept(event.id, event_id, emit, removed, shape)
 
 
 def messages_of(body: bytes) -> list[bytes]:
@@ -252,11 +266,11 @@ def _needs_record(kind: str) -> bool:
     return kind != "identity.v1" and not kind.endswith(DELETED)
 
 
-def _stripped(event: Event) -> tuple[dict[str, Any], int]:
+def _stripped(event: Event) -> Stripped:
     """The record as it may be kept; a retraction and an identity have none."""
     record = event.data.record
     if event.deleted or (event.record_type == "identity.v1" and not record):
-        return {}, 0
+        return Stripped({}, 0)
     if event.record_type == "identity.v1":
         raise Refused(refusals.NO_RECORD_TAKEN)
     try:

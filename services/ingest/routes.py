@@ -25,6 +25,7 @@ from services.ingest.adapters import Budget, Hold, Markers, NotKept, Outbox, Pro
 from services.ingest.domain import batches
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import LANES, Flow, Lane
+from services.ingest.domain.measures import Shape, Tally
 from services.ingest.domain.reading import JoinedFormat, Read
 from services.ingest.domain.refusals import Refusal
 from services.ingest.files import FORMATS, join, uploaded
@@ -80,6 +81,8 @@ class _Answer:
     not_taken: dict[str, int] = field(default_factory=dict)
     removed: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
+    shapes: Counter[Shape] = field(default_factory=Counter)
+    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
 
 
 class Desk:
@@ -93,6 +96,7 @@ class Desk:
         markers: Markers,
         producers: ProducersFile,
         limits: IngestSettings,
+        tally: Tally,
     ) -> None:
         self.flow = flow
         self.ids = intake.ids
@@ -101,6 +105,7 @@ class Desk:
         self._intake = intake
         self._outbox = outbox
         self._limits = limits
+        self._tally = tally
         self._budget = Budget(limits.max_pending_bytes)
         self._worker = ThreadPoolExecutor(1, "intake")
 
@@ -236,9 +241,11 @@ class Desk:
         for one in taken.kept:
             answer.accepted.append({"source": source, "id": one.id, "event_id": one.event_id})
             answer.removed += one.removed
+            answer.shapes[one.shape] += 1
         for index, (reason, detail) in taken.rejected:
             answer.rejected.append({"index": index, "reason": reason, "detail": detail})
         answer.reasons += handlers.tally(taken.rejected)
+        answer.refused += taken.refused
         return self._outbox.send([one.emit for one in taken.kept])
 
     def _count(self, source: str, answer: _Answer) -> None:
@@ -247,6 +254,7 @@ class Desk:
         for reason, count in answer.reasons.items():
             adapters.REJECTED.labels(source, reason).inc(count)
         self.flow.answered(source, len(answer.accepted), len(answer.rejected))
+        self._tally.add(source, answer.shapes, answer.refused)
 
     async def _work(self, act: Callable[..., Any], *arguments: Any) -> Any:
         try:

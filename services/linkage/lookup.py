@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Protocol
@@ -19,6 +20,7 @@ from services.linkage.domain.decide import Outcome
 from services.linkage.domain.patients import SILENT, Decided
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.states import State
+from services.linkage.domain.tokens import is_unlinkable
 
 
 class RecordStatus(NamedTuple):
@@ -91,6 +93,21 @@ class Versions(NamedTuple):
     kept: list[tuple[str, dt.datetime]]
 
 
+class LinkedSource(NamedTuple):
+    """How far the identities of a source are linked, in a sample of the index.
+
+    `share` of the index was looked through; `sampled` are the source's subjects in there that current records are
+    about. Of them `unlinkable` have nothing to be linked by; `shared` have a patient with another subject, `elsewhere`
+    with one of another source.
+    """
+
+    share: float
+    sampled: int
+    unlinkable: int
+    shared: int
+    elsewhere: int
+
+
 class Lookup(Protocol):
     """What HTTP asks of the index; all raise RetryLater when it does not answer."""
 
@@ -111,6 +128,9 @@ class Lookup(Protocol):
 
     def counts(self) -> Tally:
         """How many subjects, patients, records and unlinkable subjects there are."""
+
+    def linked_source(self, source: str) -> LinkedSource:
+        """How far the identities of a source are linked."""
 
 
 class SqlLookup:
@@ -198,6 +218,26 @@ class SqlLookup:
             row = connection.execute(_COUNTS).fetchone()
             return Tally(*(int(one) for one in row or ()))
 
+    def linked_source(self, source: str) -> LinkedSource:
+        """How far the identities of a source are linked.
+
+        Ids are spread evenly, so a range of them is a random sample. Ranges are looked through until there are ENOUGH
+        of the source, or time is up: a row here is a page from anywhere in a large table.
+        """
+        until = time.monotonic() + LOOK_SECONDS
+        with self._answer() as connection, connection.cursor(binary=True) as cursor:
+            subjects = int((cursor.execute(_COUNTS).fetchone() or (0,))[0])
+            ranges = max(1, subjects // RANGE)
+            found: list[tuple[bytes, bytes]] = []
+            looked = 0
+            while looked < ranges and len(found) < ENOUGH and (not looked or time.monotonic() < until):
+                bounds = [_bound(number, ranges) for number in (looked, looked + 1)]
+                found += cursor.execute(_OF_SOURCE, [source, *bounds]).fetchall()
+                looked += 1
+            linkable = [subject for subject, block in found if not is_unlinkable(self._block.decode(block))]
+            shared, elsewhere = cursor.execute(_SHARED, {"sample": linkable, "source": source}).fetchone() or (0, 0)
+        return LinkedSource(looked / ranges, len(found), len(found) - len(linkable), shared, elsewhere)
+
     @contextmanager
     def _answer(self) -> Iterator[psycopg.Connection]:
         try:
@@ -205,6 +245,13 @@ class SqlLookup:
                 yield connection
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
             raise RetryLater("the index does not answer, or has no tables yet") from None
+
+
+def _bound(number: int, ranges: int) -> bytes:
+    """Where one of so many ranges of ids of 16 bytes ends, and the next one begins after."""
+    if number == ranges:
+        return b"\xff" * 17
+    return ((number << 128) // ranges).to_bytes(16) if number else b""
 
 
 def _share(rescans: Iterable[tuple[bytes, bytes, bytes]]) -> float:
@@ -236,6 +283,31 @@ _COUNTS: Final = """
 SELECT coalesce(sum(subjects), 0), coalesce(sum(patients), 0), coalesce(sum(records), 0), coalesce(sum(unlinkable), 0)
 FROM counts
 """
+_OF_SOURCE: Final = """
+SELECT subject, block FROM subjects WHERE source = %s AND NOT retired AND subject > %s AND subject <= %s
+"""
+_SHARED: Final = """
+WITH RECURSIVE mine AS (
+    SELECT subject, coalesce(patient, subject) AS patient FROM subjects WHERE subject = ANY(%(sample)s)
+), walk (patient, subject, source, retired) AS (
+    SELECT m.patient, m.subject, %(source)s::text, false FROM mine m
+    UNION
+    SELECT w.patient, o.subject, o.source, o.retired FROM walk w
+    CROSS JOIN LATERAL (SELECT n.other FROM neighbours n WHERE n.subject = w.subject OFFSET 0) n
+    CROSS JOIN LATERAL (
+        SELECT o.subject, o.source, o.retired, o.patient FROM subjects o WHERE o.subject = n.other OFFSET 0) o
+    WHERE o.patient = w.patient
+), patients AS (
+    SELECT patient, count(*) FILTER (WHERE NOT retired) > 1 AS shared,
+        bool_or(NOT retired AND source <> %(source)s) AS elsewhere
+    FROM walk GROUP BY patient
+)
+SELECT count(*) FILTER (WHERE shared), count(*) FILTER (WHERE elsewhere) FROM mine JOIN patients USING (patient)
+"""
+RANGE: Final = 5_000
+"""Subjects of all sources that are looked through at a time."""
+ENOUGH: Final = 2_000
+LOOK_SECONDS: Final = 1.5
 _PAIR: Final = f"SELECT {DECIDED} FROM edges e WHERE e.a = %s AND e.b = %s"  # noqa: S608
 _WORD: Final = "SELECT together, steward, decided_at FROM steward_decisions WHERE a = %s AND b = %s"
 _FORMER: Final = """

@@ -169,6 +169,10 @@ class Decided(BaseModel):
     decided_at: dt.datetime
 
 
+DEFINITION = (
+    "Of the distinct identities of this source that current records are about and that have something to be linked by,"
+    " the share whose patient has an identity of another source, too."
+)
 _PAIR = r"^[0-9a-f]{32}-[0-9a-f]{32}$"
 PairId = Annotated[
     str,
@@ -231,6 +235,23 @@ class Counts(BaseModel):
     unlinkable: int
 
 
+class LinkageRate(BaseModel):
+    """How far the identities of a source are linked, now."""
+
+    source: str
+    subjects: int = Field(description="Distinct identities of the source that current records are about; estimated.")
+    share: float = Field(description="The share of the index that was looked through, from 0 to 1.")
+    sampled: int = Field(description="The identities that the rest counts.")
+    unlinkable: int = Field(description="Of these, those that have nothing to be linked by.")
+    with_another_identity: int = Field(description="Those whose patient has another identity, of any source.")
+    with_another_source: int = Field(description="Those whose patient has an identity of another source.")
+    rate: float | None = Field(description="The linkage rate, as `definition` says; null without such identities.")
+    definition: str = DEFINITION
+
+
+OfSource = Annotated[str, Query(alias="source", max_length=256, description="The producer's source.")]
+
+
 def application(
     ready: Readiness,
     lookup: Lookup,
@@ -260,6 +281,28 @@ def application(
     def counts(_operator: Operator = Depends(doors.operator)) -> Counts:
         """How many subjects, patients and records the index holds, and how many subjects nothing could be linked by."""
         return Counts(**lookup.counts()._asdict())
+
+    @router.get(
+        "/linkage",
+        summary="Ask how far a source is linked",
+        response_description="The linkage rate.",
+        responses=problems({422: "No source is named."}),
+    )
+    def linkage(source: OfSource, _operator: Operator = Depends(doors.operator)) -> LinkageRate:
+        """The linkage rate of a source as the index has it now, whatever came first: of a large index from a random
+        sample of its identities."""
+        found = lookup.linked_source(source)
+        linkable = found.sampled - found.unlinkable
+        return LinkageRate(
+            source=source,
+            subjects=round(found.sampled / found.share),
+            share=round(found.share, 4),
+            sampled=found.sampled,
+            unlinkable=found.unlinkable,
+            with_another_identity=found.shared,
+            with_another_source=found.elsewhere,
+            rate=round(found.elsewhere / linkable, 4) if linkable else None,
+        )
 
     @router.get(
         "/reviews",

@@ -21,6 +21,7 @@ from contracts.messages import (
     Demographics,
     IdentifierToken,
     LinkReview,
+    Measures,
     Opposition,
     PatientsMerged,
     PatientSplit,
@@ -37,10 +38,12 @@ from contracts.messages import (
     TokenBlock,
     ViewScan,
     associated,
+    measures_associated,
     permit_associated,
     revision,
 )
 from contracts.permits import permit_from, read_permit
+from runtime.messages import FlowSummary
 from runtime.sealing import Sealer
 
 ROOT: Final = Path(__file__).parents[2]
@@ -110,6 +113,7 @@ def main() -> None:
     write_links(write_records())
     write_permits()
     write_oppositions()
+    write_measures()
 
 
 def sealer(service: str) -> Sealer:
@@ -194,6 +198,23 @@ def write_oppositions() -> None:
     for name, made in (("made", True), ("lifted", False)):
         sealed = sealer("pseudonym").seal(msgspec.msgpack.encode(block(person, 1)), f"opposition\n{key}".encode())
         write("oppositions", name, key, {}, Opposition(sealed, "all", made))
+
+
+def write_measures() -> None:
+    """Write what ingest has counted within two seconds, and the summary that the first of it travels in."""
+    hospital, insurance = "urn:estuaire:producer:chu-rennes", "urn:estuaire:producer:cnam"
+    stays = {"records": 2, "identity.birth_date": 2, "system.ins-nir": 1, "status.provisional": 2, "field.entry": 2}
+    stays |= {"field.principal_diagnosis": 2, "invalid.associated_diagnoses": 1, "removed": 1, "late.week": 2}
+    counted = {
+        "stays": {hospital: {"hospital-stay.v1": stays, "": {"refused.not-json": 1}}},
+        "claims": {insurance: {"claim.v1": {"retractions": 1, "refused.bad-nir-key": 3}}},
+    }
+    for number, (name, counts) in enumerate(counted.items(), 1):
+        measures = Measures(throwaway_key("writer")[:8], number, counts)
+        save("measures", name, plain(measures))
+        if name == "stays":
+            sealed = sealer("statistics").seal(msgspec.msgpack.encode(measures), measures_associated(ACCEPTED))
+            write("flow-summaries", "ingest", "ingest-0", {}, FlowSummary("ingest", 0, ACCEPTED, (), measures=sealed))
 
 
 def read_event(name: str) -> dict[str, Any]:

@@ -14,11 +14,11 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
-from contracts.messages import Headers, associated
+from contracts.messages import Headers, associated, measures_associated
 from estuaire.keyring import Keyring
 from runtime.kafka import common
 from runtime.keys import FolderKeyStore
-from runtime.messages import Message
+from runtime.messages import SUMMARIES, FlowSummary, Message
 from runtime.sealing import Opener, SealBroken
 from services.access.adapters import Vault
 from services.ingest.domain.identity import nir_key
@@ -130,7 +130,7 @@ def _event(source: str, nir: str, number: int) -> dict[str, Any]:
 def _single(hub: Hub) -> dict[str, Hash]:
     """What each service but ingest can make of a number with the keys that it holds."""
     hashes: dict[str, Hash] = {}
-    for service in ("pseudonym", "linkage", "access"):
+    for service in ("pseudonym", "linkage", "access", "statistics"):
         folder = hub.platform.keyring.folder(service)
         for path in sorted(folder.glob("*.json")):
             for version, key in FolderKeyStore(folder).secret(path.stem).items():
@@ -152,7 +152,8 @@ def _topics(hub: Hub) -> Places:
         found[name] = b"\n".join(part for one in parts for part in one)
         if name.startswith(SEALED):
             found[f"{name}, opened"] = b"\n".join(part for one in messages for part in _opened(one, openers))
-    assert all(found[f"{name}, opened"] for name in SEALED)
+    found[f"{SUMMARIES}, opened"] = b"\n".join(_measures(hub))
+    assert all(found[f"{name}, opened"] for name in (*SEALED, SUMMARIES))
     return {name: data for name, data in found.items() if data}
 
 
@@ -180,10 +181,19 @@ def _opened(message: Message, openers: list[Opener]) -> Iterator[bytes]:
                 continue
 
 
+def _measures(hub: Hub) -> Iterator[bytes]:
+    """What ingest has counted, as statistics reads it."""
+    opener = _opener(hub.platform.keyring, "statistics")
+    for message in hub.messages(SUMMARIES):
+        summary = msgspec.msgpack.decode(message.value, type=FlowSummary)
+        if summary.measures:
+            yield opener.open(summary.measures, measures_associated(summary.at))
+
+
 def _tables(hub: Hub) -> Places:
-    """Every table of linkage and access, as PostgreSQL writes it, and the bodies of access's history opened."""
+    """Every table, as PostgreSQL writes it, and the bodies of access's history opened."""
     found: Places = {}
-    for service in ("linkage", "access"):
+    for service in ("statistics", "linkage", "access"):
         url = hub.platform.services[service].environment[f"ESTUAIRE_{service.upper()}_DATABASE_URL"]
         with psycopg.connect(url) as connection:
             for (table,) in connection.execute(_TABLES).fetchall():

@@ -10,11 +10,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
 from contracts.events import ViewEvent
+from estuaire.keyring import OPERATOR
 from estuaire.platform import SERVICES
 from estuaire.subscriber import View
+from runtime.messages import SUMMARIES, FlowSummary
 from tests.hub import Hub
 
 pytestmark = pytest.mark.fault
@@ -94,3 +97,17 @@ def test_kills_lose_nothing_and_double_nothing(hub: Hub, observation: Callable[.
     assert len({entry.subject for entry in view.entries()}) == PEOPLE
     timeline = hub.timelines(permit)
     assert Counter(line["id"] for line in timeline) == Counter(entry.id for entry in view.entries())
+
+    def counted() -> dict[str, dict[str, int]]:
+        params = {"source": source}
+        steps: dict[str, dict[str, int]] = hub.get(
+            "/v1/sources/quality", "operators", OPERATOR, service="statistics", **params
+        ).json()["steps"]
+        return steps
+
+    recount: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for message in hub.messages(SUMMARIES):
+        summary = msgspec.msgpack.decode(message.value, type=FlowSummary)
+        if source in summary.counts:
+            recount[summary.step].update(summary.counts[source])
+    hub.wait_for(lambda: counted() == {step: dict(verdicts) for step, verdicts in recount.items()})

@@ -24,6 +24,7 @@ from runtime.database import Database
 from runtime.http import Bearers, hash_token
 from runtime.messages import Message, Outputs, Reason, RetryLater
 from services.linkage import handlers
+from services.linkage import lookup as lookups
 from services.linkage.adapters import MIGRATIONS, SqlPatientIndex, Tally, index_conninfo
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.handlers import RESCANS, Link, event_key
@@ -345,6 +346,85 @@ def door(lookup: SqlLookup, paper: Paper | None = None) -> TestClient:
     """HTTP for an operator whose token is `secret`, and for a steward whose token is `steward's`."""
     operators, stewards = Bearers({hash_token("secret"): "operator"}), Bearers({hash_token("steward's"): "Camille"})
     return TestClient(application(lambda: None, lookup, paper or Paper(), Doors(operators, stewards), SEALER.seal))
+
+
+def test_the_linkage_rate_is_what_the_index_says(worker: Worker, url: str) -> None:
+    """Through others it counts as well; nobody's identity does not, nor one that was corrected away."""
+    topic = Topic()
+    shared = [number("ins-nir", f"{at}") for at in range(4)]
+    mine, theirs = "urn:mine", "urn:theirs"
+    worker.take(
+        topic.record("e1", identity("a", shared[0], source=mine)),
+        topic.record("e2", identity("b", shared[0], shared[1], source=mine)),
+        topic.record("e3", identity("c", shared[1], source=theirs)),
+        topic.record("e4", identity("d", shared[2], source=mine)),
+        topic.record("e5", identity("e", shared[2], source=mine)),
+        topic.record("e6", identity("f", shared[3], source=mine)),
+        topic.record("e7", identity("nobody", source=mine)),
+        topic.record("e8", identity("g", shared[3], source=theirs), version=1),
+    )
+    headers = {"Authorization": "Bearer secret"}
+    with closing(SqlLookup(url)) as lookup:
+        lookup.open()
+        client = door(lookup)
+
+        def rate(source: str = mine) -> dict[str, object]:
+            answer: dict[str, object] = client.get("/v1/linkage", params={"source": source}, headers=headers).json()
+            return answer
+
+        found = rate()
+        assert found.pop("definition")
+        assert found == {
+            "source": mine,
+            "subjects": 6,
+            "share": 1.0,
+            "sampled": 6,
+            "unlinkable": 1,
+            "with_another_identity": 5,
+            "with_another_source": 3,
+            "rate": 0.6,
+        }
+        corrected = identity("h", correction=True, source=theirs)
+        worker.take(topic.record("e8", corrected, digest="d2", version=2))
+        assert (rate()["with_another_identity"], rate()["with_another_source"]) == (4, 2)
+        assert rate(theirs) | {"definition": ""} == {
+            "source": theirs,
+            "subjects": 2,
+            "share": 1.0,
+            "sampled": 2,
+            "unlinkable": 1,
+            "with_another_identity": 1,
+            "with_another_source": 1,
+            "rate": 1.0,
+            "definition": "",
+        }
+        assert (rate("urn:nobody")["subjects"], rate("urn:nobody")["rate"]) == (0, None)
+        assert client.get("/v1/linkage", params={"source": mine}).status_code == 401
+
+
+def test_of_a_large_index_a_sample_is_looked_at(worker: Worker, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    topic = Topic()
+    for start in range(0, 400, 100):
+        pairs = range(start, start + 100, 2)
+        worker.take(
+            *(
+                topic.record(f"{source}{at}", identity(f"{source}{at}", number("ins-nir", f"{at}"), source=source))
+                for at in pairs
+                for source in ("urn:mine", "urn:theirs")[: 1 + (at % 4 == 0)]
+            )
+        )
+    monkeypatch.setattr(lookups, "RANGE", 30)
+    with closing(SqlLookup(url)) as lookup:
+        lookup.open()
+        whole = lookup.linked_source("urn:mine")
+        assert (whole.share, whole.sampled, whole.elsewhere) == (1.0, 200, 100)
+        monkeypatch.setattr(lookups, "ENOUGH", 100)
+        found = lookup.linked_source("urn:mine")
+        assert 0.4 <= found.share <= 0.7
+        assert found.sampled >= 100
+        assert 0.35 <= found.elsewhere / found.sampled <= 0.65
+        monkeypatch.setattr(lookups, "LOOK_SECONDS", 0.0)
+        assert lookup.linked_source("urn:mine").share == 0.1, "one range is always looked through"
 
 
 def test_a_steward_decides_and_takes_it_back(worker: Worker, url: str) -> None:

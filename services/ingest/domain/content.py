@@ -37,10 +37,15 @@ class InvalidRecord(Exception):
 
 
 class Stripped(NamedTuple):
-    """What is kept of a record, and how many leaves were dropped (of one huge subtree, at least 100,000)."""
+    """What is kept of a record, and how many leaves were dropped (of one huge subtree, at least 100,000).
+
+    `invalid` are the named top-level fields in which a value is not of its grammar. A coding of a system that is not in
+    `systems.yaml` is none, where another is taken.
+    """
 
     record: dict[str, Any]
     removed: int
+    invalid: tuple[str, ...] = ()
 
 
 class Leaf(NamedTuple):
@@ -64,7 +69,7 @@ def strip(record_type: str, record: Mapping[str, Any]) -> Stripped:
     form = by_kind.get(kind) if kind is None or type(kind) is str else None
     if form is None:
         raise InvalidRecord("resourceType", " or ".join(name or "none" for name in by_kind))
-    tally = [0]
+    tally = [0, 0]
     kept = form.prune(record, tally)
     for name, expected in form.required:
         if name not in kept:
@@ -74,7 +79,18 @@ def strip(record_type: str, record: Mapping[str, Any]) -> Stripped:
             raise InvalidRecord(names[0], f"at least one of {', '.join(names)}")
     if kept.keys() <= HOLLOW:
         raise InvalidRecord("record", "a code, a number or a date that its allow-list names")
-    return Stripped(kept, tally[0])
+    return Stripped(kept, tally[0], _invalid(form, record) if tally[1] else ())
+
+
+def _invalid(form: Form, record: Mapping[str, Any]) -> tuple[str, ...]:
+    """The fields of which a value was not taken: looked for again, since few records have any."""
+    found = []
+    for name, item in record.items():
+        rule = form.inner.rules.get(name)
+        tally = [0, 0]
+        if rule is not None and item is not None and (rule.keep(item, tally) is GONE or tally[1]):
+            found.append(name)
+    return tuple(found)
 
 
 @cache
@@ -92,6 +108,7 @@ def known(pattern: str, code: str) -> bool:
 # --- grammars: each takes a value and gives it back (perhaps in its one spelling), or GONE ---
 
 Keep = Callable[[Any, list[int]], Any]
+"""The list has two tallies: leaves that are dropped, and how often a named place has a value that is not taken."""
 
 GONE: Final = object()
 """What a grammar gives for a value that is none of its own."""
@@ -196,6 +213,7 @@ def _quantity(value: Any, tally: list[int]) -> Any:
         kept["system"], kept["code"] = system, code
     if len(kept) < len(value):
         tally[0] += sum(_leaves(item) for name, item in value.items() if name not in kept)
+        tally[1] += "code" in value and "code" not in kept and not _is_elsewhere(value)
     return kept
 
 
@@ -367,6 +385,18 @@ def _is_known_code(system: str, code: str) -> bool:
     return match is not None and match(code)
 
 
+def _is_elsewhere(value: Any) -> bool:
+    """Whether a coding, or every coding of a concept, is of a system that is not in `systems.yaml`."""
+    if type(value) is not dict:
+        return False
+    codings = value.get("coding")
+    systems = [
+        one.get("system") if type(one) is dict else None
+        for one in (codings[:MAX_ITEMS] if type(codings) is list and codings else (value,))
+    ]
+    return all(type(system) is str and system not in _book().systems for system in systems)
+
+
 def _unit_pattern(ucum: Mapping[str, list[str]]) -> re.Pattern[str]:
     """The grammar of UCUM (ucum.org/ucum, sections 5 to 12) without nested brackets, over the listed units."""
 
@@ -532,17 +562,18 @@ def _list(keep: Keep, path: str) -> Keep:
             return GONE
         if len(value) > MAX_ITEMS:
             raise InvalidRecord(path, f"at most {MAX_ITEMS} items")
-        before = tally[0]
+        before = tally[:]
         kept = []
         for item in value:
             found = keep(item, tally)
             if found is GONE:
                 tally[0] += _leaves(item)
+                tally[1] += not _is_elsewhere(item)
             else:
                 kept.append(found)
         if kept:
             return kept
-        tally[0] = before
+        tally[:] = before
         return GONE
 
     return keep_list
@@ -555,7 +586,7 @@ def _object(inner: Inner) -> Keep:
     def keep_object(value: Any, tally: list[int]) -> Any:
         if type(value) is not dict:
             return GONE
-        before = tally[0]
+        before = tally[:]
         kept = prune(value, tally)
         for name in required:
             if name not in kept:
@@ -563,7 +594,7 @@ def _object(inner: Inner) -> Keep:
         else:
             if kept and not any(kept.keys().isdisjoint(group) for group in any_of):
                 return kept
-        tally[0] = before
+        tally[:] = before
         return GONE
 
     return keep_object
@@ -580,6 +611,7 @@ def _pruner(
             keep = find(name)
             if keep is None or (found := keep(item, tally)) is GONE:
                 tally[0] += _leaves(item)
+                tally[1] += keep is not None and item is not None
             else:
                 kept[name] = found
         for group in one_of:

@@ -57,7 +57,7 @@ def _explain(rule: Rule, value: Any, path: str, found: Counter[Removal]) -> Coun
         return _of_list(rule.item, value, path, found)
     if rule.inner is not None:
         return _of_object(rule.inner, value, path, found)
-    kept = rule.keep(value, [0])
+    kept = rule.keep(value, [0, 0])
     if type(value) is not dict or not value:
         if kept is not GONE:
             return Counter((path,))

@@ -23,6 +23,7 @@ from runtime.messages import Emit
 from runtime.sealing import Opener, Sealer
 from services.ingest.adapters import Markers, NotKept, ProducersFile, QueueFull, tracing
 from services.ingest.domain.flow import Flow, ThrottleRule
+from services.ingest.domain.measures import Tally
 from services.ingest.domain.tokens import Tokeniser
 from services.ingest.handlers import Ids, Intake
 from services.ingest.routes import Desk, application
@@ -79,6 +80,7 @@ class Ingest:
     outbox: FakeOutbox
     flow: Flow
     producers: Path
+    tally: Tally
 
     def post(
         self, body: Any, kind: str = "application/x-ndjson", path: str = "/v1/events", **headers: str
@@ -119,8 +121,9 @@ def ingest(tmp_path: Path) -> Iterator[Ingest]:
         bootstrap_servers="nowhere:1", keys=tmp_path, producers=producers, max_body_bytes=100_000, max_events=1000
     )
     outbox, flow = FakeOutbox(), Flow(2, ThrottleRule())
-    desk = Desk(new_intake(), outbox, flow, Markers(flow, outbox, 2), ProducersFile(producers), settings)
-    yield Ingest(application(lambda: None, desk), outbox, flow, producers)
+    tally = Tally()
+    desk = Desk(new_intake(), outbox, flow, Markers(flow, outbox, 2), ProducersFile(producers), settings, tally)
+    yield Ingest(application(lambda: None, desk), outbox, flow, producers, tally)
     desk.close()
 
 

@@ -275,13 +275,13 @@ def test_samples_pass_and_stripping_again_changes_nothing(kind: str, record: dic
     before = copy.deepcopy(record)
     once = strip(kind, record)
     assert record == before
-    assert strip(kind, once.record) == (once.record, 0)
+    assert strip(kind, once.record) == (once.record, 0, ())
 
 
 def test_hub_records_pass_whole() -> None:
     for kind, record in records():
         if "resourceType" not in record:
-            assert strip(kind, record) == (record, 0)
+            assert strip(kind, record) == (record, 0, ())
 
 
 @pytest.mark.parametrize(
@@ -519,3 +519,39 @@ def test_a_misspelt_allow_list_does_not_compile() -> None:
     ):
         with pytest.raises(ValueError):
             content._form("hub", fields, shapes)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "invalid"),
+    [
+        ("hospital-stay.v1", {"principal_diagnosis": "no code"}, ("principal_diagnosis",)),
+        ("hospital-stay.v1", {"associated_diagnoses": ["Z602", "no code"]}, ("associated_diagnoses",)),
+        ("hospital-stay.v1", {"units": [{"code": "01", "entry": "2026-02-30"}]}, ("units",)),
+        ("hospital-stay.v1", {"principal_diagnosis": None, "surname": "LE GOFF"}, ()),
+        (
+            "observation.v1",
+            {"valueQuantity": {"value": 1, "system": "http://unitsofmeasure.org", "code": "no unit"}},
+            ("valueQuantity",),
+        ),
+        ("observation.v1", {"valueQuantity": {"value": 1, "unit": "beats per minute"}}, ()),
+        ("observation.v1", {"valueQuantity": {"value": 1, "system": "urn:local", "code": "x"}}, ()),
+        ("observation.v1", {"bodySite": {"coding": [{"system": "urn:local", "code": "x"}]}}, ("bodySite",)),
+        ("observation.v1", {"effectiveDateTime": "yesterday"}, ("effectiveDateTime",)),
+    ],
+)
+def test_fields_with_a_value_outside_of_their_grammar_are_named(
+    kind: str, change: dict[str, Any], invalid: tuple[str, ...]
+) -> None:
+    stay = {"entry": "2026-03-01", "exit": "2026-03-04"}
+    record = {**(OBSERVATION if kind == "observation.v1" else stay), **change}
+    assert strip(kind, record).invalid == invalid
+
+
+def test_a_coding_of_another_system_beside_one_that_is_taken_is_not_invalid() -> None:
+    local = {"system": "urn:local", "code": "x"}
+    code = {"coding": [*OBSERVATION["code"]["coding"], local]}
+    stripped = strip("observation.v1", observation(code=code, category=[{"coding": [local]}, code]))
+    assert stripped.invalid == ()
+    assert stripped.removed > 0
+    wrong = {"coding": [*OBSERVATION["code"]["coding"], {"system": "http://loinc.org", "code": "0-0"}]}
+    assert strip("observation.v1", observation(code=wrong)).invalid == ("code",)

@@ -116,7 +116,7 @@ def events(message: bytes, **told: Any) -> list[dict[str, Any]]:
         assert isinstance(one, dict)
         event = Event.model_validate(one)
         if event.data.record:
-            assert content.strip(event.record_type, event.data.record) == (event.data.record, 0)
+            assert content.strip(event.record_type, event.data.record) == (event.data.record, 0, ())
     return [one for one in found if isinstance(one, dict)]
 
 

@@ -20,6 +20,7 @@ def test_the_document_says_what_is_answered() -> None:
         {
             "GET /v1/records/{event_id}": {200, 401, 404, 503},
             "GET /v1/counts": {200, 401, 503},
+            "GET /v1/linkage": {200, 401, 422, 503},
             "GET /v1/reviews": {200, 401, 422, 503},
             "GET /v1/reviews/{pair}": {200, 401, 404, 422, 503},
             "POST /v1/reviews/{pair}": {202, 401, 404, 422, 503},

@@ -1,0 +1,174 @@
+"""An operator's client of statistics: the registry of producers, and the quality of what one of them sent."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import httpx
+import typer
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+
+from estuaire.keyring import OPERATOR, Keyring
+from estuaire.platform import home_folder
+from estuaire.producer import checked
+from estuaire.quality_page import LATENESS, percent, render_quality, render_sources
+
+Quality = dict[str, Any]
+STATISTICS, LINKAGE = "http://127.0.0.1:8004", "http://127.0.0.1:8003"
+
+StatisticsUrl = Annotated[
+    str, typer.Option("--url", envvar="ESTUAIRE_STATISTICS_URL", help="Where statistics listens.")
+]
+LinkageUrl = Annotated[
+    str, typer.Option("--linkage", envvar="ESTUAIRE_LINKAGE_URL", help="Where linkage listens, for the linkage rate.")
+]
+Token = Annotated[
+    str | None, typer.Option(envvar="ESTUAIRE_TOKEN", help="Bearer token; the local platform's if absent.")
+]
+
+
+class Statistics:
+    """Statistics over HTTP, and linkage for what it alone knows, with an operator's token. Raise SendError."""
+
+    def __init__(self, url: str, linkage: str, token: str) -> None:
+        self._url = url
+        self._linkage = linkage
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    def sources(self) -> list[dict[str, Any]]:
+        """Every producer that is registered or was seen."""
+        found: list[dict[str, Any]] = checked(self._get(f"{self._url}/v1/sources"))["sources"]
+        return found
+
+    def quality(self, source: str, begin: dt.date | None = None, end: dt.date | None = None) -> Quality:
+        """The report on a source from one day to another; its linkage rate under `linkage`, null if linkage is away."""
+        period = {name: day.isoformat() for name, day in (("from", begin), ("to", end)) if day is not None}
+        found: Quality = checked(self._get(f"{self._url}/v1/sources/quality", source=source, **period))
+        try:
+            answer = self._get(f"{self._linkage}/v1/linkage", source=source)
+        except httpx.TransportError:
+            return found | {"linkage": None}
+        return found | {"linkage": answer.json() if answer.status_code == httpx.codes.OK else None}
+
+    def _get(self, url: str, **params: str) -> httpx.Response:
+        return httpx.get(url, params=params, headers=self._headers, timeout=30)
+
+
+Source = Annotated[
+    str | None, typer.Argument(help="The producer's source; without one, all producers are listed.", show_default=False)
+]
+Day = Annotated[
+    dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day (UTC).", show_default=False, metavar="DAY")
+]
+
+
+def quality(
+    source: Source = None,
+    begin: Annotated[
+        dt.datetime | None,
+        typer.Option("--from", formats=["%Y-%m-%d"], metavar="DAY", help="First day (UTC); 29 days before the last."),
+    ] = None,
+    end: Annotated[
+        dt.datetime | None,
+        typer.Option("--to", formats=["%Y-%m-%d"], metavar="DAY", help="Last day, included; today, if absent."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The JSON document.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Write an HTML page here, which needs nothing else.")] = None,
+    url: StatisticsUrl = STATISTICS,
+    linkage: LinkageUrl = LINKAGE,
+    token: Token = None,
+) -> None:
+    """The producers, or the quality of what one sent: completeness, wrong values, refusals, lateness, linkage."""
+    statistics = Statistics(url, linkage, token or Keyring(home_folder()).token("operators", OPERATOR))
+    if source is None:
+        listed = statistics.sources()
+        _show(listed, sources_table(listed), render_sources(listed), as_json, page)
+    else:
+        found = statistics.quality(source, begin and begin.date(), end and end.date())
+        _show(found, quality_table(found), render_quality(found), as_json, page)
+
+
+def _show(found: Any, table: RenderableType, html: str, as_json: bool, page: Path | None) -> None:
+    if page is not None:
+        page.write_text(html, encoding="utf-8")
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))  # noqa: T201 - the result itself
+    elif page is None:
+        Console(highlight=False).print(table)
+
+
+def sources_table(sources: Iterable[dict[str, Any]]) -> Table:
+    """The producers, a row each."""
+    table = Table("source", "status", "last seen (UTC)", "accepted", "refused", "a day", "of expected", "title")
+    for one in sources:
+        seen = (one["last_seen"] or "")[:19].replace("T", " ")
+        title = one["title"] if one["registered"] else "not registered"
+        counts = (f"{one['accepted']:,}", f"{one['refused']:,}", f"{one['per_day']:,.0f}")
+        table.add_row(one["source"], one["status"], seen, *counts, percent(one["expected_share"]), title)
+    for column in table.columns[3:7]:
+        column.justify = "right"
+    table.caption = "Events of the last seven days, and their mean a day."
+    return table
+
+
+def quality_table(found: Quality) -> Group:
+    """The report, in tables."""
+    title = f"{found['title'] or found['source']}, {found['from']} to {found['to']}"
+    tables = [_counted(title, ("count", "share"), _volume(found))]
+    for heading, parts in (
+        ("refused, by reason", found["reasons"]),
+        ("identity", [*found["identity"], *(one for one in found["identifiers"] if one["records"])]),
+        ("identity status", found["statuses"]),
+        ("contradictions", found["flags"]),
+    ):
+        rows = [(one["name"], one["records"], one["share"]) for one in parts if one["records"] or heading == "identity"]
+        if rows:
+            tables.append(_counted(heading, ("records", "share"), rows))
+    late = [(LATENESS[one["name"]], one["records"], one["share"]) for one in found["lateness"] if one["records"]]
+    tables.append(_counted("arrived after their event", ("records", "share"), late))
+    for one in found["types"]:
+        if one["records"]:
+            tables.append(_fields(one))
+    return Group(*tables)
+
+
+def _volume(found: Quality) -> Iterator[tuple[str, int, float | None]]:
+    yield "accepted", found["accepted"], None
+    yield "refused", found["refused"], found["refused_share"]
+    yield "duplicates", found["duplicates"], found["duplicates_share"]
+    for name in ("corrections", "retractions", "conflicts", "after_death"):
+        yield name.replace("_", " "), found[name], None
+    yield "dead letters", sum(one["records"] for one in found["dead_letters"]), None
+    yield "unlinkable", found["unlinkable"]["records"], found["unlinkable"]["share"]
+    if linkage := found["linkage"]:
+        yield "identities linked to another source", linkage["with_another_source"], linkage["rate"]
+
+
+def _fields(of_type: dict[str, Any]) -> Table:
+    table = Table("field", "records", "complete", "invalid", "", title=f"{of_type['type']}: {of_type['records']:,}")
+    for one in of_type["fields"]:
+        if one["records"] or one["invalid"]:
+            counts = (f"{one['records']:,}", percent(one["share"]), f"{one['invalid']:,}")
+            table.add_row(one["name"], *counts, percent(one["invalid_share"]) if one["invalid"] else "")
+    empty = [one["name"] for one in of_type["fields"] if not one["records"] and not one["invalid"]]
+    table.caption = f"in no record: {', '.join(empty)}" if empty else None
+    return _aligned(table)
+
+
+def _counted(title: str, headings: Iterable[str], rows: Iterable[tuple[str, int, float | None]]) -> Table:
+    table = Table("", *headings, title=title)
+    for name, count, share in rows:
+        table.add_row(name, f"{count:,}", percent(share))
+    return _aligned(table)
+
+
+def _aligned(table: Table) -> Table:
+    table.title_justify = table.caption_justify = "left"
+    for column in table.columns[1:]:
+        column.justify = "right"
+    return table

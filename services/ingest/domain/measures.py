@@ -1,0 +1,154 @@
+"""What is counted of the records that are taken and refused: no value of theirs, only that there is one. Pure.
+
+A record becomes a shape, a plain tuple; equal shapes are counted together, and only what comes of them in a second is
+written out as measures (`contracts.measures`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
+from itertools import compress
+from threading import Lock
+from typing import Any, Final
+
+from contracts.events import DELETED, RECORD_TYPES, Event, Identity
+from contracts.measures import (
+    BACKFILL,
+    FIELD,
+    FLAG,
+    FUTURE,
+    IDENTITY,
+    IDENTITY_FIELDS,
+    INVALID,
+    LATE,
+    MORE,
+    RECORDS,
+    REFUSED,
+    REMOVED,
+    RETRACTIONS,
+    SKEW_SECONDS,
+    SPANS,
+    STATUS,
+    SYSTEM,
+    UNKNOWN,
+    UNLINKABLE,
+)
+from services.ingest.domain.tokens import UNLINKABLE as UNLINKABLE_FLAG
+
+Shape = tuple[Any, ...]
+"""A record's type, whether it is a retraction, and all that is counted of it (see `shape`)."""
+Counts = dict[str, dict[str, dict[str, int]]]
+"""By source, record type and measure."""
+
+
+def shape(
+    event: Event, record: Mapping[str, Any], invalid: tuple[str, ...], removed: int, flags: tuple[str, ...], late: str
+) -> Shape:
+    """What is counted of a record: which parts of its identity and which top-level fields it has; the rest as given.
+
+    `invalid` are the fields of which a value was not taken, `flags` those of its identity, `late` how late it came.
+    """
+    if event.deleted:
+        return event.record_type, True
+    return event.type, False, _identity(event.data.identity), tuple(record), invalid, removed, flags, late
+
+
+def lateness(seconds: float | None, *, is_backfill: bool) -> str:
+    """How long after its event a record came, as a span of `contracts.measures`; `seconds` is None without a time."""
+    if is_backfill:
+        return BACKFILL
+    if seconds is None:
+        return UNKNOWN
+    return _SPANS[bisect_right(_LIMITS, seconds)]
+
+
+_LIMITS: Final = (-SKEW_SECONDS, *SPANS.values())
+_SPANS: Final = (FUTURE, *SPANS, MORE)
+
+
+def _identity(identity: Identity) -> tuple[Any, ...]:
+    born, home = identity.birth_date, identity.residence
+    return (
+        identity.identity_status,
+        tuple([one.system for one in identity.identifiers]),
+        # in the order of IDENTITY_FIELDS
+        identity.birth_family_name is not None,
+        identity.used_family_name is not None,
+        bool(identity.given_names),
+        identity.sex is not None and identity.sex != "unknown",
+        born is not None and len(born) == _WHOLE_DATE,
+        identity.birth_place is not None,
+        home is not None,
+        home is not None and home.commune is not None,
+    )
+
+
+_WHOLE_DATE: Final = len("2026-03-01")
+
+
+def kind_of(document: object) -> str:
+    """The record type that a refused event states; empty where there is none that is known."""
+    kind = document.get("type") if isinstance(document, dict) else None
+    stated = kind.removesuffix(DELETED) if isinstance(kind, str) else ""
+    return stated if stated in RECORD_TYPES else ""
+
+
+class Tally:
+    """What was taken and refused since it was last asked for. Safe across threads."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._taken: defaultdict[str, Counter[Shape]] = defaultdict(Counter)
+        self._refused: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+
+    def add(self, source: str, taken: Mapping[Shape, int], refused: Mapping[tuple[str, str], int]) -> None:
+        """One request's records by shape, and its refusals by type and reason."""
+        with self._lock:
+            if taken:
+                self._taken[source].update(taken)
+            if refused:
+                self._refused[source].update(refused)
+
+    def take(self) -> Counts:
+        """All of it as measures; it counts from nothing again."""
+        with self._lock:
+            taken, self._taken = self._taken, defaultdict(Counter)
+            refused, self._refused = self._refused, defaultdict(Counter)
+        return {source: measures(taken[source], refused[source]) for source in {**taken, **refused}}
+
+
+def measures(taken: Mapping[Shape, int], refused: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
+    """Shapes and refusals as measures, by type."""
+    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for one, count in taken.items():
+        of_type = found[one[0]]
+        if one[1]:
+            of_type[RETRACTIONS] += count
+            continue
+        _, _, (status, systems, *present), fields, invalid, removed, flags, late = one
+        of_type[RECORDS] += count
+        of_type[STATUS + status] += count
+        of_type[LATE + late] += count
+        if removed:
+            of_type[REMOVED] += removed * count
+        for prefix, names in (
+            (IDENTITY, compress(IDENTITY_FIELDS, present)),
+            (SYSTEM, set(systems)),
+            (FIELD, fields),
+            (INVALID, invalid),
+        ):
+            for name in names:
+                of_type[prefix + name] += count
+        for flag in flags:
+            of_type[UNLINKABLE if flag == UNLINKABLE_FLAG else FLAG + flag] += count
+    for (kind, reason), count in refused.items():
+        found[kind][REFUSED + reason] += count
+    return {kind: dict(counts) for kind, counts in found.items()}
+
+
+def chunks(counts: Counts, most: int) -> Collection[Counts]:
+    """The counts in parts of at most so many sources."""
+    sources = list(counts)
+    return [{one: counts[one] for one in sources[at : at + most]} for at in range(0, len(sources), most)]

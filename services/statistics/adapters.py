@@ -1,0 +1,341 @@
+"""What statistics needs from outside: the broker, the database both ways, the registry of sources."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from importlib.resources import files
+from pathlib import Path
+from threading import Event, Lock
+from typing import Any, Final, NamedTuple, Protocol
+
+import psycopg
+import yaml
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+from psycopg_pool import ConnectionPool
+from pydantic import TypeAdapter, ValidationError
+
+from contracts.measures import RECORDS, REFUSED, RETRACTIONS
+from runtime import telemetry
+from runtime.database import Database, ProgressMoved
+from runtime.kafka import consumer_config
+from runtime.loop import message_from
+from runtime.messages import SUMMARIES, Message, Place, RetryLater
+from runtime.settings import RuntimeSettings
+from services.statistics.domain.counting import Counted
+from services.statistics.domain.quality import Registered
+from services.statistics.handlers import Count
+
+log = logging.getLogger("estuaire.statistics")
+
+MIGRATIONS: Final = files("services.statistics") / "migrations"
+_REMEMBERED: Final = dt.timedelta(days=8)
+"""A writer that was silent for so long has no message left in the topic, which keeps seven days."""
+
+
+# --- what is counted ---
+
+
+class PostgresMemory:
+    """What was counted, in the transaction of the database that it is given."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def sources(self) -> set[str]:
+        """The sources that were heard of."""
+        return {source for (source,) in self._run("SELECT source FROM sources")}
+
+    def words(self) -> set[str]:
+        """The reasons, flags and verdicts that were met."""
+        return {word for (word,) in self._run("SELECT word FROM words")}
+
+    def numbers(self, writers: Collection[bytes]) -> dict[bytes, int]:
+        """The number of each writer's last message."""
+        return dict(self._run("SELECT writer, number FROM writers WHERE writer = ANY(%s)", list(writers)).fetchall())
+
+    def add(self, counted: Counted, numbers: Mapping[bytes, int], today: dt.date) -> None:
+        """Add to the counts, and note the writers' last numbers."""
+        for word in counted.words:
+            self._run("INSERT INTO words VALUES (%s) ON CONFLICT DO NOTHING", word)
+        sources = {place.source for place in counted.counts} | counted.seen.keys()
+        rows = [(source, *counted.seen.get(source, (None, None))) for source in sorted(sources)]
+        if rows:
+            self._run(
+                "INSERT INTO sources AS old SELECT * FROM unnest(%s::text[], %s::timestamptz[], %s::timestamptz[])"
+                " ON CONFLICT (source) DO UPDATE SET first_seen = least(old.first_seen, EXCLUDED.first_seen),"
+                " last_seen = greatest(old.last_seen, EXCLUDED.last_seen)"
+                " WHERE EXCLUDED.last_seen IS NOT NULL",
+                *_columns(rows),
+            )
+        counts = [(*place, count) for place, count in sorted(counted.counts.items())]
+        if counts:
+            self._run(
+                "INSERT INTO measures AS old"
+                " SELECT * FROM unnest(%s::text[], %s::date[], %s::text[], %s::text[], %s::bigint[])"
+                " ON CONFLICT (source, day, type, measure) DO UPDATE SET count = old.count + EXCLUDED.count",
+                *_columns(counts),
+            )
+        if numbers:
+            self._run(
+                "INSERT INTO writers SELECT w, n, %s FROM unnest(%s::bytea[], %s::bigint[]) AS last (w, n)"
+                " ON CONFLICT (writer) DO UPDATE SET number = EXCLUDED.number, seen = EXCLUDED.seen",
+                today,
+                *_columns(sorted(numbers.items())),
+            )
+            self._run("DELETE FROM writers WHERE seen < %s", today - _REMEMBERED)
+
+    def _run(self, query: str, *parameters: Any) -> psycopg.Cursor[Any]:
+        return self._database.connection.execute(query.encode(), parameters)
+
+
+def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
+
+
+class SummariesReader:
+    """Counts flow-summaries, exactly once in effect: counts and offset are one transaction of the database.
+
+    Where it goes on is the database's progress row alone, moved by compare-and-set: a second reader of the same
+    messages fails there, and a broker's redelivery is never counted again. (Not the loop of `runtime.loop`, whose every
+    batch writes a summary: it would read what it writes.)
+    """
+
+    PAUSE_SECONDS: Final = 1.0
+    """How long a batch waits for more, and so at least about the time between two transactions."""
+
+    def __init__(self, settings: RuntimeSettings, database: Database, count: Count) -> None:
+        self._settings = settings
+        self._database = database
+        self._count = count
+        self._topic = settings.topic_prefix + SUMMARIES
+        self._assigned: list[Place] | None = None
+        self._next: dict[Place, int | None] = {}
+        self._trouble: str | None = "waiting for partitions"
+        self._stop = Event()
+
+    def readiness(self) -> str | None:
+        """None when it reads, otherwise why not."""
+        return self._trouble
+
+    def stop(self) -> None:
+        """Ask it to end after the batch at hand."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Count until asked to stop."""
+        group = f"{self._settings.topic_prefix}statistics"
+        consumer = Consumer(consumer_config(self._settings, group, f"{group}-{self._settings.slot}"))
+        try:
+            consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
+            while not self._stop.is_set():
+                try:
+                    self._turn(consumer)
+                except (ProgressMoved, RetryLater) as doubt:
+                    log.warning("going back to what is counted: %s", doubt)
+                    self._trouble = str(doubt)
+                    self._stop.wait(self.PAUSE_SECONDS)
+        finally:
+            consumer.close()
+            self._trouble = "not running"
+
+    def _on_assign(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
+        self._assigned, self._trouble = [Place(one.topic, one.partition) for one in partitions], "taking over"
+        consumer.assign([])
+
+    def _on_revoke(self, consumer: Consumer, _partitions: Iterable[TopicPartition]) -> None:
+        self._assigned, self._trouble = None, "waiting for partitions"
+        consumer.unassign()
+
+    def _turn(self, consumer: Consumer) -> None:
+        if self._trouble is not None and self._assigned is not None:
+            self._settle(consumer, self._assigned)
+        # while it waits for partitions it looks often, so as to be ready soon
+        read = consumer.consume(1000, self.PAUSE_SECONDS if self._trouble is None else 0.05)
+        messages = [message_from(one) for one in read if one.error() is None]
+        if messages and self._trouble is None:
+            self._take(messages)
+            self._measure_lag(consumer)
+
+    def _settle(self, consumer: Consumer, places: Sequence[Place]) -> None:
+        """Go on from the progress rows; from the log's beginning or end, where it no longer or not yet reaches there.
+
+        A log that is shorter than what was counted is another one, or lost its end: what it has up to now may have been
+        counted, and is passed over.
+        """
+        progress = self._database.load(places)
+        starts = []
+        for place in places:
+            counted = progress[place].next_offset if place in progress else None
+            try:
+                low, high = consumer.get_watermark_offsets(TopicPartition(*place), timeout=2)
+            except (KafkaException, TypeError):
+                raise RetryLater("the broker does not answer") from None
+            if counted is not None and counted > high:
+                log.error("%s/%s is shorter than what was counted: going on at its end", *place)
+            self._next[place] = counted
+            starts.append(TopicPartition(*place, low if counted is None else max(low, min(counted, high))))
+        consumer.assign(starts)
+        self._trouble = None
+
+    def _take(self, messages: Sequence[Message]) -> None:
+        """Count a batch in one transaction; where one of its messages makes it fail, that message is left out."""
+        try:
+            self._commit(messages, messages)
+        except (ProgressMoved, RetryLater):
+            raise
+        except Exception as error:
+            log.error("cannot count %d summaries: %s", len(messages), telemetry.where(error))
+            if len(messages) == 1:
+                self._commit(messages, [])
+                return
+            half = len(messages) // 2
+            self._take(messages[:half])
+            self._take(messages[half:])
+
+    def _commit(self, messages: Sequence[Message], counted: Sequence[Message]) -> None:
+        ends = {message.place: message.offset + 1 for message in messages}
+        with self._database.transaction():
+            for place, end in sorted(ends.items()):
+                self._database.advance(place, self._next.get(place), end, ())
+            self._count.handle(counted)
+        self._next.update(ends)
+
+    def _measure_lag(self, consumer: Consumer) -> None:
+        for place, at in self._next.items():
+            with suppress(KafkaException):
+                _, high = consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
+                telemetry.LAG.labels("statistics", SUMMARIES, str(place.partition)).set(max(0, high - (at or 0)))
+
+
+# --- the registry ---
+
+
+class Registry(Protocol):
+    """Which producers there are, as whoever runs the hub has written it down."""
+
+    def sources(self) -> Mapping[str, Registered]:
+        """By source."""
+
+
+class SourcesFile:
+    """The registry as a YAML file, read again when it changes; one that cannot be read changes nothing."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Without a path it is empty. Raises ValueError, in one line, when the file cannot be read."""
+        self._path = path
+        self._lock = Lock()
+        self._stamp = self._look()
+        self._sources = self._read()
+
+    def sources(self) -> Mapping[str, Registered]:
+        """By source."""
+        with self._lock:
+            if (stamp := self._look()) != self._stamp:
+                self._stamp = stamp
+                try:
+                    self._sources = self._read()
+                except ValueError as error:
+                    log.error("the registry stays as it was: %s", error)
+            return self._sources
+
+    def _look(self) -> tuple[int, int] | None:
+        try:
+            stat = self._path.stat() if self._path else None
+        except OSError:
+            return None
+        return stat and (stat.st_mtime_ns, stat.st_size)
+
+    def _read(self) -> dict[str, Registered]:
+        if self._path is None:
+            return {}
+        try:
+            listed = yaml.safe_load(self._path.read_text(encoding="utf-8"))["sources"]
+            return {one.source: one for one in _REGISTERED.validate_python(listed)}
+        except ValidationError as error:
+            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in error.errors()[:3])
+            raise ValueError(f"{self._path}: {wrong}") from None
+        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
+            raise ValueError(f"{self._path} is not a list of sources") from None
+
+
+_REGISTERED: Final = TypeAdapter(list[Registered])
+
+
+# --- what HTTP reads, on connections of its own ---
+
+
+class Seen(NamedTuple):
+    """When a source was heard of, and what it sent since a day."""
+
+    first: dt.datetime | None
+    last: dt.datetime | None
+    accepted: int
+    refused: int
+
+
+class Totals(NamedTuple):
+    """A source's counts in a period: by type and measure, and by day those of volume."""
+
+    counts: dict[tuple[str, str], int]
+    days: list[tuple[dt.date, str, int]]
+
+
+class Reader(Protocol):
+    """What the routes read. All raise RetryLater when the database does not answer."""
+
+    def sources(self, begin: dt.date, end: dt.date) -> dict[str, Seen]:
+        """Every source that was heard of, with what it sent from one day to another, both included."""
+
+    def totals(self, source: str, begin: dt.date, end: dt.date) -> Totals:
+        """A source's counts from one day to another, both included."""
+
+
+class PostgresReader:
+    """Reads over a pool of connections."""
+
+    def __init__(self, url: str) -> None:
+        options = "-c statement_timeout=10000 -c TimeZone=UTC"
+        self._pool = ConnectionPool(url, min_size=0, max_size=4, timeout=5, open=False, kwargs={"options": options})
+
+    def open(self) -> None:
+        """Begin to connect, when asked."""
+        self._pool.open()
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._pool.close()
+
+    def sources(self, begin: dt.date, end: dt.date) -> dict[str, Seen]:
+        """Every source that was heard of, with what it sent from one day to another, both included."""
+        rows = self._read(
+            "SELECT s.source, first_seen, last_seen,"
+            " coalesce(sum(count) FILTER (WHERE measure = ANY(%s)), 0)::bigint,"
+            " coalesce(sum(count) FILTER (WHERE starts_with(measure, %s)), 0)::bigint"
+            " FROM sources s LEFT JOIN measures m ON m.source = s.source AND m.day BETWEEN %s AND %s GROUP BY s.source",
+            *([RECORDS, RETRACTIONS], REFUSED, begin, end),
+        )
+        return {source: Seen(*rest) for source, *rest in rows}
+
+    def totals(self, source: str, begin: dt.date, end: dt.date) -> Totals:
+        """A source's counts from one day to another, both included."""
+        counts = self._read(
+            "SELECT type, measure, sum(count)::bigint FROM measures WHERE source = %s AND day BETWEEN %s AND %s"
+            " GROUP BY type, measure",
+            *(source, begin, end),
+        )
+        days = self._read(
+            "SELECT day, measure, sum(count)::bigint FROM measures WHERE source = %s AND day BETWEEN %s AND %s"
+            " AND (measure = ANY(%s) OR starts_with(measure, %s)) GROUP BY day, measure ORDER BY day",
+            *(source, begin, end, [RECORDS, RETRACTIONS], REFUSED),
+        )
+        return Totals({(kind, measure): count for kind, measure, count in counts}, days)
+
+    def _read(self, query: str, *parameters: Any) -> list[Any]:
+        try:
+            with self._pool.connection() as connection:
+                return connection.execute(query.encode(), parameters).fetchall()
+        except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
+            raise RetryLater("the database does not answer, or has no tables yet") from None

@@ -1,0 +1,41 @@
+"""The composition root of statistics: the only file that knows everything."""
+
+from __future__ import annotations
+
+import logging
+
+from runtime.database import Database
+from runtime.http import Holders
+from runtime.keys import FolderKeyStore, KeyUnavailable
+from runtime.sealing import Opener
+from runtime.service import serve
+from runtime.settings import read_settings
+from runtime.telemetry import start_logging
+from services.statistics.adapters import MIGRATIONS, PostgresMemory, PostgresReader, SourcesFile, SummariesReader
+from services.statistics.handlers import Count
+from services.statistics.routes import application
+from services.statistics.settings import StatisticsSettings
+
+
+def main() -> int:
+    """Run until asked to stop; returns the exit code."""
+    settings = read_settings(StatisticsSettings)
+    start_logging(settings.log_level)
+    try:
+        opener = Opener(FolderKeyStore(settings.keys).private("statistics-private"))
+        registry = SourcesFile(settings.sources)
+    except (KeyUnavailable, ValueError) as missing:
+        logging.getLogger("estuaire.statistics").critical("%s", missing)
+        return 2
+    url = settings.database_url.get_secret_value()
+    database = Database(url, MIGRATIONS)
+    count = Count(PostgresMemory(database), opener, lambda source: source in registry.sources())
+    summaries = SummariesReader(settings, database, count)
+    reader = PostgresReader(url)
+    reader.open()
+    try:
+        app = application(summaries.readiness, reader, registry, Holders(settings.operators))
+        return serve(app, settings, [summaries])
+    finally:
+        reader.close()
+        database.close()

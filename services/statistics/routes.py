@@ -1,0 +1,103 @@
+"""HTTP of statistics: the registry of sources, and the quality of what each sent. For operators."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, FastAPI, Query, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from runtime.http import (
+    Authorization,
+    Bearers,
+    Holders,
+    ProblemError,
+    Readiness,
+    create_app,
+    problem_response,
+    problems,
+)
+from runtime.messages import RetryLater
+from services.statistics.adapters import Reader, Registry
+from services.statistics.domain.quality import WEEK_DAYS, Quality, Registered, Source, listed, report
+
+Clock = Callable[[], dt.datetime]
+MONTH_DAYS = 30
+MOST_DAYS = 3 * 366
+"""The longest period of a report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """Somebody who may see what flows."""
+
+    name: str
+
+
+class Sources(BaseModel):
+    """All producers: those of the registry first, then those that were seen without being in it."""
+
+    sources: list[Source]
+
+
+Name = Annotated[str, Query(alias="source", max_length=256, description="The source, as `GET /v1/sources` lists it.")]
+Begin = Annotated[dt.date | None, Query(alias="from", description="The first day (UTC); 29 days before the last.")]
+End = Annotated[dt.date | None, Query(alias="to", description="The last day, included; today, if absent.")]
+
+
+def application(
+    ready: Readiness,
+    reader: Reader,
+    registry: Registry,
+    operators: Holders | Bearers,
+    clock: Clock = lambda: dt.datetime.now(dt.UTC),
+) -> FastAPI:
+    """The application of this service."""
+    app = create_app("Estuaire statistics", "What each producer sent, and how good it is.", ready)
+    router = APIRouter(prefix="/v1", responses=problems({401: "No operator's token.", 503: _AWAY}))
+
+    def operator(authorization: Authorization) -> Operator:
+        return Operator(operators.name(authorization))
+
+    @router.get("/sources", summary="List the producers", response_description="The producers.")
+    def sources(_operator: Operator = Depends(operator)) -> Sources:
+        """Every producer that is registered or was seen, with what it sent in the last seven days."""
+        now = clock()
+        today = now.date()
+        seen = reader.sources(today - dt.timedelta(days=WEEK_DAYS - 1), today)
+        return Sources(sources=listed(registry.sources(), seen, now))
+
+    @router.get(
+        "/sources/quality",
+        summary="Report on the quality of a producer's data",
+        response_description="The report.",
+        responses=problems({404: _NOBODY, 422: "A day is none, or the period is longer than three years."}),
+    )
+    def quality(source: Name, begin: Begin = None, end: End = None, _operator: Operator = Depends(operator)) -> Quality:
+        """What a producer sent from one day to another: volume, completeness of each field, values outside of their
+        grammar, refusals by reason, lateness, and what the later steps made of it. All of it is counts."""
+        last = end or clock().date()
+        first = begin or last - dt.timedelta(days=MONTH_DAYS - 1)
+        if not 0 <= (last - first).days < MOST_DAYS:
+            raise ProblemError(422, "not a period", f"Ask for `from` until `to`, {MOST_DAYS} days at the most.")
+        totals = reader.totals(source, first, last)
+        registered = registry.sources().get(source)
+        if registered is None and not totals.counts and source not in reader.sources(last, last):
+            raise ProblemError(404, "no such producer", _NOBODY)
+        known = registered or Registered(source=source)
+        return report(known, (first, last), totals.counts, totals.days, is_registered=registered is not None)
+
+    @app.exception_handler(RetryLater)
+    async def away(_request: Request, _error: RetryLater) -> Response:
+        return problem_response(503, "try again later", _AWAY, {"Retry-After": "5"})
+
+    app.include_router(router)
+    return app
+
+
+_AWAY = "The database of counts does not answer."
+_NOBODY = "No producer of this source is registered or was seen."
