@@ -35,6 +35,7 @@ from estuaire.ledger import Ledger, ledger_of
 from estuaire.platform import Platform, addresses, home_folder
 from estuaire.process import StartError
 from estuaire.producer import Producer, SendError, checked
+from estuaire.relay import REFUSED, Relay, RelayError, Theirs, read_config
 from estuaire.report import Report, render
 from estuaire.reviews import Stewardship, described
 from estuaire.rules import Switchboard, Workshop, index_url
@@ -79,7 +80,7 @@ def main() -> None:
         os.environ.setdefault(name, address)
     try:
         app()
-    except (StartError, SendError, topics.TopicError, linking.LinkError, PermitError, ViewError) as error:
+    except (StartError, SendError, RelayError, topics.TopicError, linking.LinkError, PermitError, ViewError) as error:
         err.print(f"[red]error[/red]: {error}", soft_wrap=True)
         sys.exit(1)
     except KafkaException as error:
@@ -169,6 +170,40 @@ def send(
     if passed_over:
         out.print(f"not taken: {passed_over}")
     if total.rejected:
+        raise typer.Exit(1)
+
+
+@app.command()
+def relay(
+    topic: Annotated[str, typer.Argument(help="A topic of CloudEvents on your own broker.")],
+    broker: Annotated[str, typer.Option(help="Your broker's address.")],
+    source: Annotated[str, typer.Option(help="The source of its events, e.g. urn:estuaire:producer:chu-rennes.")],
+    url: IngestUrl = INGEST,
+    token: Token = None,
+    group: Annotated[str | None, typer.Option(help="The consumer group; estuaire-relay-TOPIC if absent.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="End where the topic ends now.")] = False,
+    backfill: Annotated[bool, typer.Option("--backfill", help="Send on the lane of lower priority.")] = False,
+    broker_config: Annotated[
+        Path | None, typer.Option(help="A properties file with librdkafka's settings for your broker: SASL, TLS.")
+    ] = None,
+) -> None:
+    """Send what comes in a topic of your own Kafka. What is refused is listed in TOPIC-refused, with its offset."""
+    config = read_config(broker_config) if broker_config else {}
+    theirs = Theirs(broker, topic, group or f"estuaire-relay-{topic}", config)
+    relaying = Relay(theirs, url, token or Keyring(home_folder()).token("producers", source), _say, backfill=backfill)
+
+    def stop(number: int, _frame: object) -> None:
+        """Asked once, end after the request under way; asked again, at once."""
+        signal.signal(number, signal.SIG_DFL)
+        relaying.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    relayed = relaying.run(once=once)
+    tombstones = f", {relayed.tombstones} tombstones passed over" if relayed.tombstones else ""
+    out.print(f"relayed: {relayed.accepted} accepted, {relayed.refused} refused{tombstones}")
+    if relayed.refused and once:
+        err.print(f"see {topic}{REFUSED}", soft_wrap=True)
         raise typer.Exit(1)
 
 
