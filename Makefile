@@ -2,7 +2,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --locked
 
-.PHONY: help demo up test check fault orders container bench documents clean
+.PHONY: help demo up test check fault orders fuzz container bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,10 @@ fault: $(UV) ## The long fault run: 20,000 events, every service killed five tim
 
 orders: $(UV) ## The long run on order: 200 random orders and batchings of 5,000 records
 	@ESTUAIRE_ORDERS=200 ESTUAIRE_ORDER_RECORDS=5000 $(RUN) pytest tests/unit/linkage/test_orders.py $(ARGS)
+
+fuzz: $(UV) ## Every parser under a coverage-guided fuzzer, ten minutes each (ARGS="--seconds N", TARGETS="fhir ...")
+	@for target in $(or $(TARGETS),$$($(RUN) python -m tests.fuzz --list)); do \
+		$(RUN) --with atheris python -m tests.fuzz $$target $(ARGS) || exit 1; done
 
 container: $(UV) ## The end-to-end suite through containers; needs a Docker engine
 	@$(RUN) pytest -m container $(ARGS)

@@ -267,7 +267,8 @@ async def timed(request: Request) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        adapters.REQUEST_SECONDS.labels(request.url.path).observe(time.perf_counter() - begun)
+        route: str = request.scope["route"].path  # not the path asked for, which may hold anything
+        adapters.REQUEST_SECONDS.labels(route).observe(time.perf_counter() - begun)
 
 
 Source = Annotated[str, Depends(authenticated)]

@@ -83,6 +83,12 @@ def allowed(record_type: str) -> tuple[Leaf, ...]:
     return tuple(leaf for form in _forms()[record_type].values() for leaf in form.leaves)
 
 
+@lru_cache(maxsize=1 << 16)
+def known(pattern: str, code: str) -> bool:
+    """Whether a code is one by a pattern of `systems.yaml`, such as cim10."""
+    return _book().patterns[pattern][0](code)
+
+
 # --- grammars: each takes a value and gives it back (perhaps in its one spelling), or _GONE ---
 
 Keep = Callable[[Any, list[int]], Any]

@@ -13,8 +13,10 @@ from services.ingest.domain.reading import Layout, Piece, Read
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.files import File, join
 
+pytestmark = pytest.mark.unit
 
-class _Lines:
+
+class Keyed:
     """Lines of a key, a colon and a value."""
 
     def __init__(self, part: str, headings: int = 0) -> None:
@@ -22,13 +24,13 @@ class _Lines:
         self.headings = headings
 
     def key(self, data: bytes) -> bytes:
-        key, colon, _ = data.partition(b":")
+        key, colon, _ = data.replace(b"|", b":").partition(b":")
         if not colon:
             raise Refused(Refusal("no-key", "the line has no colon"))
         return key
 
 
-class _Form:
+class Colons:
     name = "colons"
     parts: tuple[str, ...] = ("head", "tail")
 
@@ -38,7 +40,7 @@ class _Form:
     def layout(self, part: str, first: bytes) -> Layout:
         if first == b"broken":
             raise Refused(Refusal("no-format", "not a file of this format"))
-        return _Lines(part, int(first.startswith(b"#")))
+        return Keyed(part, int(first.startswith(b"#")))
 
     def events(self, pieces: Sequence[Piece], source: str) -> Iterator[Read]:
         told = {"source": source, "lines": [(one.layout.part, one.line.number, one.line.data) for one in pieces]}
@@ -46,7 +48,7 @@ class _Form:
 
 
 def read(*told: tuple[str, str, bytes]) -> list[Read]:
-    return list(join(_Form(), [File(name, part, io.BytesIO(body)) for name, part, body in told], "urn:x"))
+    return list(join(Colons(), [File(name, part, io.BytesIO(body)) for name, part, body in told], "urn:x"))
 
 
 def lines(one: Read) -> list[bytes]:

@@ -1,0 +1,179 @@
+"""How fast a file of each format becomes sealed messages, in one process, beside a public reader of the same file.
+
+Two figures for ours: reading (the file to CloudEvents, at the producer's) and taking (CloudEvents to messages, at
+ingest: validation, tokens, comparison codes, allow-list, seals). The public reader only reads. They are no dependency:
+`uv run --with fhir.resources --with cloudevents --with pandas --with hl7apy estuaire bench ingest`.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import msgspec
+
+from estuaire.files import Reading, groups_of
+from estuaire.keyring import Keyring
+from estuaire.sample import sample
+from runtime.keys import FolderKeyStore
+from services.ingest.adapters import intake_from
+from services.ingest.domain.batches import Element
+from services.ingest.handlers import Intake
+
+SOURCE: Final = "urn:estuaire:producer:bench"
+BATCH: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A format: how to write so many records of it, and the public reader that stands beside ours.
+
+    `beside` reads the files and gives the number of records that it found.
+    """
+
+    write: Callable[[Path, int], list[Path]]
+    reader: str
+    beside: Callable[[list[Path]], int]
+
+
+def main(records: int, only: str | None = None) -> dict[str, Any]:
+    """For each format: records per second of CPU, ours and the public reader's, and ours divided by theirs."""
+    with TemporaryDirectory(prefix="estuaire-bench-") as folder:
+        return {
+            name: measure(case, Path(folder) / name, records)
+            for name, case in CASES.items()
+            if only is None or name == only
+        }
+
+
+def measure(case: Case, folder: Path, records: int) -> dict[str, Any]:
+    """One format."""
+    folder.mkdir()
+    paths = case.write(folder, records)
+    begun = time.process_time()
+    events = [one for group in groups_of(paths)[0] for one in _events(Reading(group, SOURCE))]
+    reading = time.process_time() - begun
+    taking = _take(_intake(folder), events)
+    found: dict[str, Any] = {
+        "records": len(events),
+        "read_per_second": round(len(events) / reading),
+        "taken_per_second": round(len(events) / taking),
+        "records_per_second": round(len(events) / (reading + taking)),
+    }
+    if find_spec(case.reader.partition(" ")[0].partition("[")[0]) is None:
+        print(f"SKIPPED: {case.reader} is not installed, so nothing stands beside ours", file=sys.stderr)
+        return found
+    begun = time.process_time()
+    count = case.beside(paths)
+    beside = count / (time.process_time() - begun)
+    return found | {
+        "reader": case.reader,
+        "reader_per_second": round(beside),
+        "read_ratio": round(found["read_per_second"] / beside, 2),
+        "ratio": round(found["records_per_second"] / beside, 2),
+    }
+
+
+def _events(reading: Reading) -> Iterator[bytes]:
+    for one in reading.records():
+        if isinstance(one.event, bytes):
+            yield one.event
+        elif not isinstance(one.event, str):
+            raise RuntimeError(f"the benchmark's own file has a bad record: {one.event.reason}: {one.event.detail}")
+
+
+def _intake(folder: Path) -> Intake:
+    keyring = Keyring(folder / "home")
+    keyring.prepare()
+    return intake_from(FolderKeyStore(keyring.folder("ingest")), lambda _given, _begun: "", 20_000)
+
+
+def _take(intake: Intake, events: list[bytes]) -> float:
+    """CPU seconds."""
+    begun = time.process_time()
+    now = datetime.now(UTC)
+    for at in range(0, len(events), BATCH):
+        part = [Element(place, event) for place, event in enumerate(events[at : at + BATCH])]
+        if refused := intake.take(part, SOURCE, "backfill", now).rejected:
+            raise RuntimeError(f"the benchmark's own record is refused: {refused[0][1].detail}")
+    return time.process_time() - begun
+
+
+# --- what is measured ---
+
+
+def _cloudevents(folder: Path, records: int) -> list[Path]:
+    """The demo's good events, over and over, each time with ids of their own."""
+    good = [one.event for one in sample() if one.accepted]
+    path = folder / "events.ndjson"
+    with path.open("wb") as out:
+        for number in range(records):
+            event = {**good[number % len(good)], "source": SOURCE, "id": f"e-{number}"}
+            out.write(msgspec.json.encode(event) + b"\n")
+    return [path]
+
+
+def _read_cloudevents(paths: list[Path]) -> int:
+    read = import_module("cloudevents.core.formats.json").JSONFormat().read
+    return sum(read(None, line) is not None for path in paths for line in path.open("rb"))
+
+
+def _fhir(folder: Path, records: int) -> list[Path]:
+    """A bulk export: a Patient and nine Observations of each."""
+    path = folder / "bulk.ndjson"
+    with path.open("wb") as out:
+        out.writelines(msgspec.json.encode(one) + b"\n" for one in islice(_resources(), records))
+    return [path]
+
+
+def _resources() -> Iterator[dict[str, Any]]:
+    for number in range(sys.maxsize):
+        yield {
+            "resourceType": "Patient",
+            "id": f"p{number}",
+            "name": [{"use": "official", "family": f"MARTIN{number % 977}", "given": ["Anne", "Marie"]}],
+            "gender": "female",
+            "birthDate": f"19{number % 90 + 10}-05-12",
+        }
+        for turn in range(9):
+            yield {
+                "resourceType": "Observation",
+                "id": f"o{number}-{turn}",
+                "status": "final",
+                "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4", "display": "Heart rate"}]},
+                "subject": {"reference": f"Patient/p{number}"},
+                "effectiveDateTime": f"2026-03-0{turn + 1}T10:00:00+01:00",
+                "valueQuantity": {
+                    "value": 60 + turn,
+                    "unit": "beats/minute",
+                    "system": "http://unitsofmeasure.org",
+                    "code": "/min",
+                },
+            }
+
+
+def _read_fhir(paths: list[Path]) -> int:
+    construct = import_module("fhir.resources.R4B").get_fhir_model_class
+    count = 0
+    for path in paths:
+        for line in path.open("rb"):
+            resource = json.loads(line)
+            construct(resource["resourceType"])(**resource)
+            count += 1
+    return count
+
+
+CASES: Final[Mapping[str, Case]] = {
+    "cloudevents": Case(_cloudevents, "cloudevents", _read_cloudevents),
+    "fhir": Case(_fhir, "fhir.resources", _read_fhir),
+}

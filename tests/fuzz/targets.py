@@ -1,0 +1,104 @@
+"""What the fuzzer calls with its bytes: it is a fault to end otherwise than with events, refusals or a `BadBody`."""
+
+from __future__ import annotations
+
+import gzip as packer
+import io
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from services.ingest.domain import batches
+from services.ingest.domain.batches import BadBody, Element, NoRoom, TooLarge
+from services.ingest.domain.refusals import INTERNAL
+from services.ingest.files import FORMATS, File, join, uploaded
+from services.ingest.handlers import Document, Taken
+from tests.unit.ingest.conftest import EXAMPLES, SOURCE, new_intake
+from tests.unit.ingest.samples import NOW, french_stay
+
+SEPARATOR: Final = b"\n%%%%\n"
+"""Between the parts of one input that stand for several files."""
+_intake = new_intake()
+
+
+def events(data: bytes) -> None:
+    """One CloudEvent."""
+    _checked(_intake.take([Element(0, data)], SOURCE, "live", NOW), 1)
+
+
+def array(data: bytes) -> None:
+    """A JSON array of CloudEvents, whole or broken."""
+    try:
+        elements = batches.array(data)
+    except BadBody:
+        return
+    _checked(_intake.take(elements, SOURCE, "live", NOW), len(elements))
+
+
+def fhir(data: bytes) -> None:
+    """A FHIR document."""
+    try:
+        documents, _ = _intake.documents(data, SOURCE)
+    except BadBody:
+        return
+    _checked(_intake.take(documents, SOURCE, "live", NOW), len(documents))
+
+
+def gzip(data: bytes) -> None:
+    """A body that calls itself gzip."""
+    with suppress(BadBody, TooLarge, NoRoom):
+        assert len(batches.unpack(data, 2**20, lambda count: count < 2**20)) <= 2**20
+
+
+def multipart(data: bytes) -> None:
+    """The files of a request."""
+    for form in FORMATS.values():
+        with suppress(BadBody):
+            uploaded(form, data, "multipart/form-data; boundary=x")
+
+
+def joined(name: str) -> Callable[[bytes], None]:
+    """Files of a format that is made of several, one for each part, between separators."""
+    form = FORMATS[name]
+
+    def read(data: bytes) -> None:
+        contents = zip(form.parts, data.split(SEPARATOR), strict=False)
+        files = [File(part, part, io.BytesIO(content)) for part, content in contents]
+        outcomes = [one.outcome for one in join(form, files, SOURCE)]
+        documents = [Document(at, one) for at, one in enumerate(outcomes) if not isinstance(one, str)]
+        _checked(_intake.take(documents, SOURCE, "live", NOW), len(documents))
+
+    return read
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    "events": events,
+    "array": array,
+    "fhir": fhir,
+    "gzip": gzip,
+    "multipart": multipart,
+    **{name: joined(name) for name in FORMATS},
+}
+
+
+def seeds(name: str) -> Iterator[bytes]:
+    """Good inputs to begin with."""
+    examples = [path.read_bytes() for path in sorted(Path(EXAMPLES).glob("*.json"))]
+    if name == "events":
+        yield from examples
+    elif name == "array":
+        yield b"[" + b",".join(examples) + b"]"
+    elif name == "fhir":
+        yield json.dumps(french_stay()).encode()
+        yield from (json.dumps(one["resource"]).encode() for one in french_stay()["entry"] if "resource" in one)
+    elif name == "gzip":
+        yield packer.compress(b"".join(examples))
+    elif name == "multipart":
+        yield b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\nc\r\n--x--\r\n'
+
+
+def _checked(taken: Taken, count: int) -> None:
+    assert len(taken.kept) + len(taken.rejected) == count
+    assert all(refusal != INTERNAL for _, refusal in taken.rejected)
