@@ -26,7 +26,7 @@ from rich.table import Table
 from contracts.messages import accepted_at
 from contracts.permits import PermitError, read_permit
 from estuaire import demo as demonstration
-from estuaire import evaluation, topics, traps
+from estuaire import evaluation, gateway, topics, traps
 from estuaire import link as linking
 from estuaire.explanation import explain, hold
 from estuaire.files import KNOWN, FileSender, Sent, groups_of
@@ -41,6 +41,7 @@ from estuaire.reviews import Stewardship, described
 from estuaire.rules import Switchboard, Workshop, index_url
 from estuaire.rules import described as described_trial
 from estuaire.subscriber import Subscriber, ViewError
+from runtime.keys import KeyUnavailable
 from runtime.settings import RuntimeSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -73,6 +74,17 @@ Token = Annotated[
 INGEST, ACCESS, LINKAGE = "http://127.0.0.1:8000", "http://127.0.0.1:8001", "http://127.0.0.1:8003"
 LOCAL_BROKER = "127.0.0.1:9092"
 
+_ERRORS = (
+    StartError,
+    SendError,
+    RelayError,
+    KeyUnavailable,
+    topics.TopicError,
+    linking.LinkError,
+    PermitError,
+    ViewError,
+)
+
 
 def main() -> None:
     """Run a command; what goes wrong is one line on standard error and exit code 1."""
@@ -80,7 +92,7 @@ def main() -> None:
         os.environ.setdefault(name, address)
     try:
         app()
-    except (StartError, SendError, RelayError, topics.TopicError, linking.LinkError, PermitError, ViewError) as error:
+    except _ERRORS as error:
         err.print(f"[red]error[/red]: {error}", soft_wrap=True)
         sys.exit(1)
     except KafkaException as error:
@@ -205,6 +217,17 @@ def relay(
     if relayed.refused and once:
         err.print(f"see {topic}{REFUSED}", soft_wrap=True)
         raise typer.Exit(1)
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="The keys of an ingest at your own site.")],
+    first: Annotated[bool, typer.Option("--first", help="Make secret 1 too: once, by who shares it out.")] = False,
+) -> None:
+    """Make what an edge gateway's own keys lack, and print each key's fingerprint, to compare with other sites."""
+    for name, fingerprint in gateway.prepare(folder, first=first).items():
+        shared = "" if name in gateway.OWN else "  the same at every site"
+        _print(f"{name:17} {fingerprint}{shared}")
 
 
 @app.command()
