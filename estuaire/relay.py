@@ -12,7 +12,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -144,22 +144,13 @@ def event_of(message: Message) -> bytes | Refusal | None:
 class Relay:
     """Sends what comes in one topic, for one source. For one thread; `stop` may come from any, or from a signal."""
 
-    def __init__(
-        self,
-        theirs: Theirs,
-        url: str,
-        token: str,
-        report: Report,
-        *,
-        backfill: bool = False,
-        connect: Callable[..., Hub] = Hub,
-    ) -> None:
+    def __init__(self, theirs: Theirs, url: str, token: str, report: Report, *, backfill: bool = False) -> None:
         """Raises RelayError where the broker's settings are wrong, SendError on a bad address."""
         self.relayed = Relayed()
         self._theirs = theirs
         self._report = report
         self._stopping = threading.Event()
-        self._hub = connect(url, token, patience=math.inf, backfill=backfill, pause=self._pause)
+        self._hub = Hub(url, token, patience=math.inf, backfill=backfill, pause=self._pause)
         settings = theirs.settings()
         try:
             own = {"enable.partition.eof": True, "error_cb": self._heard}

@@ -11,7 +11,7 @@ from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
 
-DEVICES, EACH = 10_000, 3
+DEVICES, EACH = 10_000, 2
 FIELDS = {"device-measure.v1": ["metric", "value", "measured"]}
 
 

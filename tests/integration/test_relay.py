@@ -313,3 +313,23 @@ def test_the_topic_of_refusals_is_made(topic: Topic, hub: Hub) -> None:
     once(topic, hub)
     names = AdminClient({"bootstrap.servers": topic.broker}).list_topics(timeout=10).topics
     assert topic.name + REFUSED in names
+
+
+def test_a_password_is_never_said(topic: Topic, tmp_path: Path) -> None:
+    """The broker here takes no SASL, so that the client complains of it in every way it can."""
+    config = tmp_path / "broker.properties"
+    settings = {"security.protocol": "SASL_PLAINTEXT", "sasl.mechanism": "PLAIN", "sasl.username": "relay-of-b"}
+    lines = [f"{name}={value}\n" for name, value in (settings | {"sasl.password": SECRET}).items()]
+    config.write_text("".join([*lines, "socket.timeout.ms=2000\n"]))
+    command = [sys.executable, "-m", "estuaire", "relay", topic.name, "--broker", topic.broker, "--source", "s"]
+    done = subprocess.run(
+        [*command, "--broker-config", str(config)],
+        env={**os.environ, "ESTUAIRE_TOKEN": "t"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"error: the broker of {topic.name}: " in done.stderr
+    assert SECRET not in done.stdout + done.stderr
