@@ -2,7 +2,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --locked
 
-.PHONY: help demo up test check fault orders fuzz container bench documents clean
+.PHONY: help demo up test check fault orders volumes fuzz container bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -28,6 +28,9 @@ fault: $(UV) ## The long fault run: 20,000 events, every service killed five tim
 
 orders: $(UV) ## The long run on order: 200 random orders and batchings of 5,000 records
 	@ESTUAIRE_ORDERS=200 ESTUAIRE_ORDER_RECORDS=5000 $(RUN) pytest tests/unit/linkage/test_orders.py $(ARGS)
+
+volumes: $(UV) ## Producers' files of 100,000 records each through the platform
+	@ESTUAIRE_VOLUME=100000 $(RUN) pytest tests/e2e/test_producers.py $(ARGS)
 
 fuzz: $(UV) ## Every parser under a coverage-guided fuzzer, ten minutes each (ARGS="--seconds N", TARGETS="fhir ...")
 	@for target in $(or $(TARGETS),$$($(RUN) python -m tests.fuzz --list)); do \

@@ -22,7 +22,7 @@ from psycopg_pool import ConnectionPool
 
 from runtime.database import Database
 from runtime.messages import RetryLater
-from services.access.domain.policy import Facts
+from services.access.domain.policy import Facts, Rows
 from services.access.domain.views import Entry, Told, told_by
 
 log = logging.getLogger("estuaire.access")
@@ -179,8 +179,8 @@ class History(Protocol):
     def scans_left(self, permit: str) -> list[int]:
         """The shards that still have to be gone through."""
 
-    def order_scan(self, permit: str, secret: bytes, low: bytes, high: bytes | None) -> None:
-        """Give every record a place by this secret, and write down those that have theirs in the shard."""
+    def order_scan(self, permit: str, secret: bytes, low: bytes, high: bytes | None, rows: Rows) -> None:
+        """Give each of these records a place by this secret, and write down those that have theirs in the shard."""
 
     def page(self, permit: str, after: bytes, high: bytes | None, limit: int) -> list[tuple[bytes, bytes]]:
         """The next (place, event id) of a shard, in the order of places, after `after`."""
@@ -289,12 +289,17 @@ class PostgresHistory:
         rows = self._run("SELECT shard FROM permit_scans WHERE permit = %s ORDER BY shard", permit)
         return [shard for (shard,) in rows]
 
-    def order_scan(self, permit: str, secret: bytes, low: bytes, high: bytes | None) -> None:
+    def order_scan(self, permit: str, secret: bytes, low: bytes, high: bytes | None, rows: Rows) -> None:
+        sources = None if rows.sources is None else sorted(rows.sources)
         self._run(
             "INSERT INTO scan_places SELECT %s::text, place, event_id"
-            " FROM (SELECT sha256(%b::bytea || event_id) AS place, event_id FROM history OFFSET 0) AS placed"
+            " FROM (SELECT sha256(%b::bytea || event_id) AS place, event_id FROM history WHERE NOT retracted"
+            " AND type = ANY(%s) AND (%s::text[] IS NULL OR source = ANY(%s::text[]))"
+            " AND (%s::timestamptz IS NULL OR time >= %s::timestamptz)"
+            " AND (%s::timestamptz IS NULL OR time < %s::timestamptz) OFFSET 0) AS placed"
             " WHERE place >= %b AND (%b::bytea IS NULL OR place < %b::bytea) ORDER BY place ON CONFLICT DO NOTHING",
-            *(permit, secret, low, high, high),
+            *(permit, secret, sorted(rows.types), sources, sources, rows.start, rows.start, rows.before, rows.before),
+            *(low, high, high),
         )
         self._run("ANALYZE scan_places")  # or the first pages are sorted from all that is left, and not read in order
 

@@ -263,7 +263,7 @@ class Access:
         low, high = shard_range(scan.shard, self._partitions)
         after = scan.after
         if len(after) != PLACE_BYTES:
-            self._history.order_scan(scan.permit, release.ids.order(), low, high)
+            self._history.order_scan(scan.permit, release.ids.order(), low, high, release.policy.rows)
             after = low
         page = self._history.page(scan.permit, after, high, self._chunk)
         if page:

@@ -45,6 +45,12 @@ REQUEST_SECONDS: Final = Histogram(
     ["route"],
     buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
+# HL7 v2 messages over MLLP, by source and how they were answered: AA, AE, AR, or not at all (none).
+MLLP_MESSAGES: Final = Counter("estuaire_ingest_mllp_messages", "Messages over MLLP.", ["source", "answer"])
+# Connections of MLLP that were closed, by source and cause: broken, too-long, idle, refused, busy.
+MLLP_CLOSED: Final = Counter("estuaire_ingest_mllp_closed", "Connections of MLLP closed by us.", ["source", "cause"])
+# Connections of MLLP that are open, by source.
+MLLP_OPEN: Final = Gauge("estuaire_ingest_mllp_open", "Connections of MLLP open.", ["source"])
 # Sources that have to wait because too much of theirs ends as dead letters.
 SOURCES_THROTTLED: Final = Gauge("estuaire_ingest_sources_throttled", "Sources that have to wait.")
 

@@ -10,6 +10,7 @@ from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from services.ingest.adapters import KafkaOutbox, Markers, ProducersFile, SummariesReader, intake_from, tracing
 from services.ingest.domain.flow import Flow, ThrottleRule
+from services.ingest.mllp import MllpListener, tls_of
 from services.ingest.routes import Desk, application
 from services.ingest.settings import IngestSettings
 
@@ -22,6 +23,7 @@ def main() -> int:
     try:
         intake = intake_from(FolderKeyStore(settings.keys), trace, settings.remember_identities)
         producers = ProducersFile(settings.producers)
+        tls = tls_of(settings)
     except (KeyUnavailable, ValueError) as missing:
         logging.getLogger("estuaire.ingest").critical("%s", missing)
         return 2
@@ -32,6 +34,7 @@ def main() -> int:
     desk = Desk(intake, outbox, flow, Markers(flow, outbox, settings.hot_partitions), producers, settings)
     try:
         app = application(lambda: outbox.readiness() or summaries.readiness(), desk)
-        return serve(app, settings, [outbox, summaries])
+        listeners = [MllpListener(desk, settings, tls)] if settings.listening else []
+        return serve(app, settings, [outbox, summaries, *listeners])
     finally:
         desk.close()

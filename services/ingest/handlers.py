@@ -7,7 +7,8 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, tzinfo
+from io import BytesIO
 from time import time as clock
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -18,7 +19,7 @@ from contracts.events import DELETED, RECORD_TYPES, Event
 from contracts.messages import Content, Headers, RecordReceived, associated, encode
 from runtime.messages import Emit
 from runtime.telemetry import where
-from services.ingest.domain import batches, content, fhir, refusals
+from services.ingest.domain import batches, content, fhir, hl7v2, refusals
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import Lane, topic
 from services.ingest.domain.identity import InvalidIdentity, demographics
@@ -136,6 +137,23 @@ class Intake:
                 documents.append(Document(place, event))
         return documents, found.not_taken
 
+    def messages(
+        self, messages: Sequence[bytes], first: int, source: str, zone: tzinfo
+    ) -> tuple[list[Document], Counter[str]]:
+        """The events of HL7 v2 messages, the first of which has that position, and what these have besides.
+
+        `zone` is where times without an offset are from.
+        """
+        documents = []
+        passed_over: Counter[str] = Counter()
+        for place, message in enumerate(messages, first):
+            for outcome in hl7v2.events_of(message, source, zone):
+                if isinstance(outcome, str):
+                    passed_over[outcome] += 1
+                else:
+                    documents.append(Document(place, outcome))
+        return documents, passed_over
+
     def _decoded(self, raw: bytes) -> dict[str, Any]:
         if b"\0" in raw:
             raise Refused(refusals.NUL_BYTE)
@@ -185,6 +203,14 @@ class Intake:
             Headers.KEY_VERSION: self._key_version,
         }
         return Kept(event.id, event_id, Emit(target, event_id.encode(), value, headers), removed)
+
+
+def messages_of(body: bytes) -> list[bytes]:
+    """The HL7 v2 messages of a body. Raises BadBody where there is none."""
+    found = [message for _, message in hl7v2.messages(BytesIO(body))]
+    if not found:
+        raise batches.BadBody("the body has no HL7 v2 message: send one at least, beginning with MSH")
+    return found
 
 
 def utc(moment: datetime) -> str:

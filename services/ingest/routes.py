@@ -26,6 +26,7 @@ from services.ingest.domain import batches
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import LANES, Flow, Lane
 from services.ingest.domain.reading import JoinedFormat, Read
+from services.ingest.domain.refusals import Refusal
 from services.ingest.files import FORMATS, join, uploaded
 from services.ingest.handlers import Document, Intake
 from services.ingest.settings import IngestSettings
@@ -35,6 +36,8 @@ CLOUDEVENTS: Final = "application/cloudevents-batch+json"
 NDJSON: Final = "application/x-ndjson"
 JSON: Final = "application/json"
 FHIR: Final = "application/fhir+json"
+HL7V2: Final = ("application/hl7-v2", "x-application/hl7-v2+er7")
+"""As in HAPI's "HL7 over HTTP", and as other engines have it."""
 SLICE: Final = 200
 """Events taken in one go of the worker thread, so that requests take turns."""
 PATIENCE_SECONDS: Final = 20.0
@@ -121,6 +124,37 @@ class Desk:
             del body
             return await self._answered(documents, source, lane, not_taken)
 
+    async def hl7v2(self, request: Request, source: str, lane: Lane) -> Response:
+        """HL7 v2 messages. Raises ProblemError."""
+        _media_type(request, HL7V2)
+        async with self._body(request, source) as body:
+            messages: list[bytes] = await self._work(handlers.messages_of, body)
+            del body
+            self._bound(messages)
+            return _receipt(await self._adt(messages, source, lane))
+
+    async def message(self, message: bytes, source: str) -> list[Refusal]:
+        """One HL7 v2 message that came over MLLP: why what it says is refused, once all the rest of it is kept.
+
+        Raises ProblemError where it cannot be taken now, or not as it is.
+        """
+        self._admit(source)
+        with self._budget.hold() as hold:
+            if not hold.take(len(message)):
+                raise _full()
+            answer = await self._adt([message], source, "live")
+        return [Refusal(one["reason"], one["detail"]) for one in answer.rejected]
+
+    async def _adt(self, messages: Sequence[bytes], source: str, lane: Lane) -> _Answer:
+        documents: list[Document] = []
+        passed_over: Counter[str] = Counter()
+        for at in range(0, len(messages), SLICE):
+            part = messages[at : at + SLICE]
+            found, over = await self._in_thread(self._intake.messages, part, at, source, self._limits.zone)
+            documents += found
+            passed_over += over
+        return await self._taken(documents, source, lane, passed_over)
+
     async def files(self, request: Request, name: str, source: str, lane: Lane) -> Response:
         """Files of a format, which belong together. Raises ProblemError."""
         form = FORMATS.get(name)
@@ -143,12 +177,17 @@ class Desk:
         not_taken: dict[str, int],
         places: Sequence[Read] = (),
     ) -> Response:
+        answer = await self._taken(elements, source, lane, not_taken)
+        for one in answer.rejected if places else ():
+            one |= {"file": places[one["index"]].file, "line": places[one["index"]].line}
+        return _receipt(answer)
+
+    async def _taken(
+        self, elements: Sequence[Element | Document], source: str, lane: Lane, not_taken: dict[str, int]
+    ) -> _Answer:
         if not elements and not not_taken:
             raise ProblemError(422, "nothing was sent", "The body has no event: send one at least.")
-        if len(elements) > self._limits.max_events:
-            raise ProblemError(
-                413, "too many events", f"A request may have {self._limits.max_events} events: send them in parts."
-            )
+        self._bound(elements)
         answer = _Answer(not_taken=not_taken)
         now = datetime.now(UTC).replace(microsecond=0)
         sent: list[Future[None]] = []
@@ -167,9 +206,13 @@ class Desk:
                 {"Retry-After": "2"},
             ) from None
         self._count(source, answer)
-        for one in answer.rejected if places else ():
-            one |= {"file": places[one["index"]].file, "line": places[one["index"]].line}
-        return _receipt(answer)
+        return answer
+
+    def _bound(self, elements: Sequence[Any]) -> None:
+        if len(elements) > self._limits.max_events:
+            raise ProblemError(
+                413, "too many events", f"A request may have {self._limits.max_events} events: send them in parts."
+            )
 
     def _take(
         self, part: Sequence[Element | Document], source: str, lane: Lane, now: datetime, answer: _Answer
@@ -200,12 +243,8 @@ class Desk:
     async def _in_thread(self, act: Callable[..., Any], *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._worker, act, *arguments)
 
-    @asynccontextmanager
-    async def _body(self, request: Request, source: str) -> AsyncIterator[bytes]:
-        """The request's body, unpacked and counted against the budget. Raises ProblemError."""
-        encoding = request.headers.get("content-encoding", "identity").strip().lower()
-        if encoding not in ("identity", "gzip"):
-            raise ProblemError(415, "unknown content encoding", "Send gzip, or none.", {"Accept-Encoding": "gzip"})
+    def _admit(self, source: str) -> None:
+        """Raises ProblemError where nothing of this source is taken now."""
         if wait := self.flow.throttle.seconds_left(source, time.monotonic()):
             raise ProblemError(
                 429,
@@ -216,6 +255,14 @@ class Desk:
             )
         if not self._outbox.has_room():
             raise _busy()
+
+    @asynccontextmanager
+    async def _body(self, request: Request, source: str) -> AsyncIterator[bytes]:
+        """The request's body, unpacked and counted against the budget. Raises ProblemError."""
+        encoding = request.headers.get("content-encoding", "identity").strip().lower()
+        if encoding not in ("identity", "gzip"):
+            raise ProblemError(415, "unknown content encoding", "Send gzip, or none.", {"Accept-Encoding": "gzip"})
+        self._admit(source)
         most = self._limits.max_body_bytes
         if int(request.headers.get("content-length") or 0) > most:
             raise _too_large(most)
@@ -308,6 +355,14 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
         Sending the same again changes nothing. The body may be gzip.
         """
         return await desk.fhir(request, source, lane)
+
+    @app.post("/v1/hl7v2", summary="Send HL7 v2", openapi_extra=_body_of(_MESSAGES), **_SENDING)
+    async def hl7v2(request: Request, source: Source, _: Timed, lane: InLane = "live") -> Response:
+        """ADT messages, one after another. The answer comes when the broker has the records made of them.
+
+        `index` is a message's position. Sending the same again changes nothing. The body may be gzip.
+        """
+        return await desk.hl7v2(request, source, lane)
 
     @app.post("/v1/files/{format}", summary="Send files", openapi_extra=_body_of(_FILES), **_SENDING_FILES)
     async def files(request: Request, format: FormatName, source: Source, _: Timed, lane: InLane = "live") -> Response:
@@ -432,6 +487,8 @@ _RESOURCE: Final = {
     "required": ["resourceType"],
 }
 _RESOURCES: Final = dict.fromkeys((FHIR, JSON), _RESOURCE)
+_ADT: Final = {"type": "string", "description": "HL7 v2 ADT (ER7): A01, A03, A04, A08, A11, A13, A28, A31, A40."}
+_MESSAGES: Final = dict.fromkeys(HL7V2, _ADT)
 _CONTENT: Final = {"type": "string", "format": "binary"}
 _FILES: Final[dict[str, dict[str, Any]]] = {
     "multipart/form-data": {

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.e2e
 Make = Callable[..., dict[str, Any]]
 
 
-def estuaire(hub: Hub, *arguments: str, expect: int = 0) -> subprocess.CompletedProcess[str]:
+def estuaire(hub: Hub, *arguments: str, expect: int = 0, within: float = 120) -> subprocess.CompletedProcess[str]:
     """Run a command against the platform of the tests."""
     environment = {
         **os.environ,
@@ -28,7 +28,7 @@ def estuaire(hub: Hub, *arguments: str, expect: int = 0) -> subprocess.Completed
         "COLUMNS": "200",
     }
     command = [sys.executable, "-m", "estuaire", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within, check=False)
     assert done.returncode == expect, (done.returncode, done.stdout[-1000:], done.stderr[-1000:])
     return done
 

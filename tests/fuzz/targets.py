@@ -7,14 +7,21 @@ import io
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
+from estuaire.generate import dcir, pmsi
+from estuaire.generate.hl7v2 import messages
+from estuaire.population import population
 from services.ingest.domain import batches
 from services.ingest.domain.batches import BadBody, Element, NoRoom, TooLarge
+from services.ingest.domain.hl7v2 import PARIS
 from services.ingest.domain.refusals import INTERNAL
 from services.ingest.files import FORMATS, File, join, uploaded
-from services.ingest.handlers import Document, Taken
+from services.ingest.handlers import Document, Taken, messages_of
+from tests.people import people
 from tests.unit.ingest.conftest import EXAMPLES, SOURCE, new_intake
 from tests.unit.ingest.samples import NOW, french_stay
 
@@ -43,6 +50,16 @@ def fhir(data: bytes) -> None:
         documents, _ = _intake.documents(data, SOURCE)
     except BadBody:
         return
+    _checked(_intake.take(documents, SOURCE, "live", NOW), len(documents))
+
+
+def hl7v2(data: bytes) -> None:
+    """HL7 v2 messages."""
+    try:
+        found = messages_of(data)
+    except BadBody:
+        return
+    documents, _ = _intake.messages(found, 0, SOURCE, PARIS)
     _checked(_intake.take(documents, SOURCE, "live", NOW), len(documents))
 
 
@@ -78,13 +95,19 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "array": array,
     "fhir": fhir,
     "gzip": gzip,
+    "hl7v2": hl7v2,
     "multipart": multipart,
     **{name: joined(name) for name in FORMATS},
 }
 
 
-def seeds(name: str) -> Iterator[bytes]:
+@cache
+def seeds(name: str) -> tuple[bytes, ...]:
     """Good inputs to begin with."""
+    return tuple(_seeds(name))
+
+
+def _seeds(name: str) -> Iterator[bytes]:
     examples = [path.read_bytes() for path in sorted(Path(EXAMPLES).glob("*.json"))]
     if name == "events":
         yield from examples
@@ -95,8 +118,30 @@ def seeds(name: str) -> Iterator[bytes]:
         yield from (json.dumps(one["resource"]).encode() for one in french_stay()["entry"] if "resource" in one)
     elif name == "gzip":
         yield packer.compress(b"".join(examples))
+    elif name == "hl7v2":
+        yield from (one.data for one in messages(7, list(population(7, 3)), 12))
     elif name == "multipart":
         yield b'--x\r\nContent-Disposition: form-data; name="a"; filename="b"\r\n\r\nc\r\n--x--\r\n'
+
+    elif name in FORMATS:
+        yield from _files(FORMATS[name].parts)
+
+
+def _files(parts: tuple[str, ...]) -> Iterator[bytes]:
+    """A few records of every format, joined as the target wants them."""
+    who = people(3)
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        pmsi.write(folder, [one.patient() for one in who], 4, seed=1)
+        pmsi.write(folder, [one.patient() for one in who], 4, seed=1, anonymous=True)
+        dcir.write_dcir(folder, [one.insured() for one in who], 12, seed=1)
+        dcir.write_register(folder / "IR_BEN_R.csv", [one.insured() for one in who])
+        dcir.write_deaths(folder, [one.insured() for one in who], seed=1)
+        found = {path.name.lower(): path.read_bytes() for path in folder.iterdir()}
+    names = [(f"{part}.csv".lower(), f"2025.{part.replace('-', '')}") for part in parts]
+    contents = [found.get(table, found.get(lines, b"")) for table, lines in names]
+    yield SEPARATOR.join(contents)
+    yield from contents
 
 
 def _checked(taken: Taken, count: int) -> None:

@@ -94,6 +94,20 @@ def test_history_first_and_live_after_it(hub: Hub) -> None:
     assert len(hub.events()) == 11
 
 
+def test_a_view_is_filled_from_the_records_that_its_permit_asks_for_alone(hub: Hub) -> None:
+    """Whatever else the hub holds costs no step of the filling."""
+    others = [hub.record(f"r{n}", f"s{n}", f"p{n}", code("A"), source="urn:other") for n in range(60)]
+    too_old = [hub.record(f"o{n}", "s", "p", code("A"), time="2020-01-01T00:00:00Z") for n in range(60)]
+    hub.run(*others, *too_old, *(hub.record(f"m{n}", "s", "p", code(f"I{n}")) for n in range(4)))
+    batches: list[int] = []
+    hub.on_batch = lambda number, emits: batches.append(number)
+    hub.opened(permit(sources=[SOURCE], period={"from": "2026-01-01"}))
+    assert hub.shape() == [bodies("I0", "I1", "I2", "I3")]
+    assert len(batches) <= 8
+    hub.run(hub.record("r1", "s1", "p1", code("J"), revision=2))
+    assert len(hub.views["cardio"].entries()) == 5
+
+
 def test_what_fills_two_views_together_is_not_the_same(database: Database, vault: Vault) -> None:
     """Two records in one chunk of a view are no likelier than any two to be in one chunk of another."""
     hub = Hub(PostgresHistory(database, vault), vault, database.transaction, scan_chunk=100)

@@ -6,7 +6,7 @@ import datetime as dt
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from contracts.messages import Demographics
 from contracts.permits import EVERYTHING, IDENTITY, Permit, Population
@@ -47,6 +47,25 @@ class Facts:
     retracted: bool
 
 
+class Rows(NamedTuple):
+    """The records a permit asks for, as far as their facts tell; `sources`, `start` and `before` are open if None."""
+
+    types: frozenset[str]
+    sources: frozenset[str] | None
+    start: dt.datetime | None
+    before: dt.datetime | None
+
+    def include(self, facts: Facts) -> bool:
+        """Whether this record, as it now is, is one of them."""
+        return (
+            not facts.retracted
+            and facts.type in self.types
+            and (self.sources is None or facts.source in self.sources)
+            and (self.start is None or facts.time >= self.start)
+            and (self.before is None or facts.time < self.before)
+        )
+
+
 class Policy:
     """What one permit releases. Every method is a function of its arguments and the permit alone."""
 
@@ -54,10 +73,12 @@ class Policy:
         self.permit = permit
         self.population = permit.population
         self.prefixes = tuple(normal_code(one) for one in (permit.population and permit.population.diagnoses) or ())
-        self._types = frozenset(permit.types) - {IDENTITY}
-        self._sources = None if EVERYTHING in permit.sources else frozenset(permit.sources)
-        self._from = _midnight(permit.period.start)
-        self._before = _midnight_after(permit.period.end)
+        self.rows = Rows(
+            types=frozenset(permit.types) - {IDENTITY},
+            sources=None if EVERYTHING in permit.sources else frozenset(permit.sources),
+            start=_midnight(permit.period.start),
+            before=_midnight_after(permit.period.end),
+        )
         self._closes = _midnight_after(permit.expires) or UNKNOWN_DAY
         self._columns = {kind: _tree(paths) for kind, paths in permit.fields.items()}
         self._characters = _CHARACTERS.get(permit.precision.time)
@@ -68,13 +89,7 @@ class Policy:
 
     def allows(self, facts: Facts) -> bool:
         """Whether this record, as it now is, may leave, if its person is in the population."""
-        return (
-            not facts.retracted
-            and facts.type in self._types
-            and (self._sources is None or facts.source in self._sources)
-            and (self._from is None or facts.time >= self._from)
-            and (self._before is None or facts.time < self._before)
-        )
+        return self.rows.include(facts)
 
     def admits(self, person: Demographics, diagnosed: bool) -> bool:
         """Whether a person is in the population; `diagnosed` says whether a diagnosis starts with one of `prefixes`."""

@@ -15,10 +15,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from contracts.events import DELETED, EARLIEST, LATEST
+from services.ingest.domain import ins
 
 
 class Refusal(NamedTuple):
@@ -106,7 +106,6 @@ _DATETIME = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:(T\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:\d\d))?)?)?", re.ASCII
 )
 _PARTIAL_DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
-_INSEE = re.compile(r"(\d{2}|2[AB])\d{3}", re.ASCII)
 _ETAG = re.compile(r'(?:W/)?"(\d{1,10})"', re.ASCII)
 
 
@@ -199,7 +198,7 @@ class _Reader(NamedTuple):
         return self._event(kind, name, True, [("", response.get("lastModified"))], version, data)
 
     def _local(self, patient: str, base: str | None) -> dict[str, str]:
-        assigner = self.source if base is None or base == self.own else _assigner(self.source, base)
+        assigner = self.source if base is None or base == self.own else ins.assigner(self.source, base)
         return {"system": "ipp", "assigner": assigner, "value": patient}
 
     def _locals(self, patient: str, base: str | None) -> list[dict[str, str]]:
@@ -207,7 +206,7 @@ class _Reader(NamedTuple):
         local = self._local(patient, base)
         if base is None or base != self.own:
             return [local]
-        return [{**local, "assigner": _assigner(self.source, base)}, local]
+        return [{**local, "assigner": ins.assigner(self.source, base)}, local]
 
     def _person_if_told(self, resource: Mapping[str, Any], kind: str, base: str | None) -> dict[str, Any]:
         try:
@@ -278,12 +277,6 @@ def _base_of(url: Any, name: str) -> str | None:
     return f"{server}{slashes}{host}".lower() + f"{slash}{path}".rstrip("/") if slashes and host else None
 
 
-def _assigner(source: str, base: str) -> str:
-    """Another server's numbers, as this source knows them; hashed where that is longer than an assigner may be."""
-    assigner = f"{source}|{base}"
-    return assigner if len(assigner) <= 256 else f"sha256:{sha256(assigner.encode(errors='replace')).hexdigest()}"
-
-
 def _entered_in_error(resource: Mapping[str, Any]) -> bool:
     if resource.get("status") == "entered-in-error":
         return True
@@ -349,26 +342,7 @@ def _utc(moment: datetime) -> str:
 
 # --- the Patient ---
 
-_NATIONAL: Final = {
-    "urn:oid:1.2.250.1.213.1.4.8": ("ins-nir", False),
-    "urn:oid:1.2.250.1.213.1.4.9": ("ins-nia", False),
-    "urn:oid:1.2.250.1.213.1.4.10": ("ins-nir", True),
-    "urn:oid:1.2.250.1.213.1.4.11": ("ins-nir", True),
-}
-"""ANS, "Liste des OID des autorités d'affectation des INS", as in FR Core's Patient profile; the last two are the
-test and the demonstration numbers, whose people do not exist."""
-
-_RELIABILITY: Final = {
-    "QUAL": "qualified",
-    "VALI": "validated",
-    "RECUP": "retrieved",
-    "PROV": "provisional",
-    "FICT": "fictitious",
-    "ANOM": "fictitious",
-    "CACH": "fictitious",
-    "USUR": "fictitious",
-}
-"""FR Core's table v2-0445 and RNIV's four statuses; an anonymous, masked or usurped identity is nobody's."""
+_NATIONAL: Final = {f"urn:oid:{oid}": system for oid, system in ins.AUTHORITIES.items()}
 
 
 def _identity(patient: Mapping[str, Any], local: list[dict[str, str]]) -> dict[str, Any]:
@@ -407,27 +381,20 @@ def _numbers(identifiers: list[Any]) -> dict[str, Any]:
             raise _Refused("malformed", "the value of a national identifier is not text")
         name, made_up = _NATIONAL[system]
         fictitious |= made_up
-        # FR Core gives the insured person's number (NSS, type NH) the INS's OID: it may be a parent's.
-        insured = name == "ins-nir" and "NH" in _codes(one.get("type"))
+        insured = name == "ins-nir" and ins.INSURED in _codes(one.get("type"))
         found.append({"system": "nir-opener" if insured else name, "value": value})
     return {"identifiers": found} | ({"identity_status": "fictitious"} if fictitious else {})
 
 
 def _status(patient: Mapping[str, Any], has_ins: bool) -> str | None:
-    """RNIV's status: two of the four are told by whether the identity came with an INS (PAM.fr gives one code)."""
-    told = [
-        _RELIABILITY.get(code)
+    codes = [
+        code
         for extension in _extensions(patient, "fr-core-identity-reliability")
         for part in _extensions(extension, "identityStatus")
         for code in [_at(part, "valueCoding.code")]
         if isinstance(code, str)
     ]
-    if "fictitious" in told:
-        return "fictitious"
-    status = next((one for one in told if one), None)
-    if has_ins:
-        return {"validated": "qualified", "provisional": "retrieved"}.get(status or "", status)
-    return status
+    return ins.status(codes, has_ins)
 
 
 def _names(patient: Mapping[str, Any]) -> dict[str, Any]:
@@ -490,7 +457,7 @@ def _insee(address: Any) -> str | None:
     for holder in (address, city if isinstance(city, dict) else {}):
         for extension in [*_extensions(holder, "insee-code"), *_extensions(holder, "FrAddressInseeCode")]:
             code = _at(extension, "valueCoding.code") or extension.get("valueString") or extension.get("valueCode")
-            if isinstance(code, str) and _INSEE.fullmatch(code):
+            if isinstance(code, str) and ins.COMMUNE.fullmatch(code):
                 return code
     return None
 

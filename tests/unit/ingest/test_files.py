@@ -43,7 +43,10 @@ class Colons:
         return Keyed(part, int(first.startswith(b"#")))
 
     def events(self, pieces: Sequence[Piece], source: str) -> Iterator[Read]:
-        told = {"source": source, "lines": [(one.layout.part, one.line.number, one.line.data) for one in pieces]}
+        told = {
+            "id": "same" if pieces[0].line.data.endswith(b"=") else str(pieces[0].line),
+            "lines": [(one.layout.part, one.line.number, one.line.data) for one in pieces],
+        }
         yield Read(pieces[0].line.file, pieces[0].line.number, told)
 
 
@@ -88,6 +91,13 @@ def test_a_key_of_too_many_lines_is_refused_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(files, "MOST_LINES", 3)
     found = read(("h", "head", b"a:1\na:2\nb:3\na:4\na:5\n"))
     assert [type(one.outcome) for one in found] == [Refusal, dict]
+
+
+def test_records_of_one_id_are_told_apart_and_none_replaces_another() -> None:
+    found = [one.outcome for one in read(("h", "head", b"a:=\nb:2\nc:=\nd:=\n"))]
+    assert [one["id"] for one in found if isinstance(one, dict)][::2] == ["same", "same:2"]
+    assert isinstance(found[3], dict)
+    assert found[3]["id"] == "same:3"
 
 
 def test_no_line_is_lost_or_read_twice_in_a_long_shuffled_file() -> None:

@@ -521,6 +521,7 @@ def test_the_document_says_what_is_answered(ingest: Ingest) -> None:
         {
             "POST /v1/events": sending,
             "POST /v1/fhir": sending,
+            "POST /v1/hl7v2": sending,
             "POST /v1/files/{format}": sending | {404},
             "GET /v1/status": asking,
             "GET /v1/records": asking,

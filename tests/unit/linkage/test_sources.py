@@ -82,6 +82,35 @@ def test_stay_claim_and_bundle_are_one_patient_whatever_comes_first(first: int) 
         assert linked(PERSON[first], *order) == {frozenset(one.subject for one in PERSON)}
 
 
+def merge(*retired: dict[str, Any]) -> list[TokenBlock]:
+    """A patient, who a number was merged into stands for, and the merge, as of HL7 v2 (A40)."""
+    own = {"birth_family_name": "LE GOFF", "given_names": ["Anne"], "birth_date": "1985-05-12"}
+    surviving = numbered(("ipp", "8812"), **own)
+    both = numbered(("ipp", "8812"), ("ipp", "9901"), **own)
+    before = [numbered(("ipp", "9901"), **traits) for traits in retired]
+    return [block("chu", one) for one in (*before, surviving, both)]
+
+
+@pytest.mark.parametrize(
+    "traits",
+    [
+        {},
+        {"birth_family_name": "LE GOFF", "given_names": ["Anne"], "birth_date": "1985-05-12"},
+        {"birth_family_name": "MARTIN", "given_names": ["Anne"], "birth_date": "1985-05"},
+    ],
+)
+def test_a_merge_brings_two_numbers_of_a_hospital_together_whatever_comes_first(traits: dict[str, Any]) -> None:
+    blocks = merge(traits)
+    for order in permutations(blocks):
+        assert linked(*order) == {frozenset(one.subject for one in blocks)}
+
+
+def test_a_merge_of_two_who_contradict_each_other_waits_for_a_steward() -> None:
+    other = merge({"birth_family_name": "KERBRAT", "given_names": ["Yves"], "birth_date": "1931-02-03"})
+    for order in permutations(other):
+        assert linked(*order) == {frozenset([other[0].subject]), frozenset(one.subject for one in other[1:])}
+
+
 def test_without_the_record_that_has_two_numbers_they_are_two() -> None:
     patients = linked(*PERSON[:-1])
     assert frozenset(one.subject for one in PERSON[:2]) in patients
