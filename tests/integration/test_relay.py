@@ -35,12 +35,16 @@ SECRET = "KERGUELEN-DE-TREMAREC"
 
 
 class Hub:
-    """An ingest that refuses what is bad, over real HTTP; `busy` answers to give first, `slow` seconds for each."""
+    """An ingest that refuses what is bad, over real HTTP; `busy` answers to give first, `slow` seconds for each.
+
+    While it is `dying`, it reads requests, and neither keeps nor answers them.
+    """
 
     def __init__(self) -> None:
         self.requests: list[list[dict[str, Any]]] = []
         self.busy: list[int] = []
         self.slow = 0.0
+        self.dying = False
         self.asked = 0
         hub = self
 
@@ -51,6 +55,9 @@ class Hub:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 hub.asked += 1
                 time.sleep(hub.slow)
+                if hub.dying:
+                    self.close_connection = True
+                    return
                 status, answer = hub.answer(body)
                 text = json.dumps(answer).encode()
                 self.send_response(status)
@@ -252,9 +259,12 @@ def test_killed_in_the_middle_and_started_again_nothing_is_lost(
         process = start()
         enough = hub.asked + 2
         until(lambda enough=enough: hub.asked >= enough)  # type: ignore[misc]
-        time.sleep(0.05 * kills)  # in a request, between it and the commit, or between two
+        hub.dying = kills != 2
+        time.sleep(0.05 * kills)  # in a request that is kept, in one that is not, between it and the commit
         process.kill()
         process.wait(10)
+        time.sleep(0.3)
+        hub.dying = False
     hub.slow = 0.0
     process = start()
     until(lambda: topic.committed() == [count, count], seconds=60)
@@ -264,6 +274,25 @@ def test_killed_in_the_middle_and_started_again_nothing_is_lost(
     assert "relayed: " in output
     assert in_order(hub, "a") == in_order(hub, "b") == list(range(count))
     assert {one["offset"] for one in topic.refused()} == {number for number in range(count) if number % 100 == 7}
+
+
+def test_what_is_refused_is_written_down_before_it_is_passed_over(
+    topic: Topic, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Died(Exception):
+        pass
+
+    def die(*_: object) -> None:
+        raise Died
+
+    topic.write([{"id": "a0", "reason": "bad"}], 0)
+    relay = Relay(topic.theirs(), hub.url, "t", lambda _line: None)
+    monkeypatch.setattr(relay, "_write_down", die)
+    with pytest.raises(Died):
+        relay.run(once=True)
+    assert topic.committed() == [-1001, -1001]
+    assert once(topic, hub) == Relayed(0, 1)
+    assert len(topic.refused()) == 1
 
 
 def test_what_is_sent_again_is_sent_in_order(topic: Topic, hub: Hub) -> None:
