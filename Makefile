@@ -2,7 +2,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --locked
 
-.PHONY: help demo up test check fault orders volumes fuzz container bench documents clean
+.PHONY: help demo up test check fault orders volumes fuzz fhir-examples container bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -29,12 +29,17 @@ fault: $(UV) ## The long fault run: 20,000 events, every service killed five tim
 orders: $(UV) ## The long run on order: 200 random orders and batchings of 5,000 records
 	@ESTUAIRE_ORDERS=200 ESTUAIRE_ORDER_RECORDS=5000 $(RUN) pytest tests/unit/linkage/test_orders.py $(ARGS)
 
-volumes: $(UV) ## Producers' files of 100,000 records each through the platform
-	@ESTUAIRE_VOLUME=100000 $(RUN) pytest tests/e2e/test_producers.py $(ARGS)
+volumes: $(UV) ## Producers' files of 100,000 records each through the platform, and files of 2 GB
+	@ESTUAIRE_VOLUME=100000 ESTUAIRE_VOLUME_BYTES=2000000000 $(RUN) pytest --log-cli-level=INFO \
+		tests/e2e/test_producers.py tests/e2e/test_memory.py $(ARGS)
 
 fuzz: $(UV) ## Every parser under a coverage-guided fuzzer, ten minutes each (ARGS="--seconds N", TARGETS="fhir ...")
 	@for target in $(or $(TARGETS),$$($(RUN) python -m tests.fuzz --list)); do \
 		$(RUN) --with atheris python -m tests.fuzz $$target $(ARGS) || exit 1; done
+
+fhir-examples: $(UV) ## All examples of FHIR R4, of ESTUAIRE_FHIR_EXAMPLES: the folder of hl7.fhir.r4.examples, unpacked
+	@test -n "$(ESTUAIRE_FHIR_EXAMPLES)" || { echo "say where they are: make fhir-examples ESTUAIRE_FHIR_EXAMPLES=<folder>"; exit 2; }
+	@ESTUAIRE_FHIR_EXAMPLES="$(abspath $(ESTUAIRE_FHIR_EXAMPLES))" $(RUN) pytest -q -s tests/unit/ingest/test_fhir_examples.py $(ARGS)
 
 container: $(UV) ## The end-to-end suite through containers; needs a Docker engine
 	@$(RUN) pytest -m container $(ARGS)

@@ -1,18 +1,19 @@
 """How fast a file of each format becomes sealed messages, in one process, beside a public reader of the same file.
 
-Two figures for ours: reading (the file to CloudEvents, at the producer's) and taking (CloudEvents to messages, at
-ingest: validation, tokens, comparison codes, allow-list, seals). The public reader only reads. They are no dependency:
-`uv run --with fhir.resources --with cloudevents --with pandas --with hl7apy estuaire bench ingest`.
+Two figures for ours: reading (files to CloudEvents, at the producer's) and taking (CloudEvents to messages, at ingest:
+validation, tokens, comparison codes, allow-list, seals). The public reader only reads the same files: the tables of
+national formats by pandas (there is no reader of PMSI or DCIR among Python's packages). Rates are of our records. The
+readers are no dependency: `uv run --with fhir.resources --with cloudevents --with pandas estuaire bench ingest`.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from importlib import import_module
 from importlib.util import find_spec
 from itertools import islice
@@ -23,11 +24,15 @@ from typing import Any, Final
 import msgspec
 
 from estuaire.files import Reading, groups_of
+from estuaire.generate import dcir, hl7v2, pmsi
 from estuaire.keyring import Keyring
+from estuaire.population import population
 from estuaire.sample import sample
 from runtime.keys import FolderKeyStore
 from services.ingest.adapters import intake_from
 from services.ingest.domain.batches import Element
+from services.ingest.domain.fixed_width import tables
+from services.ingest.domain.hl7v2 import messages as split_messages
 from services.ingest.handlers import Intake
 
 SOURCE: Final = "urn:estuaire:producer:bench"
@@ -36,14 +41,11 @@ BATCH: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A format: how to write so many records of it, and the public reader that stands beside ours.
-
-    `beside` reads the files and gives the number of records that it found.
-    """
+    """A format: how to write files of about so many records of it, and the public reader that reads them besides."""
 
     write: Callable[[Path, int], list[Path]]
     reader: str
-    beside: Callable[[list[Path]], int]
+    beside: Callable[[list[Path]], object]
 
 
 def main(records: int, only: str | None = None) -> dict[str, Any]:
@@ -70,12 +72,12 @@ def measure(case: Case, folder: Path, records: int) -> dict[str, Any]:
         "taken_per_second": round(len(events) / taking),
         "records_per_second": round(len(events) / (reading + taking)),
     }
-    if find_spec(case.reader.partition(" ")[0].partition("[")[0]) is None:
+    if find_spec(case.reader.partition(".read")[0].partition(".parse")[0]) is None:
         print(f"SKIPPED: {case.reader} is not installed, so nothing stands beside ours", file=sys.stderr)
         return found
     begun = time.process_time()
-    count = case.beside(paths)
-    beside = count / (time.process_time() - begun)
+    case.beside(paths)
+    beside = len(events) / (time.process_time() - begun)
     return found | {
         "reader": case.reader,
         "reader_per_second": round(beside),
@@ -101,7 +103,7 @@ def _intake(folder: Path) -> Intake:
 def _take(intake: Intake, events: list[bytes]) -> float:
     """CPU seconds."""
     begun = time.process_time()
-    now = datetime.now(UTC)
+    now = dt.datetime.now(dt.UTC)
     for at in range(0, len(events), BATCH):
         part = [Element(place, event) for place, event in enumerate(events[at : at + BATCH])]
         if refused := intake.take(part, SOURCE, "backfill", now).rejected:
@@ -123,20 +125,20 @@ def _cloudevents(folder: Path, records: int) -> list[Path]:
     return [path]
 
 
-def _read_cloudevents(paths: list[Path]) -> int:
+def _read_cloudevents(paths: list[Path]) -> object:
     read = import_module("cloudevents.core.formats.json").JSONFormat().read
     return sum(read(None, line) is not None for path in paths for line in path.open("rb"))
 
 
 def _fhir(folder: Path, records: int) -> list[Path]:
-    """A bulk export: a Patient and nine Observations of each."""
     path = folder / "bulk.ndjson"
     with path.open("wb") as out:
-        out.writelines(msgspec.json.encode(one) + b"\n" for one in islice(_resources(), records))
+        out.writelines(msgspec.json.encode(one) + b"\n" for one in islice(bulk_export(), records))
     return [path]
 
 
-def _resources() -> Iterator[dict[str, Any]]:
+def bulk_export() -> Iterator[dict[str, Any]]:
+    """A Patient and nine Observations of each, without end."""
     for number in range(sys.maxsize):
         yield {
             "resourceType": "Patient",
@@ -162,18 +164,62 @@ def _resources() -> Iterator[dict[str, Any]]:
             }
 
 
-def _read_fhir(paths: list[Path]) -> int:
-    construct = import_module("fhir.resources.R4B").get_fhir_model_class
-    count = 0
-    for path in paths:
-        for line in path.open("rb"):
-            resource = json.loads(line)
-            construct(resource["resourceType"])(**resource)
-            count += 1
-    return count
+def _read_fhir(paths: list[Path]) -> object:
+    model = import_module("fhir.resources.R4B").get_fhir_model_class
+    return [model((told := json.loads(line))["resourceType"])(**told) for path in paths for line in path.open("rb")]
+
+
+def _stays(folder: Path, records: int) -> list[Path]:
+    patients = [
+        pmsi.Patient(dt.date(1930, 1, 1) + dt.timedelta(days=7 * number), "male", f"1{number:012}", f"I{number}")
+        for number in range(max(1, records // 5))
+    ]
+    return list(pmsi.write(folder, patients, records, seed=1).values())
+
+
+def _read_stays(paths: list[Path]) -> object:
+    """The fixed part of every line, by the same positions; pieces of variable number are beyond it."""
+    read = import_module("pandas").read_fwf
+    shapes = [tables("pmsi-mco")["rss"].shapes["122"], tables("pmsi-mco")["vid-hosp"].shapes["V015"]]
+    columns = [[(field.start, field.end) for field in shape.fields.values()] for shape in shapes]
+    return [read(path, colspecs=of, header=None, dtype=str) for path, of in zip(paths, columns, strict=True)]
+
+
+def _claims(folder: Path, records: int) -> list[Path]:
+    people = [
+        dcir.Insured(f"{number:017x}", 1, dt.date(1930, 1, 1) + dt.timedelta(days=number % 30_000), "male", "35238")
+        for number in range(max(1, records // 20))
+    ]
+    dcir.write_dcir(folder, people, records * 10 // 12, seed=1)
+    return sorted(folder.glob("ER_*.csv"))
+
+
+def _read_claims(paths: list[Path]) -> object:
+    """All four tables, and the children joined to their claims."""
+    read = import_module("pandas").read_csv
+    read_tables = {path.stem: read(path, sep=";", dtype=str) for path in paths}
+    claims = read_tables.pop("ER_PRS_F")
+    keys = [name for name in claims.columns if name.startswith(("DCT_", "FLX_", "ORG_CLE", "PRS_ORD", "REM_TYP"))]
+    return [claims.merge(child, on=keys) for child in read_tables.values()]
+
+
+def _messages(folder: Path, records: int) -> list[Path]:
+    """Each tells of two records and a half."""
+    path = folder / "feed.hl7"
+    told = hl7v2.messages(1, list(population(1, max(20, records // 50))), records * 2 // 5)
+    path.write_bytes(b"\r\n".join(one.data for one in told))
+    return [path]
+
+
+def _read_messages(paths: list[Path]) -> object:
+    parse = import_module("hl7").parse
+    return [parse(one.decode("latin-1")) for path in paths for _, one in split_messages(path.open("rb"))]
 
 
 CASES: Final[Mapping[str, Case]] = {
     "cloudevents": Case(_cloudevents, "cloudevents", _read_cloudevents),
     "fhir": Case(_fhir, "fhir.resources", _read_fhir),
+    "pmsi-mco": Case(_stays, "pandas.read_fwf", _read_stays),
+    "dcir": Case(_claims, "pandas.read_csv", _read_claims),
+    "hl7v2": Case(_messages, "hl7.parse", _read_messages),
 }

@@ -14,6 +14,7 @@ from enum import StrEnum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import httpx
 import msgspec
@@ -150,10 +151,15 @@ def send(
     wait: Annotated[bool, typer.Option("--wait", help="Wait until everything sent is in the views.")] = False,
     backfill: Annotated[bool, typer.Option("--backfill", help="Send on the lane of lower priority.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Send also what was kept before.")] = False,
+    timezone: Annotated[str, typer.Option(help="Where times are from that do not say it (HL7 v2).")] = "Europe/Paris",
 ) -> None:
     """Send files of records. A repeated call sends what is new or corrected, and goes on where one was interrupted."""
     home = home_folder()
     total = Sent()
+    try:
+        zone = ZoneInfo(timezone)
+    except (ZoneInfoNotFoundError, ValueError):
+        raise typer.BadParameter("not a time zone, such as Indian/Reunion", param_hint="--timezone") from None
     groups, left = groups_of(files)
     for path in left:
         err.print(f"{path}: left aside, no format knows it", soft_wrap=True)
@@ -162,7 +168,7 @@ def send(
         Ledger(ledger_of(home, url, source)) as ledger,
         _bar() as bar,
     ):
-        sender = FileSender(producer, source, None if again else ledger)
+        sender = FileSender(producer, source, None if again else ledger, zone)
         for group in groups:
             task = bar.add_task(group.name, total=1.0, records=0)
 
@@ -633,12 +639,14 @@ def bench(
     name: Annotated[
         str,
         typer.Argument(
-            help="flow: all four services beside a pass-through; linkage: its step, beside Splink; loop: beside Faust."
+            help="flow: all services beside a pass-through; ingest: each format, beside a public reader;"
+            " linkage: its step, beside Splink; loop: beside Faust."
         ),
     ] = "flow",
     people: Annotated[
         str, typer.Option(help="linkage: how many are in the index, one size after another.")
     ] = "10000,100000",
+    records: Annotated[int, typer.Option(min=1000, help="ingest: about how many of each format.")] = 20_000,
     as_json: Annotated[bool, typer.Option("--json", help="Only the JSON object.")] = False,
     port: Port = 8000,
 ) -> None:
@@ -648,6 +656,10 @@ def bench(
 
         with TemporaryDirectory(prefix="estuaire-bench-") as folder:
             result = flow.main(Path(folder), port)
+    elif name == "ingest":
+        from bench import ingest
+
+        result = ingest.main(records)
     elif name == "loop":
         from bench import loop
 
@@ -660,7 +672,7 @@ def bench(
             raise SendError(f"--people takes numbers from {linkage.SMALLEST} on, with commas between them")
         result = linkage.main(sizes, as_json)
     else:
-        raise SendError(f"there is no benchmark {name}: flow, linkage or loop")
+        raise SendError(f"there is no benchmark {name}: flow, ingest, linkage or loop")
     if not as_json:
         for key, value in result.items():
             err.print(f"{key}: {value}")

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from datetime import tzinfo
 from os import SEEK_END
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -18,15 +19,19 @@ import msgspec
 
 from estuaire.ledger import Ledger
 from estuaire.producer import NDJSON, Answer, Producer, SendError
-from services.ingest.domain import batches, fhir
+from services.ingest import fhir_files
+from services.ingest.domain import batches, hl7v2
 from services.ingest.domain.reading import JoinedFormat
 from services.ingest.domain.refusals import TOO_LARGE, Refusal
 from services.ingest.files import FORMATS, HEAD, File, join, part_of
 
 CLOUDEVENTS: Final = "CloudEvents"
 FHIR: Final = "FHIR"
+HL7V2: Final = "HL7 v2"
 KNOWN: Final = (
-    "CloudEvents or FHIR as .json or .ndjson" + "".join(f", {name}" for name in FORMATS) + "; each also with .gz"
+    "CloudEvents or FHIR as .json or .ndjson, HL7 v2"
+    + "".join(f", {name}" for name in FORMATS)
+    + "; each also with .gz"
 )
 LARGEST: Final = 8 * 2**20
 """Bytes of one event beyond which it is not even tried."""
@@ -116,10 +121,18 @@ class FileSender:
     """Sends files for one source. With a ledger, what it knows to be kept is passed over: so a repeated call sends what
     is new, what was corrected, and what an interrupted one did not come to."""
 
-    def __init__(self, producer: Producer, source: str, ledger: Ledger | None = None, batch: int = 500) -> None:
+    def __init__(
+        self,
+        producer: Producer,
+        source: str,
+        ledger: Ledger | None = None,
+        zone: tzinfo = hl7v2.PARIS,
+        batch: int = 500,
+    ) -> None:
         self._producer = producer
         self._source = source
         self._ledger = ledger
+        self._zone = zone
         self._batch = batch
 
     def send(self, group: Group, progress: Callable[[Sent, float], object] = lambda _sent, _share: None) -> Sent:
@@ -131,7 +144,7 @@ class FileSender:
         total = Sent()
         for path in group.files:
             _reasons(path).unlink(missing_ok=True)
-        reading = Reading(group, self._source)
+        reading = Reading(group, self._source, self._zone)
         for records in self._batches(reading.records()):
             total.include(self._send(records))
             progress(total, reading.share())
@@ -178,11 +191,12 @@ class FileSender:
 
 
 class Reading:
-    """Files that belong together, while they are read."""
+    """Files that belong together, while they are read. `zone` is where times are from that do not say it (HL7 v2)."""
 
-    def __init__(self, group: Group, source: str) -> None:
+    def __init__(self, group: Group, source: str, zone: tzinfo = hl7v2.PARIS) -> None:
         self._group = group
         self._source = source
+        self._zone = zone
         self._leading: list[tuple[BinaryIO, int]] = []
 
     def records(self) -> Iterator[Record]:
@@ -192,10 +206,12 @@ class Reading:
             with ExitStack() as opened:
                 if kind in FORMATS:
                     yield from self._joined(FORMATS[kind], opened)
-                else:
+                elif kind == CLOUDEVENTS:
                     content = opened.enter_context(_open(files[0]))
                     self._leads(content, files[0].stat().st_size)
-                    yield from (_fhir if kind == FHIR else _cloudevents)(files[0], content, self._source)
+                    yield from _cloudevents(files[0], content)
+                else:
+                    yield from self._alone(files[0], opened.enter_context(_seekable(files[0])))
         except (EOFError, gzip.BadGzipFile, OSError) as broken:
             raise SendError(f"{self._group.name} cannot be read to its end ({type(broken).__name__})") from None
 
@@ -204,6 +220,15 @@ class Reading:
         whole = sum(size for _, size in self._leading)
         read = sum(size if content.closed else content.tell() for content, size in self._leading)
         return read / whole if whole else 1.0
+
+    def _alone(self, path: Path, content: BinaryIO) -> Iterator[Record]:
+        self._leads(content, _size(content))
+        if self._group.kind == FHIR:
+            reads = fhir_files.read(content, _plain_name(path), self._source)
+        else:
+            reads = hl7v2.read(content, path.name, self._source, self._zone)
+        for read in reads:
+            yield Record(path, read.line, _as_json(read.outcome))
 
     def _joined(self, form: JoinedFormat, opened: ExitStack) -> Iterator[Record]:
         by_name = {str(path): path for path in self._group.files}
@@ -216,7 +241,7 @@ class Reading:
         first = min((form.parts.index(one.part) for one in files), default=0)
         for one in files:
             if form.parts.index(one.part) == first:
-                self._leads(one.content, one.content.seek(0, SEEK_END))
+                self._leads(one.content, _size(one.content))
         for read in join(form, files, self._source):
             yield Record(by_name[read.file], read.line, _as_json(read.outcome))
 
@@ -224,24 +249,13 @@ class Reading:
         self._leading.append((getattr(content, "fileobj", content), size))
 
 
-def _fhir(path: Path, file: BinaryIO, source: str) -> Iterator[Record]:
-    documents = enumerate(file, 1) if _is_lines(path) else [(1, file.read())]
-    for line, body in documents:
-        if not body.strip():
-            continue
-        try:
-            document = msgspec.json.decode(body)
-        except (msgspec.MsgspecError, ValueError, RecursionError):
-            yield Record(path, line, Refusal("not-json", "the document is not JSON (RFC 8259) in UTF-8"))
-            continue
-        found = fhir.events_of(document, source)
-        for event in found.events:
-            yield Record(path, line, _as_json(event if isinstance(event, dict) else Refusal(*event)))
-        for kind, count in found.not_taken.items():
-            yield from (Record(path, line, kind) for _ in range(count))
+def _size(content: BinaryIO) -> int:
+    size = content.seek(0, SEEK_END)
+    content.seek(0)
+    return size
 
 
-def _cloudevents(path: Path, file: BinaryIO, _source: str) -> Iterator[Record]:
+def _cloudevents(path: Path, file: BinaryIO) -> Iterator[Record]:
     if _is_lines(path):
         elements: Iterable[tuple[int, bytes]] = ((line, one.strip()) for line, one in enumerate(file, 1))
     else:
@@ -282,11 +296,14 @@ def _kind_of(path: Path) -> str | None:
             head = b""
     if name.lower().endswith((".json", ".ndjson", ".jsonl")):
         return FHIR if _RESOURCE.search(head) and not _SPECVERSION.search(head) else CLOUDEVENTS
+    if _MESSAGE.match(head):
+        return HL7V2
     known = part_of(name, head)
     return known[0].name if known else None
 
 
 _RESOURCE: Final = re.compile(rb'"resourceType"\s*:')
+_MESSAGE: Final = re.compile(rb"[\x0b\s\xef\xbb\xbf]*(MSH|FHS|BHS)[^\w\s]")
 _SPECVERSION: Final = re.compile(rb'"specversion"\s*:')
 
 

@@ -135,7 +135,7 @@ def _index(
     insert = "INSERT INTO lines (key, part, file, line, start, size) VALUES (?, ?, ?, ?, ?, ?)"
     rows: list[tuple[bytes, int, int, int, int, int]] = []
     layout: Layout | None = None
-    for line, start, data in _lines(file.content):
+    for line, start, data in lines(file.content, LONGEST_LINE):
         try:
             if data is None:
                 raise Refused(_TOO_LONG)
@@ -176,20 +176,20 @@ def _records(
         yield from form.events(pieces, source)
 
 
-def _lines(content: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
-    """Number, position and content of each line without its end; no content for one that is too long."""
+def lines(content: BinaryIO, longest: int) -> Iterator[tuple[int, int, bytes | None]]:
+    """Number, position and content of each line without its end; no content for one of more than `longest` bytes."""
     content.seek(0, os.SEEK_SET)
     number = start = 0
-    while data := content.readline(LONGEST_LINE + 2):
+    while data := content.readline(longest + 2):
         number += 1
         length = len(data)
-        whole = data.endswith(b"\n") or length < LONGEST_LINE + 2
+        whole = data.endswith(b"\n") or length < longest + 2
         while not whole:
             rest = content.readline(LONGEST_LINE)
             length += len(rest)
             whole = rest.endswith(b"\n") or not rest
             data = b""
         text = data.rstrip(b"\r\n")
-        too_long = length > len(data) or len(text) > LONGEST_LINE
+        too_long = length > len(data) or len(text) > longest
         yield number, start, None if too_long else text
         start += length

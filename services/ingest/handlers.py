@@ -66,6 +66,16 @@ class Document(NamedTuple):
     place: int
     event: dict[str, Any] | Refusal
 
+    def is_not_of(self, name: str) -> bool:
+        """Whether the event is of another FHIR resource than <type>/<id>."""
+        return isinstance(self.event, dict) and str(self.event["id"]).partition("#")[0] != name
+
+    def as_update(self) -> Document:
+        """The same, replacing what was there where no version says which is the later."""
+        if isinstance(self.event, Refusal) or "version" in self.event:
+            return self
+        return self._replace(event={**self.event, "correction": True})
+
 
 class Ids:
     """The hub's own ids and digests. Both keys are for good: they do not change with secret 1."""
@@ -128,9 +138,9 @@ class Intake:
         found = fhir.events_of(document, source)
         suspect = b"\\u0000" in body
         documents = []
-        for place, event in zip(_places(document, found.events), found.events, strict=True):
+        for place, event in zip(found.places, found.events, strict=True):
             if not isinstance(event, dict):
-                documents.append(Document(place, Refusal(*event)))
+                documents.append(Document(place, event))
             elif suspect and batches.has_nul(event):
                 documents.append(Document(place, refusals.NUL_BYTE))
             else:
@@ -253,34 +263,6 @@ def _stripped(event: Event) -> tuple[dict[str, Any], int]:
         return content.strip(event.record_type, record or {})
     except content.InvalidRecord as invalid:
         raise Refused(refusals.invalid_record(invalid.path, invalid.expected)) from None
-
-
-def _places(document: Any, events: Sequence[dict[str, Any] | fhir.Refusal]) -> list[int]:
-    """The position in the bundle of each event, which come in the order of their resources."""
-    entries = document.get("entry") if isinstance(document, dict) else None
-    if not isinstance(entries, list) or len(entries) == len(events):
-        return list(range(len(events)))
-    names = [_name(entry) for entry in entries]
-    places: list[int] = []
-    at = 0
-    for event in events:
-        if isinstance(event, dict):
-            at = next((place for place in range(at, len(names)) if names[place] == event["id"]), at)
-        elif event.detail.startswith("entry["):
-            at = int(event.detail[len("entry[") : event.detail.index("]")])
-        places.append(at)
-        at += 1
-    return places
-
-
-def _name(entry: Any) -> str | None:
-    """What an entry's event is called: <type>/<id>, of the resource or of what the request deletes."""
-    if not isinstance(entry, dict):
-        return None
-    resource, request = entry.get("resource"), entry.get("request")
-    if isinstance(resource, dict):
-        return f"{resource.get('resourceType')}/{resource.get('id')}"
-    return str(request.get("url")) if isinstance(request, dict) else None
 
 
 def tally(rejected: Sequence[tuple[int, Refusal]]) -> Counter[str]:

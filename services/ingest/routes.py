@@ -124,6 +124,20 @@ class Desk:
             del body
             return await self._answered(documents, source, lane, not_taken)
 
+    async def pushed(self, request: Request, source: str, lane: Lane, name: str) -> Response:
+        """A FHIR resource that its server sends as an update to <type>/<id>. Raises ProblemError.
+
+        Without a version of its own it replaces what was there.
+        """
+        _media_type(request, (FHIR, JSON))
+        async with self._body(request, source) as body:
+            documents, not_taken = await self._work(self._intake.documents, body, source)
+            del body
+            if any(document.is_not_of(name) for document in documents):
+                raise ProblemError(400, "another resource", "The resource is not of the type and id of the URL.")
+            documents = [document.as_update() for document in documents]
+            return _outcome(await self._taken(documents, source, lane, not_taken))
+
     async def hl7v2(self, request: Request, source: str, lane: Lane) -> Response:
         """HL7 v2 messages. Raises ProblemError."""
         _media_type(request, HL7V2)
@@ -322,6 +336,8 @@ Source = Annotated[str, Depends(authenticated)]
 OfSource = Annotated[str, Query(alias="source", max_length=256, description="The source that your token is for.")]
 Through = Annotated[AwareDatetime, Query(description="Ask about what was acknowledged before then (RFC 3339).")]
 RecordId = Annotated[str, Query(max_length=256, description="The `id` that the record was sent under.")]
+ResourceType = Annotated[str, Path(max_length=64, description="The resource's type.")]
+ResourceId = Annotated[str, Path(max_length=64, description="The resource's id.")]
 InLane = Annotated[Lane, Query(description="`backfill` for history: it never delays what is `live`.")]
 OfLane = Annotated[Lane | None, Query(description="Ask about this lane only; about both, if absent.")]
 FormatName = Annotated[str, Path(description=f"One of {', '.join(FORMATS)}.")]
@@ -355,6 +371,17 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
         Sending the same again changes nothing. The body may be gzip.
         """
         return await desk.fhir(request, source, lane)
+
+    @app.put("/v1/fhir/{kind}/{id}", summary="Take a push of FHIR", openapi_extra=_body_of(_RESOURCES), **_PUSHED)
+    async def pushed(
+        request: Request, source: Source, _: Timed, kind: ResourceType, id: ResourceId, lane: InLane = "live"
+    ) -> Response:
+        """What the rest-hook of a Subscription sends (R4, subscription.html): a resource as an update to its name.
+
+        Give `/v1/fhir` as the channel's `endpoint`, `application/fhir+json` as its `payload`, and the bearer token
+        among its `header`s. R4 pushes no deletions: send those as a Bundle of type `history`.
+        """
+        return await desk.pushed(request, source, lane, f"{kind}/{id}")
 
     @app.post("/v1/hl7v2", summary="Send HL7 v2", openapi_extra=_body_of(_MESSAGES), **_SENDING)
     async def hl7v2(request: Request, source: Source, _: Timed, lane: InLane = "live") -> Response:
@@ -466,6 +493,18 @@ def _receipt(answer: _Answer) -> Response:
     return Response(msgspec.json.encode(problem.model_dump() | receipt), 422, media_type=PROBLEM)
 
 
+def _outcome(answer: _Answer) -> Response:
+    """The answer to a FHIR server, which reads no other than a FHIR resource (R4, operationoutcome.html)."""
+    if answer.rejected and not answer.accepted:
+        return _receipt(answer)
+    issues = [("information", "informational", "kept")] * len(answer.accepted)
+    issues += [("information", "not-supported", f"not taken: {kind}") for kind in answer.not_taken]
+    issues += [("warning", "invalid", f"{one['reason']}: {one['detail']}") for one in answer.rejected]
+    listed = [{"severity": severity, "code": code, "diagnostics": text} for severity, code, text in issues]
+    body = {"resourceType": "OperationOutcome", "issue": listed}
+    return Response(msgspec.json.encode(body), 200, media_type=FHIR)
+
+
 def _rfc3339(moment: int | None) -> str | None:
     if moment is None:
         return None
@@ -523,3 +562,14 @@ _SENDING: Final[dict[str, Any]] = {
     | problems({422: "The body or a parameter cannot be read, or no event is taken: see `rejected`."}, NothingTaken),
 }
 _SENDING_FILES: Final = _SENDING | {"responses": _SENDING["responses"] | problems({404: "No format has this name."})}
+_PUSHED: Final[dict[str, Any]] = {
+    "response_class": Response,
+    "responses": _SENDING["responses"]
+    | problems({400: "The resource is not the one of the URL, or the gzip body cannot be unpacked."})
+    | {
+        200: {
+            "description": "An OperationOutcome: kept, or not a type that the hub takes.",
+            "content": {FHIR: {"schema": {"type": "object", "description": "A FHIR R4 OperationOutcome."}}},
+        }
+    },
+}

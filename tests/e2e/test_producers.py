@@ -18,7 +18,8 @@ from typing import Any, Final
 import pytest
 
 from contracts.events import RECORD_TYPES, ViewEvent
-from estuaire.generate import dcir, pmsi
+from estuaire.generate import dcir, hl7v2, pmsi
+from estuaire.population import population
 from tests.e2e.test_cli import estuaire
 from tests.hub import Hub
 from tests.people import Someone, people
@@ -26,6 +27,19 @@ from tests.people import Someone, people
 pytestmark = pytest.mark.e2e
 
 RECORDS: Final = int(os.environ.get("ESTUAIRE_VOLUME", "600"))
+SYNTHEA: Final = Path(__file__).parents[2] / "../shared/data/synthea"
+RESOURCES: Final = {
+    "Encounter": "encounter.v1",
+    "Condition": "diagnosis.v1",
+    "Observation": "observation.v1",
+    "Procedure": "procedure.v1",
+    "Immunization": "immunization.v1",
+    "MedicationRequest": "medication.v1",
+    "MedicationAdministration": "medication.v1",
+    "Claim": "claim.v1",
+    "ExplanationOfBenefit": "claim.v1",
+    "DiagnosticReport": "report.v1",
+}
 TYPES: Final = [kind for kind in RECORD_TYPES if kind != "identity.v1"]
 
 
@@ -86,6 +100,48 @@ def test_files_come_out_complete(hub: Hub, tmp_path: Path, write: Write) -> None
     with hub.producer(source) as producer:
         linkage = producer.status(source)["counts"]["linkage"]
     assert (linkage["linked"], linkage["duplicates"]) == (count, count)
+
+
+@pytest.mark.timeout(3600)
+def test_a_feed_of_messages_comes_out_complete(hub: Hub, tmp_path: Path) -> None:
+    """Many messages tell of one stay: what counts is how many stays, diagnoses and deaths they tell of."""
+    source = hub.source()
+    permit = hub.permit(source, types=TYPES, fields={kind: ["*"] for kind in TYPES})
+    feed = list(hl7v2.messages(3, list(population(3, max(20, RECORDS // 50))), RECORDS))
+    file = tmp_path / "feed.hl7"
+    file.write_bytes(b"\r\n".join(one.data for one in feed))
+    told = [(one, [part.split("|") for part in one.data.decode("latin-1").split("\r") if part]) for one in feed]
+    diagnoses = {(one.visit, part[3].split("^")[0]) for one, parts in told for part in parts if part[0] == "DG1"}
+    dead = {one.person for one, parts in told for part in parts if part[0] == "PID" and "Y" in part[30:31]}
+    visits = {one.visit: one.person for one in feed if one.visit}
+    done = estuaire(hub, "send", str(file), "--source", source, "--wait", within=1800)
+    assert " 0 refused" in done.stdout
+    entries = hub.view(permit).entries()
+    assert Counter(one.type for one in entries) == Counter(
+        {"encounter.v1": len(visits), "diagnosis.v1": len(diagnoses), "death.v1": len(dead)}
+    )
+    assert len({one.subject for one in entries}) == len(set(visits.values()))
+    estuaire(hub, "send", str(file), "--source", source, "--wait", "--again", within=1800)
+    assert {one.id: one.data for one in hub.view(permit).entries()} == {one.id: one.data for one in entries}
+
+
+@pytest.mark.skipif(not SYNTHEA.exists(), reason="THE SYNTHEA BUNDLES ARE NOT BESIDE THIS CHECKOUT: nothing was sent")
+def test_synthea_comes_out_complete(hub: Hub) -> None:
+    source = hub.source()
+    permit = hub.permit(source, types=TYPES, fields={kind: ["*"] for kind in TYPES})
+    bundles = [json.loads(path.read_bytes()) for path in SYNTHEA.glob("*.json")]
+    kinds = Counter(one["resource"]["resourceType"] for bundle in bundles for one in bundle["entry"])
+    expected: Counter[str] = Counter()
+    for kind, record in RESOURCES.items():
+        expected[record] += kinds[kind]
+    done = estuaire(hub, "send", str(SYNTHEA), "--source", source, "--wait")
+    assert " 0 refused" in done.stdout
+    entries = hub.view(permit).entries()
+    assert Counter(one.type for one in entries) == +expected
+    assert len({one.subject for one in entries}) == kinds["Patient"] == 6
+    before = {one.id: one.sequence for one in entries}
+    estuaire(hub, "send", str(SYNTHEA), "--source", source, "--wait", "--again")
+    assert {one.id: one.sequence for one in hub.view(permit).entries()} == before
 
 
 def cents(entries: list[ViewEvent], name: str) -> int:

@@ -15,6 +15,7 @@ from typing import Final
 from estuaire.generate import dcir, pmsi
 from estuaire.generate.hl7v2 import messages
 from estuaire.population import population
+from services.ingest import fhir_files
 from services.ingest.domain import batches
 from services.ingest.domain.batches import BadBody, Element, NoRoom, TooLarge
 from services.ingest.domain.hl7v2 import PARIS
@@ -51,6 +52,14 @@ def fhir(data: bytes) -> None:
     except BadBody:
         return
     _checked(_intake.take(documents, SOURCE, "live", NOW), len(documents))
+
+
+def fhir_file(data: bytes) -> None:
+    """A file of FHIR, as JSON and by the line."""
+    for name in ("x.json", "x.ndjson"):
+        outcomes = [one.outcome for one in fhir_files.read(io.BytesIO(data), name, SOURCE)]
+        documents = [Document(at, one) for at, one in enumerate(outcomes) if not isinstance(one, str)]
+        _checked(_intake.take(documents, SOURCE, "live", NOW), len(documents))
 
 
 def hl7v2(data: bytes) -> None:
@@ -94,6 +103,7 @@ TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     "events": events,
     "array": array,
     "fhir": fhir,
+    "fhir-file": fhir_file,
     "gzip": gzip,
     "hl7v2": hl7v2,
     "multipart": multipart,
@@ -113,7 +123,7 @@ def _seeds(name: str) -> Iterator[bytes]:
         yield from examples
     elif name == "array":
         yield b"[" + b",".join(examples) + b"]"
-    elif name == "fhir":
+    elif name in ("fhir", "fhir-file"):
         yield json.dumps(french_stay()).encode()
         yield from (json.dumps(one["resource"]).encode() for one in french_stay()["entry"] if "resource" in one)
     elif name == "gzip":

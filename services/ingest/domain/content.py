@@ -57,13 +57,13 @@ def strip(record_type: str, record: Mapping[str, Any]) -> Stripped:
     Raises InvalidRecord where a required leaf is missing or not of its grammar, where a list is too long, and where
     nothing is left that says anything.
     """
-    forms = _forms().get(record_type)
-    if forms is None:
+    by_kind = forms().get(record_type)
+    if by_kind is None:
         raise InvalidRecord("type", "a type that has a record")
     kind = record.get("resourceType")
-    form = forms.get(kind) if kind is None or type(kind) is str else None
+    form = by_kind.get(kind) if kind is None or type(kind) is str else None
     if form is None:
-        raise InvalidRecord("resourceType", " or ".join(name or "none" for name in forms))
+        raise InvalidRecord("resourceType", " or ".join(name or "none" for name in by_kind))
     tally = [0]
     kept = form.prune(record, tally)
     for name, expected in form.required:
@@ -80,7 +80,7 @@ def strip(record_type: str, record: Mapping[str, Any]) -> Stripped:
 @cache
 def allowed(record_type: str) -> tuple[Leaf, ...]:
     """Every leaf that a record of this type may keep: for documents, permits and tests."""
-    return tuple(leaf for form in _forms()[record_type].values() for leaf in form.leaves)
+    return tuple(leaf for form in forms()[record_type].values() for leaf in form.leaves)
 
 
 @lru_cache(maxsize=1 << 16)
@@ -89,15 +89,17 @@ def known(pattern: str, code: str) -> bool:
     return _book().patterns[pattern][0](code)
 
 
-# --- grammars: each takes a value and gives it back (perhaps in its one spelling), or _GONE ---
+# --- grammars: each takes a value and gives it back (perhaps in its one spelling), or GONE ---
 
 Keep = Callable[[Any, list[int]], Any]
 
-_GONE: Final = object()
+GONE: Final = object()
+"""What a grammar gives for a value that is none of its own."""
 
 _DAY = r"((?:1[89]|2[01])\d\d)(?:-(0[1-9]|1[0-2])(?:-(0[1-9]|[12]\d|3[01]))?)?"
 _CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d:(?:[0-5]\d|60)(?:\.\d{1,9})?"
 _ZONE = r"(?:Z|[+-](?:0\d|1[0-4]):[0-5]\d)"
+_FRACTION = re.compile(r"(\.\d{3})\d+", re.ASCII)
 _DATE = re.compile(_DAY, re.ASCII)
 _TIME = re.compile(_CLOCK, re.ASCII)
 _DATETIME = re.compile(rf"{_DAY}(?P<time>(?<=-\d\d-\d\d)T{_CLOCK}{_ZONE})?", re.ASCII)
@@ -114,33 +116,38 @@ def _in_calendar(match: re.Match[str]) -> bool:
 def _date(value: Any, _: list[int]) -> Any:
     if type(value) is str and (match := _DATE.fullmatch(value)) and _in_calendar(match):
         return value
-    return _GONE
+    return GONE
 
 
 def _datetime(value: Any, _: list[int]) -> Any:
     if type(value) is str and (match := _DATETIME.fullmatch(value)) and _in_calendar(match):
-        return value
-    return _GONE
+        return _to_milliseconds(value)
+    return GONE
 
 
 def _instant(value: Any, _: list[int]) -> Any:
     if type(value) is str and (match := _DATETIME.fullmatch(value)) and match["time"] and _in_calendar(match):
-        return value
-    return _GONE
+        return _to_milliseconds(value)
+    return GONE
 
 
 def _time(value: Any, _: list[int]) -> Any:
-    return value if type(value) is str and _TIME.fullmatch(value) else _GONE
+    return _to_milliseconds(value) if type(value) is str and _TIME.fullmatch(value) else GONE
+
+
+def _to_milliseconds(value: str) -> str:
+    """Nine digits after a second are a telephone number's; no measure needs more than three."""
+    return _FRACTION.sub(r"\1", value, 1) if "." in value else value
 
 
 def _boolean(value: Any, _: list[int]) -> Any:
-    return value if value is True or value is False else _GONE
+    return value if value is True or value is False else GONE
 
 
 def _bounded(value: Any) -> Any:
     if (type(value) is float or type(value) is int) and -_BOUND < value < _BOUND:  # false for NaN
         return value
-    return _GONE
+    return GONE
 
 
 def _number(value: Any, _: list[int]) -> Any:
@@ -149,7 +156,7 @@ def _number(value: Any, _: list[int]) -> Any:
 
 
 def _count(value: Any, _: list[int]) -> Any:
-    return value if type(value) is int and 0 <= value < 100_000 else _GONE
+    return value if type(value) is int and 0 <= value < 100_000 else GONE
 
 
 def _amount(value: Any, _: list[int]) -> Any:
@@ -160,16 +167,16 @@ def _amount(value: Any, _: list[int]) -> Any:
 
 
 def _ucum(value: Any, _: list[int]) -> Any:
-    return value if type(value) is str and len(value) <= 40 and _is_unit(value) else _GONE
+    return value if type(value) is str and len(value) <= 40 and _is_unit(value) else GONE
 
 
 def _coding(value: Any, tally: list[int]) -> Any:
     """FHIR R4 Coding (datatypes.html#Coding): system and code together or not at all."""
     if type(value) is not dict:
-        return _GONE
+        return GONE
     system, code = value.get("system"), value.get("code")
     if not _is_code(system, code):
-        return _GONE
+        return GONE
     if len(value) > 2:
         tally[0] += sum(_leaves(item) for name, item in value.items() if name != "system" and name != "code")
     return {"system": system, "code": code}
@@ -177,12 +184,12 @@ def _coding(value: Any, tally: list[int]) -> Any:
 
 def _quantity(value: Any, tally: list[int]) -> Any:
     """FHIR R4 Quantity (datatypes.html#Quantity): the number, its coded unit, and `unit` where that is UCUM too."""
-    if type(value) is not dict or (number := _number(value.get("value"), tally)) is _GONE:
-        return _GONE
+    if type(value) is not dict or (number := _number(value.get("value"), tally)) is GONE:
+        return GONE
     kept: dict[str, Any] = {"value": number}
     if (comparator := value.get("comparator")) in ("<", "<=", ">=", ">"):
         kept["comparator"] = comparator
-    if (unit := value.get("unit")) is not None and _ucum(unit, tally) is not _GONE:
+    if (unit := value.get("unit")) is not None and _ucum(unit, tally) is not GONE:
         kept["unit"] = unit
     system, code = value.get("system"), value.get("code")
     if _is_code(system, code):
@@ -194,8 +201,8 @@ def _quantity(value: Any, tally: list[int]) -> Any:
 
 def _money(value: Any, tally: list[int]) -> Any:
     """FHIR R4 Money (datatypes.html#Money), to the cent."""
-    if type(value) is not dict or (amount := _amount(value.get("value"), tally)) is _GONE:
-        return _GONE
+    if type(value) is not dict or (amount := _amount(value.get("value"), tally)) is GONE:
+        return GONE
     kept: dict[str, Any] = {"value": amount}
     currency = value.get("currency")
     if type(currency) is str and currency in _book().currencies:
@@ -390,40 +397,58 @@ def _is_unit(unit: str) -> bool:
 # --- from an allow-list to functions ---
 
 
-class _Form(NamedTuple):
+class Inner(NamedTuple):
+    """The fields of an object, and the groups that they make."""
+
+    rules: Mapping[str, Rule]
+    one_of: tuple[tuple[str, ...], ...]
+    required: tuple[str, ...]
+    any_of: tuple[tuple[str, ...], ...]
+
+
+class Form(NamedTuple):
+    """What is kept of a record of one form."""
+
+    inner: Inner
     prune: Callable[[Mapping[str, Any], list[int]], dict[str, Any]]
     required: tuple[tuple[str, str], ...]
     any_of: tuple[tuple[str, ...], ...]
     leaves: tuple[Leaf, ...]
 
 
-class _Rule(NamedTuple):
+class Rule(NamedTuple):
+    """What may stand at one place: `inner` is of an object, `item` of a list."""
+
     keep: Keep
     expected: str
     required: bool
+    inner: Inner | None = None
+    item: Rule | None = None
 
 
 @cache
-def _forms() -> dict[str, dict[str | None, _Form]]:
+def forms() -> dict[str, dict[str | None, Form]]:
     """Every record type's forms, by resourceType; the hub's own form has none."""
-    forms: dict[str, dict[str | None, _Form]] = {}
+    found: dict[str, dict[str | None, Form]] = {}
     for entry in sorted((files("contracts") / "content").iterdir(), key=lambda entry: entry.name):
         if entry.name.endswith(".yaml") and entry.name != "systems.yaml":
             told = _read(entry.name)
             shapes = _book().shapes | told.get("shapes", {})
             if clash := shapes.keys() & (GRAMMARS.keys() | _book().patterns.keys()):
                 raise ValueError(f"{entry.name}: {', '.join(clash)} is a grammar or a pattern already")
-            forms[entry.name.removesuffix(".yaml")] = {
+            found[entry.name.removesuffix(".yaml")] = {
                 None if name == "hub" else name: _form(name, fields, shapes) for name, fields in told["forms"].items()
             }
-    return forms
+    return found
 
 
-def _form(name: str, fields: Mapping[str, Any], shapes: Mapping[str, Any]) -> _Form:
+def _form(name: str, fields: Mapping[str, Any], shapes: Mapping[str, Any]) -> Form:
     leaves: list[Leaf] = []
     rules = _rules(fields, shapes, "", lambda path, grammar: leaves.append(Leaf(name, path, grammar)), 0)
-    return _Form(
-        prune=_pruner(rules, _groups(fields, "one_of")),
+    one_of = _groups(fields, "one_of")
+    return Form(
+        inner=Inner(rules, one_of, (), ()),
+        prune=_pruner(rules, one_of),
         required=tuple((field, rule.expected) for field, rule in rules.items() if rule.required),
         any_of=_groups(fields, "any_of"),
         leaves=tuple(leaves),
@@ -443,7 +468,7 @@ def _groups(fields: Mapping[str, Any], directive: str) -> tuple[tuple[str, ...],
 
 def _rules(
     fields: Mapping[str, Any], shapes: Mapping[str, Any], path: str, note: Callable[[str, str], None], depth: int
-) -> dict[str, _Rule]:
+) -> dict[str, Rule]:
     if depth > _DEEPEST:
         raise ValueError(f"{path}: shapes within shapes without an end")
     rules = {}
@@ -453,36 +478,36 @@ def _rules(
         here = f"{path}.{field}" if path else field
         rule = _rule(told, shapes, here, note, depth)
         if field.endswith("[]"):
-            rule = _Rule(_list(rule.keep, here), f"a list with {rule.expected}", rule.required)
+            rule = Rule(_list(rule.keep, here), f"a list with {rule.expected}", rule.required, item=rule)
         rules[field.removesuffix("[]")] = rule
     return rules
 
 
-def _rule(told: Any, shapes: Mapping[str, Any], path: str, note: Callable[[str, str], None], depth: int) -> _Rule:
+def _rule(told: Any, shapes: Mapping[str, Any], path: str, note: Callable[[str, str], None], depth: int) -> Rule:
     options: Mapping[str, Any] = {"is": told} if isinstance(told, str) else told
     if "is" not in options:
         rules = _rules(told, shapes, path, note, depth + 1)
         required = tuple(field for field, rule in rules.items() if rule.required)
-        keep = _object(rules, _groups(told, "one_of"), required, _groups(told, "any_of"))
-        return _Rule(keep, f"an object with {', '.join(required) or 'one of its fields'}", required=False)
+        inner = Inner(rules, _groups(told, "one_of"), required, _groups(told, "any_of"))
+        return Rule(_object(inner), f"an object with {', '.join(required) or 'one of its fields'}", False, inner)
     if options.keys() - {"is", "values", "required"}:
         raise ValueError(f"{path}: an option that is not is, values or required")
     name, required_here = options["is"], options.get("required", False)
     if name == "code":
         note(path, name)
-        return _Rule(_closed(options["values"]), f"one of {', '.join(options['values'])}", required_here)
+        return Rule(_closed(options["values"]), f"one of {', '.join(options['values'])}", required_here)
     if name in GRAMMARS:
         note(path, name)
-        return _Rule(*GRAMMARS[name], required_here)
+        return Rule(*GRAMMARS[name], required_here)
     if name in _book().patterns:
         note(path, name)
         match, about = _book().patterns[name]
-        return _Rule(_coded(match), about, required_here)
+        return Rule(_coded(match), about, required_here)
     if name not in shapes:
         raise ValueError(f"{path}: {name} is not a grammar, a pattern or a shape")
     rule = _rule(shapes[name], shapes, path, note, depth + 1)
     expected = "a code of a system in contracts/content/systems.yaml" if name == "concept" else rule.expected
-    return _Rule(rule.keep, expected, required_here or rule.required)
+    return rule._replace(expected=expected, required=required_here or rule.required)
 
 
 def _closed(values: list[str]) -> Keep:
@@ -496,7 +521,7 @@ def _coded(match: Callable[[str], bool]) -> Keep:
     def keep(value: Any, _: list[int]) -> Any:
         if type(value) is int and 0 <= value < 10_000:  # SNDS gives its short codes as numbers
             value = str(value)
-        return value if type(value) is str and len(value) <= 64 and match(value) else _GONE
+        return value if type(value) is str and len(value) <= 64 and match(value) else GONE
 
     return keep
 
@@ -504,36 +529,32 @@ def _coded(match: Callable[[str], bool]) -> Keep:
 def _list(keep: Keep, path: str) -> Keep:
     def keep_list(value: Any, tally: list[int]) -> Any:
         if type(value) is not list:
-            return _GONE
+            return GONE
         if len(value) > MAX_ITEMS:
             raise InvalidRecord(path, f"at most {MAX_ITEMS} items")
         before = tally[0]
         kept = []
         for item in value:
             found = keep(item, tally)
-            if found is _GONE:
+            if found is GONE:
                 tally[0] += _leaves(item)
             else:
                 kept.append(found)
         if kept:
             return kept
         tally[0] = before
-        return _GONE
+        return GONE
 
     return keep_list
 
 
-def _object(
-    rules: Mapping[str, _Rule],
-    one_of: tuple[tuple[str, ...], ...],
-    required: tuple[str, ...],
-    any_of: tuple[tuple[str, ...], ...],
-) -> Keep:
+def _object(inner: Inner) -> Keep:
+    rules, one_of, required, any_of = inner
     prune = _pruner(rules, one_of)
 
     def keep_object(value: Any, tally: list[int]) -> Any:
         if type(value) is not dict:
-            return _GONE
+            return GONE
         before = tally[0]
         kept = prune(value, tally)
         for name in required:
@@ -543,13 +564,13 @@ def _object(
             if kept and not any(kept.keys().isdisjoint(group) for group in any_of):
                 return kept
         tally[0] = before
-        return _GONE
+        return GONE
 
     return keep_object
 
 
 def _pruner(
-    rules: Mapping[str, _Rule], one_of: tuple[tuple[str, ...], ...]
+    rules: Mapping[str, Rule], one_of: tuple[tuple[str, ...], ...]
 ) -> Callable[[Mapping[str, Any], list[int]], dict[str, Any]]:
     find = {name: rule.keep for name, rule in rules.items()}.get
 
@@ -557,7 +578,7 @@ def _pruner(
         kept: dict[str, Any] = {}
         for name, item in value.items():
             keep = find(name)
-            if keep is None or (found := keep(item, tally)) is _GONE:
+            if keep is None or (found := keep(item, tally)) is GONE:
                 tally[0] += _leaves(item)
             else:
                 kept[name] = found

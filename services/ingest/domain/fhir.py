@@ -1,10 +1,5 @@
-"""FHIR R4 to the hub's events: a Bundle or a resource becomes one CloudEvent per resource taken. Pure, stateless.
+"""FHIR R4 to the hub's events: a Bundle or a resource becomes CloudEvents. Pure, stateless.
 
-A resource finds its person by the server's Patient id alone, so resources may come in any order and in any bundle. An
-id counts within its server: Patient/123 of the source's own server has the source as its assigner, one of another
-server has the source and that server's base. The own server is the one that a bundle's full URLs name, if they name
-one; a relative reference is to it, and so is all that has no URL. A Patient with a full URL goes by both names, so that
-an absolute reference finds it from outside of its bundle, too.
 What the events carry is still whole: `content.strip` prunes it. Nothing here raises on any JSON value, and no detail
 of a refusal repeats a value of the input.
 """
@@ -13,67 +8,156 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from contracts.events import DELETED, EARLIEST, LATEST
-from services.ingest.domain import ins
+from services.ingest.domain.fhir_consent import Opposition, is_opposition, opposition_of
+from services.ingest.domain.fhir_elements import ID, at, codes, is_out_of_range, refused, time
+from services.ingest.domain.fhir_patient import death_of, identity_of, links_of
+from services.ingest.domain.fhir_references import Servers, Target, base_of, id_of, says_nothing_new, target_of
+from services.ingest.domain.refusals import Refusal, Refused
 
-
-class Refusal(NamedTuple):
-    """Why a resource became no event: a word for the reason, and a sentence that names the place and the fix."""
-
-    reason: str
-    detail: str
+Outcome = dict[str, Any] | Refusal | str
+"""An event (to be validated as `Event`), why there is none, or the name of what is not the hub's: a resource type, an
+element of a Patient that says something which no event can say, or SUPERSEDED."""
 
 
 class FhirEvents(NamedTuple):
-    """The events (or refusals) in the order of their resources, and how many of which type are not the hub's."""
+    """The events (or refusals) in the order of their resources, and how many of which type are not the hub's.
+
+    `places` has the position in the bundle of each event.
+    """
 
     events: list[dict[str, Any] | Refusal]
     not_taken: dict[str, int]
+    places: list[int]
 
 
 def events_of(document: Any, source: str) -> FhirEvents:
-    """The events of a decoded FHIR R4 resource or Bundle (hl7.org/fhir/R4/bundle.html), to be validated as `Event`.
+    """The events of a decoded FHIR R4 resource or Bundle (hl7.org/fhir/R4/bundle.html).
 
     An event carries `data.identity` and, unless it retracts or is an identity, `data.record`; its time is None where
     the resource tells none.
     """
-    if not isinstance(document, dict) or not isinstance(document.get("resourceType"), str):
-        return FhirEvents([Refusal("not-fhir", "the document is not a JSON object with a resourceType")], {})
-    if document["resourceType"] != "Bundle":
-        entries: list[Any] = [{"resource": document}]
-    elif document.get("type", "collection") not in _BUNDLES:
-        return FhirEvents([Refusal("bundle-type", f"Bundle.type is not one of {', '.join(_BUNDLES)}")], {})
-    elif not isinstance(document.get("entry", []), list):
-        return FhirEvents([Refusal("malformed", "Bundle.entry is not a list")], {})
-    else:
-        entries = document.get("entry", [])
-    targets = _targets(entries)
-    bases = {target.base for target in targets.values()} - {None}
-    reader = _Reader(source, targets, bases.pop() if len(bases) == 1 else None)
-    events: list[dict[str, Any] | Refusal] = []
+    found = FhirEvents([], {}, [])
     not_taken: Counter[str] = Counter()
-    for index, entry in enumerate(entries):
-        try:
-            read = reader.event(entry)
-        except _Refused as refused:
-            place = f"entry[{index}]: " if document["resourceType"] == "Bundle" else ""
-            events.append(Refusal(refused.reason, place + refused.detail))
-            continue
-        if isinstance(read, str):
-            not_taken[read] += 1
+    for place, outcome in outcomes_of(document, source):
+        if isinstance(outcome, str):
+            not_taken[outcome] += 1
         else:
-            events.append(read)
-    return FhirEvents(events, dict(not_taken))
+            found.events.append(outcome)
+            found.places.append(place)
+    found.not_taken.update(not_taken)
+    return found
 
 
-_BUNDLES: Final = ("transaction", "batch", "collection", "history", "searchset", "document")
+def outcomes_of(document: Any, source: str) -> Iterator[tuple[int, Outcome]]:
+    """What each resource of a document comes to, by its position."""
+    if (refusal := refusal_of(document)) is not None:
+        yield 0, refusal
+        return
+    if document["resourceType"] != "Bundle":
+        for outcome in outcomes({"resource": document}, Servers(source, {}, None)):
+            yield 0, outcome
+        return
+    entries = document.get("entry", [])
+    told = [found for entry in entries if (found := target_of(entry))]
+    targets = {url: target for url, target in told if not says_nothing_new(url, target)}
+    servers = Servers(source, targets, own_base(target.base for _, target in told))
+    reader = Entries(servers, document.get("type"))
+    for entry in entries:
+        yield from reader.read(entry)
 
-_TYPES: Final = {
-    "Patient": "identity.v1",
+
+def refusal_of(document: Any) -> Refusal | None:
+    """Why a document (without its entries) is neither a resource nor a Bundle that is read, if it is not."""
+    if not isinstance(document, dict) or not isinstance(document.get("resourceType"), str):
+        return Refusal("not-fhir", "the document is not a JSON object with a resourceType")
+    if document["resourceType"] != "Bundle":
+        return None
+    if document.get("type", "collection") not in BUNDLES:
+        return Refusal("bundle-type", f"Bundle.type is not one of {', '.join(BUNDLES)}")
+    if not isinstance(document.get("entry", []), list):
+        return Refusal("malformed", "Bundle.entry is not a list")
+    return None
+
+
+def own_base(bases: Iterable[str | None]) -> str | None:
+    """The server that a bundle's full URLs name, if they name one."""
+    named = set(bases) - {None}
+    return named.pop() if len(named) == 1 else None
+
+
+class Entries:
+    """Reads the entries of one bundle, one after another.
+
+    A history has the newest state first (R4, http.html#history). Where no version tells states apart, only the newest
+    is taken, and the others count as superseded.
+    """
+
+    def __init__(self, servers: Servers, kind: Any) -> None:
+        self.index = 0
+        self._servers = servers
+        self._seen: set[int] | None = set() if kind == "history" else None
+
+    def read(self, entry: Any) -> Iterator[tuple[int, Outcome]]:
+        """What the next entry comes to, and its position; a refusal says that, too."""
+        found = outcomes(entry, self._servers)
+        for outcome in [SUPERSEDED] if self._is_superseded(found) else found:
+            yield self.index, self._placed(outcome)
+        self.index += 1
+
+    def refuse(self, refusal: Refusal) -> tuple[int, Outcome]:
+        """The next entry is refused without a look at it."""
+        self.index += 1
+        return self.index - 1, Refusal(refusal.reason, f"entry[{self.index - 1}]: {refusal.detail}")
+
+    def _placed(self, outcome: Outcome) -> Outcome:
+        if isinstance(outcome, Refusal):
+            return Refusal(outcome.reason, f"entry[{self.index}]: {outcome.detail}")
+        return outcome
+
+    def _is_superseded(self, found: list[Outcome]) -> bool:
+        first = found[0]
+        if self._seen is None or not isinstance(first, dict) or "version" in first:
+            return False
+        name = hash(first["id"])
+        if name in self._seen:
+            return True
+        self._seen.add(name)
+        return False
+
+
+SUPERSEDED: Final = "superseded"
+
+
+OPPOSITION_NOT_TAKEN: Final = Refusal(
+    "opposition-not-taken",
+    "Consent: it objects to the use of data, and the hub takes no opposition from FHIR yet, nor heeds this one: send it"
+    " to POST /v1/oppositions where that is there, and until then nothing more about the person",
+)
+
+
+def outcomes(entry: Any, servers: Servers) -> list[Outcome]:
+    """What an entry of a bundle comes to; of a resource that is no entry, `entry` has nothing but the resource."""
+    return [OPPOSITION_NOT_TAKEN if isinstance(one, Opposition) else one for one in read_entry(entry, servers)]
+
+
+def read_entry(entry: Any, servers: Servers) -> Sequence[Outcome | Opposition]:
+    """What an entry says, oppositions included."""
+    try:
+        return _Entry(servers).read(entry)
+    except Refused as why:
+        return [why.refusal]
+
+
+BUNDLES: Final = ("transaction", "batch", "collection", "history", "searchset", "document")
+
+IDENTITY: Final = "identity.v1"
+DEATH: Final = "death.v1"
+TYPES: Final = {
+    "Patient": IDENTITY,
     "Encounter": "encounter.v1",
     "Condition": "diagnosis.v1",
     "Observation": "observation.v1",
@@ -83,6 +167,9 @@ _TYPES: Final = {
     "Claim": "claim.v1",
     "ExplanationOfBenefit": "claim.v1",
     "DiagnosticReport": "report.v1",
+    "MedicationDispense": "dispensation.v1",
+    "MedicationAdministration": "medication.v1",
+    "MedicationStatement": "medication.v1",
 }
 
 _TIMES: Final = {
@@ -95,44 +182,21 @@ _TIMES: Final = {
     "Claim": ("billablePeriod.start", "created"),
     "ExplanationOfBenefit": ("billablePeriod.start", "created"),
     "DiagnosticReport": ("effectiveDateTime", "effectivePeriod.start", "issued"),
+    "MedicationDispense": ("whenHandedOver", "whenPrepared"),
+    "MedicationAdministration": ("effectiveDateTime", "effectivePeriod.start"),
+    "MedicationStatement": ("effectiveDateTime", "effectivePeriod.start", "dateAsserted"),
 }
 """Where a resource says when it happened, best first; `meta.lastUpdated` follows for all."""
 
-_PERSON: Final = {"Immunization": "patient", "Claim": "patient", "ExplanationOfBenefit": "patient"}
-"""The element that refers to the Patient, where it is not `subject`."""
-
-_ID = re.compile(r"[A-Za-z0-9.\-]{1,64}", re.ASCII)
-_DATETIME = re.compile(
-    r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:(T\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:\d\d))?)?)?", re.ASCII
-)
-_PARTIAL_DATE = re.compile(r"\d{4}(-\d\d(-\d\d)?)?", re.ASCII)
 _ETAG = re.compile(r'(?:W/)?"(\d{1,10})"', re.ASCII)
 
 
-class _Refused(Exception):
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.detail = detail
+class _Entry(NamedTuple):
+    servers: Servers
 
-
-class _Target(NamedTuple):
-    """A resource as <type>/<id>, and the base of its server where that is known."""
-
-    name: str
-    base: str | None
-
-
-class _Reader(NamedTuple):
-    source: str
-    targets: Mapping[str, _Target]
-    own: str | None
-    """The base of the source's own server, where the bundle tells it."""
-
-    def event(self, entry: Any) -> dict[str, Any] | str:
-        """The entry's event, or the name of a type that is not taken."""
+    def read(self, entry: Any) -> Sequence[Outcome | Opposition]:
         if not isinstance(entry, dict):
-            raise _Refused("malformed", "the entry is not an object")
+            raise refused("malformed", "the entry is not an object")
         request = entry.get("request")
         request = request if isinstance(request, dict) else {}
         deletes = request.get("method") == "DELETE"
@@ -140,156 +204,123 @@ class _Reader(NamedTuple):
         if resource is None and deletes:
             return self._deletion(entry, request)
         if resource is None:
-            raise _Refused("no-resource", "the entry has no resource, and its request is not a DELETE")
+            raise refused("no-resource", "the entry has no resource, and its request is not a DELETE")
         if not isinstance(resource, dict) or not isinstance(kind := resource.get("resourceType"), str):
-            raise _Refused("malformed", "the resource is not an object with a resourceType")
+            raise refused("malformed", "the resource is not an object with a resourceType")
         if kind == "Bundle":
-            raise _Refused("nested-bundle", "a Bundle within a Bundle is not read: send its entries by themselves")
-        if kind not in _TYPES:
-            return kind if kind in _KNOWN else "unknown"
-        name = resource.get("id")
-        if not isinstance(name, str) or not _ID.fullmatch(name):
-            raise _Refused("no-id", f"{kind}.id is not there, or not a FHIR id (1 to 64 letters, digits, - and .)")
-        meta = resource.get("meta")
-        meta = meta if isinstance(meta, dict) else {}
+            raise refused("nested-bundle", "a Bundle within a Bundle is not read: send its entries by themselves")
+        objects = kind == "Consent" and not deletes and is_opposition(resource)
+        if kind not in TYPES and not objects:
+            return [kind if kind in _KNOWN else "unknown"]
+        name = id_of(resource, entry.get("fullUrl"))
+        if not isinstance(name, str) or not ID.fullmatch(name):
+            raise refused("no-id", f"{kind}.id is not there, or not a FHIR id (1 to 64 letters, digits, - and .)")
+        base = base_of(entry.get("fullUrl"), f"{kind}/{name}")
+        if objects:
+            return [opposition_of(resource, name, self.servers, base)]
+        version = _version(at(resource, "meta.versionId"))
         gone = deletes or _entered_in_error(resource)
-        base = _base_of(entry.get("fullUrl"), f"{kind}/{name}")
+        times = [(path, at(resource, path)) for path in (*_TIMES.get(kind, ()), "meta.lastUpdated")]
+        when = _first(kind, times, gone)
+        if kind == "Patient":
+            return list(self._patient(resource, Target(name, base), gone, when, version))
         data: dict[str, Any]
-        if kind == "Patient" and not gone:
-            data = {"identity": _identity(resource, self._locals(name, base))}
-        elif kind == "Patient":
-            data = {"identity": {"identifiers": self._locals(name, base)}}
-        elif gone:
-            data = {"identity": self._person_if_told(resource, kind, base)}
+        if gone:
+            data = {"identity": self.servers.person_if_told(resource, kind, base)}
         else:
-            data = {"identity": self._person(resource, kind, base), "record": _with_contained_medication(resource)}
-        times = [(path, _at(resource, path)) for path in (*_TIMES.get(kind, ()), "meta.lastUpdated")]
-        return self._event(kind, name, gone, times, meta.get("versionId"), data)
+            person = self.servers.person(resource, kind, base)
+            data = {"identity": person, "record": _with_contained_medication(resource)}
+        return [self._event(TYPES[kind], f"{kind}/{name}", gone, when, version, data)]
 
     def _event(
-        self, kind: str, name: str, gone: bool, times: list[tuple[str, Any]], version: Any, data: dict[str, Any]
+        self, kind: str, name: str, gone: bool, when: str | None, version: int | None, data: dict[str, Any]
     ) -> dict[str, Any]:
-        event: dict[str, Any] = {
+        return {
             "specversion": "1.0",
-            "id": f"{kind}/{name}",
-            "source": self.source,
-            "type": _TYPES[kind] + (DELETED if gone else ""),
-            "time": _first(kind, times, gone),
+            "id": name,
+            "source": self.servers.source,
+            "type": kind + (DELETED if gone else ""),
+            "time": when,
             "data": data,
-        }
-        if isinstance(version, str) and version.isascii() and version.isdigit() and 0 < int(version[:11]) < 2**31:
-            event["version"] = int(version[:11])
-        return event
+        } | ({} if version is None else {"version": version})
 
-    def _deletion(self, entry: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any] | str:
+    def _patient(
+        self, patient: Mapping[str, Any], own: Target, gone: bool, when: str | None, version: int | None
+    ) -> Iterator[Outcome]:
+        """The identity, and a death as a record of its own.
+
+        A death is withdrawn by a Patient who is said to live (but not by its first version), is deleted, or is
+        replaced. A later state that says nothing of a death withdraws none: a retraction with every Patient of the
+        living would double what they cost.
+        """
+        local = self.servers.numbers(own)
+        links = links_of(patient, self.servers, own)
+        identity = {"identifiers": local} if gone else identity_of(patient, local, links)
+        yield self._event(IDENTITY, f"Patient/{own.name}", gone, when, version, {"identity": identity})
+        yield from ["Patient.link"] * (0 if gone else links.passed_over)
+        death = f"Patient/{own.name}#deceased"
+        lives = patient.get("deceasedBoolean") is False and version != 1
+        if gone or links.is_replaced or lives:
+            yield self._event(DEATH, death, True, when, version, {"identity": identity})
+            return
+        try:
+            date = death_of(patient)
+        except Refused as why:
+            yield why.refusal
+            return
+        if date is not None:
+            data = {"identity": identity, "record": {"date": date}}
+            yield self._event(DEATH, death, False, time(patient["deceasedDateTime"]), version, data)
+        elif patient.get("deceasedBoolean") is True:
+            yield "Patient.deceasedBoolean"
+
+    def _deletion(self, entry: Mapping[str, Any], request: Mapping[str, Any]) -> list[Outcome]:
         """A DELETE in a transaction or a history names what it deletes in its URL only (R4, http.html#history)."""
         url = request.get("url")
         kind, _, name = url.partition("/") if isinstance(url, str) else ("", "", "")
-        if kind not in _TYPES:
-            return kind if kind in _KNOWN else "unknown"
-        if not _ID.fullmatch(name):
-            raise _Refused("no-id", f"the DELETE's request.url is not {kind}/<id>")
+        if kind not in TYPES:
+            return [kind if kind in _KNOWN else "unknown"]
+        if not ID.fullmatch(name):
+            raise refused("no-id", f"the DELETE's request.url is not {kind}/<id>")
         response = entry.get("response")
         response = response if isinstance(response, dict) else {}
         etag = response.get("etag")
-        version = match[1] if isinstance(etag, str) and (match := _ETAG.fullmatch(etag)) else None
-        base = _base_of(entry.get("fullUrl"), f"{kind}/{name}")
-        data = {"identity": {"identifiers": self._locals(name, base)} if kind == "Patient" else {}}
-        return self._event(kind, name, True, [("", response.get("lastModified"))], version, data)
-
-    def _local(self, patient: str, base: str | None) -> dict[str, str]:
-        assigner = self.source if base is None or base == self.own else ins.assigner(self.source, base)
-        return {"system": "ipp", "assigner": assigner, "value": patient}
-
-    def _locals(self, patient: str, base: str | None) -> list[dict[str, str]]:
-        """What a Patient is known by; the last is what its own server's references give."""
-        local = self._local(patient, base)
-        if base is None or base != self.own:
-            return [local]
-        return [{**local, "assigner": ins.assigner(self.source, base)}, local]
-
-    def _person_if_told(self, resource: Mapping[str, Any], kind: str, base: str | None) -> dict[str, Any]:
-        try:
-            return self._person(resource, kind, base)
-        except _Refused:
-            return {}
-
-    def _person(self, resource: Mapping[str, Any], kind: str, base: str | None) -> dict[str, Any]:
-        """Who the resource is about, by its reference (hl7.org/fhir/R4/references.html) or a national identifier."""
-        element = _PERSON.get(kind, "subject")
-        place = f"{kind}.{element}"
-        person = resource.get(element)
-        if not isinstance(person, dict):
-            raise _Refused("no-person", f"{place} is not there: it has to refer to the Patient, as Patient/<id>")
-        reference = person.get("reference")
-        if isinstance(reference, str) and reference:
-            return {"identifiers": [self._local(*self._patient(reference, place, base))]}
-        identity: dict[str, Any] = {}
-        if isinstance(person.get("identifier"), dict):
-            identity = _numbers([person["identifier"]])
-        if not identity.get("identifiers"):
-            raise _Refused("no-person", f"{place}.reference is not there: it has to be Patient/<id>")
-        return identity
-
-    def _patient(self, reference: str, place: str, base: str | None) -> _Target:
-        """The id of the Patient that is referred to, and its server; of a relative reference it is the resource's."""
-        target = self.targets.get(reference)
-        if target is None:
-            reference = reference.partition("/_history/")[0]
-            target = self.targets.get(reference)
-        if target is None:
-            if reference.startswith("#"):
-                raise _Refused(
-                    "no-person", f"{place}.reference is to a contained resource: send the Patient on its own"
-                )
-            scheme, _, name = reference.rpartition(":" if reference.startswith("urn:") else "/")
-            if scheme == "urn:uuid":
-                target = _Target(f"Patient/{name}", None)
-            elif scheme == "Patient":
-                target = _Target(reference, base)
-            else:
-                target = _Target(f"Patient/{name}", _base_of(reference, f"Patient/{name}"))
-                target = target if scheme.endswith("/Patient") else _Target("", None)
-        kind, _, name = target.name.partition("/")
-        if kind != "Patient" or not _ID.fullmatch(name):
-            raise _Refused("no-person", f"{place}.reference is not to a Patient: it has to be Patient/<id>")
-        return _Target(name, target.base)
+        match = _ETAG.fullmatch(etag) if isinstance(etag, str) else None
+        version = _version(match[1]) if match else None
+        when = _first(kind, [("", response.get("lastModified"))], gone=True)
+        if kind == "Patient":
+            own = Target(name, base_of(entry.get("fullUrl"), f"{kind}/{name}"))
+            return list(self._patient({}, own, True, when, version))
+        return [self._event(TYPES[kind], f"{kind}/{name}", True, when, version, {"identity": {}})]
 
 
-def _targets(entries: list[Any]) -> dict[str, _Target]:
-    """What the full URLs of a bundle's entries stand for (R4, bundle.html#references)."""
-    targets = {}
-    for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("resource"), dict):
-            continue
-        url, kind, name = entry.get("fullUrl"), entry["resource"].get("resourceType"), entry["resource"].get("id")
-        if isinstance(url, str) and isinstance(kind, str) and isinstance(name, str):
-            targets[url] = _Target(f"{kind}/{name}", _base_of(url, f"{kind}/{name}"))
-    return targets
+def _version(version: Any) -> int | None:
+    """A version id that is a number orders the states of a resource; any other does not (R4, resource.html#Meta)."""
+    if isinstance(version, str) and version.isascii() and version.isdigit() and 0 < int(version[:11]) < 2**31:
+        return int(version[:11])
+    return None
 
 
-def _base_of(url: Any, name: str) -> str | None:
-    """The base of the server that an absolute URL of <type>/<id> names, in one spelling; None if it names none."""
-    if not isinstance(url, str) or not url.endswith(f"/{name}"):
-        return None
-    server, slashes, path = url.removesuffix(name).partition("://")
-    host, slash, path = path.partition("/")
-    return f"{server}{slashes}{host}".lower() + f"{slash}{path}".rstrip("/") if slashes and host else None
+def _first(kind: str, times: list[tuple[str, Any]], gone: bool) -> str | None:
+    """The first that is a time. One that no event can have refuses the resource, but never hinders a retraction."""
+    for path, value in times:
+        if is_out_of_range(value):
+            if not gone:
+                raise refused("bad-date", f"{kind}.{path} is not within {EARLIEST.year} to {LATEST.year - 1}")
+        elif when := time(value):
+            return when
+    return None
 
 
 def _entered_in_error(resource: Mapping[str, Any]) -> bool:
     if resource.get("status") == "entered-in-error":
         return True
-    verification = resource.get("verificationStatus")
-    codings = verification.get("coding") if isinstance(verification, dict) else None
-    return isinstance(codings, list) and any(
-        isinstance(coding, dict) and coding.get("code") == "entered-in-error" for coding in codings
-    )
+    return "entered-in-error" in codes(resource.get("verificationStatus"))
 
 
 def _with_contained_medication(resource: dict[str, Any]) -> dict[str, Any]:
     """A prescription whose medicine is contained in it says its code itself: contained resources do not pass."""
-    reference = _at(resource, "medicationReference.reference")
+    reference = at(resource, "medicationReference.reference")
     contained = resource.get("contained")
     if not isinstance(reference, str) or "medicationCodeableConcept" in resource or not isinstance(contained, list):
         return resource
@@ -297,196 +328,6 @@ def _with_contained_medication(resource: dict[str, Any]) -> dict[str, Any]:
         if isinstance(one, dict) and one.get("resourceType") == "Medication" and reference == f"#{one.get('id')}":
             return {**resource, "medicationCodeableConcept": one.get("code")}
     return resource
-
-
-# --- times ---
-
-
-def _at(resource: Mapping[str, Any], path: str) -> Any:
-    value: Any = resource
-    for name in path.split("."):
-        if not isinstance(value, dict):
-            return None
-        value = value.get(name)
-    return value
-
-
-def _time(value: Any) -> str | None:
-    """A FHIR date, dateTime or instant as RFC 3339 in UTC; what it leaves open is its earliest moment."""
-    match = _DATETIME.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        return None
-    year, month, day, clock, zone = match.groups()
-    try:
-        moment = datetime.fromisoformat(f"{year}-{month or '01'}-{day or '01'}{clock or 'T00:00:00'}{zone or 'Z'}")
-        return _utc(moment)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _first(kind: str, times: list[tuple[str, Any]], gone: bool) -> str | None:
-    """The first that is a time. One that no event can have refuses the resource, but never hinders a retraction."""
-    for path, value in times:
-        stated = _DATETIME.fullmatch(value) if isinstance(value, str) else None
-        if stated and not EARLIEST.year <= int(stated[1]) < LATEST.year:
-            if not gone:
-                raise _Refused("bad-date", f"{kind}.{path} is not within {EARLIEST.year} to {LATEST.year - 1}")
-        elif time := _time(value):
-            return time
-    return None
-
-
-def _utc(moment: datetime) -> str:
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-# --- the Patient ---
-
-_NATIONAL: Final = {f"urn:oid:{oid}": system for oid, system in ins.AUTHORITIES.items()}
-
-
-def _identity(patient: Mapping[str, Any], local: list[dict[str, str]]) -> dict[str, Any]:
-    """The identity of a Patient (hl7.org/fhir/R4/patient.html; hl7.fr/ig/fhir/core)."""
-    identity = _numbers(_list(patient, "identifier"))
-    has_ins = any(one["system"] in ("ins-nir", "ins-nia") for one in identity["identifiers"])
-    identity["identifiers"] = [*identity["identifiers"][: 20 - len(local)], *local]
-    if "identity_status" not in identity and (status := _status(patient, has_ins)):
-        identity["identity_status"] = status
-    identity |= _names(patient)
-    if patient.get("gender") in ("male", "female", "other", "unknown"):
-        identity["sex"] = patient["gender"]
-    if (birth := patient.get("birthDate")) is not None:
-        if not isinstance(birth, str) or not _PARTIAL_DATE.fullmatch(birth) or not _time(birth):
-            raise _Refused("bad-date", "Patient.birthDate is not a date of the calendar (YYYY, YYYY-MM or YYYY-MM-DD)")
-        identity["birth_date"] = birth
-    for extension in _extensions(patient, "patient-birthPlace"):
-        if place := _insee(extension.get("valueAddress")):
-            identity["birth_place"] = place
-    if residence := _residence(patient):
-        identity["residence"] = residence
-    return identity
-
-
-def _numbers(identifiers: list[Any]) -> dict[str, Any]:
-    """The national numbers among identifiers; all others are dropped."""
-    found = []
-    fictitious = False
-    for one in identifiers:
-        if not isinstance(one, dict):
-            raise _Refused("malformed", "an identifier is not an object")
-        system, value = one.get("system"), one.get("value")
-        if not isinstance(system, str) or system not in _NATIONAL:
-            continue
-        if not isinstance(value, str) or not 0 < len(value := "".join(value.split())) <= 64:
-            raise _Refused("malformed", "the value of a national identifier is not text")
-        name, made_up = _NATIONAL[system]
-        fictitious |= made_up
-        insured = name == "ins-nir" and ins.INSURED in _codes(one.get("type"))
-        found.append({"system": "nir-opener" if insured else name, "value": value})
-    return {"identifiers": found} | ({"identity_status": "fictitious"} if fictitious else {})
-
-
-def _status(patient: Mapping[str, Any], has_ins: bool) -> str | None:
-    codes = [
-        code
-        for extension in _extensions(patient, "fr-core-identity-reliability")
-        for part in _extensions(extension, "identityStatus")
-        for code in [_at(part, "valueCoding.code")]
-        if isinstance(code, str)
-    ]
-    return ins.status(codes, has_ins)
-
-
-def _names(patient: Mapping[str, Any]) -> dict[str, Any]:
-    """Birth name and name in use: `maiden` is the birth name where given, else `official` is, as in FR Core."""
-    by_use: dict[str, dict[str, Any]] = {}
-    for name in _list(patient, "name"):
-        if not isinstance(name, dict):
-            raise _Refused("malformed", "Patient.name has an item that is not an object")
-        use = name.get("use", "official")
-        if isinstance(use, str):
-            by_use.setdefault(use, name)
-    official, usual = by_use.get("official"), by_use.get("usual")
-    maiden = by_use.get("maiden") or by_use.get("birthname")
-    in_use = _text((usual or {}).get("family"))
-    birth = _text((maiden or official or {}).get("family"))
-    if maiden and not in_use:
-        in_use = _text((official or {}).get("family"))
-    names: dict[str, Any] = {}
-    if birth:
-        names["birth_family_name"] = birth
-    if in_use and in_use != birth:
-        names["used_family_name"] = in_use
-    if given := _given(official or maiden or usual or {}):
-        names["given_names"] = given
-    return names
-
-
-def _given(name: Mapping[str, Any]) -> list[str]:
-    told = [text for given in _list(name, "given") if (text := _text(given))]
-    for extension in _extensions(name, "birth-list-given-name"):
-        if listed := _text(extension.get("valueString")):
-            known = {text.casefold() for text in told}
-            told += [text for text in re.split(r"[\s,]+", listed) if text and text.casefold() not in known]
-    return told[:20]
-
-
-def _residence(patient: Mapping[str, Any]) -> dict[str, str]:
-    for address in _list(patient, "address"):
-        if not isinstance(address, dict):
-            raise _Refused("malformed", "Patient.address has an item that is not an object")
-        if address.get("use") in ("old", "temp", "billing", "work"):
-            continue
-        lines = " ".join(text for line in _list(address, "line") if (text := _text(line)))
-        parts = {
-            "address": _text(lines),
-            "city": _text(address.get("city")),
-            "postcode": _text(address.get("postalCode"), 64),
-            "commune": _insee(address),
-        }
-        if residence := {name: value for name, value in parts.items() if value}:
-            return residence
-    return {}
-
-
-def _insee(address: Any) -> str | None:
-    """The INSEE code of an address, from FR Core's extension on it or on its city."""
-    if not isinstance(address, dict):
-        return None
-    city = address.get("_city")
-    for holder in (address, city if isinstance(city, dict) else {}):
-        for extension in [*_extensions(holder, "insee-code"), *_extensions(holder, "FrAddressInseeCode")]:
-            code = _at(extension, "valueCoding.code") or extension.get("valueString") or extension.get("valueCode")
-            if isinstance(code, str) and ins.COMMUNE.fullmatch(code):
-                return code
-    return None
-
-
-def _extensions(holder: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
-    """The extensions whose URL ends in a name: the canonical base of FR Core has changed with its versions."""
-    extensions = holder.get("extension")
-    if not isinstance(extensions, list):
-        return []
-    return [one for one in extensions if isinstance(one, dict) and str(one.get("url")).endswith(name)]
-
-
-def _codes(concept: Any) -> set[str]:
-    codings = concept.get("coding") if isinstance(concept, dict) else None
-    if not isinstance(codings, list):
-        return set()
-    return {one["code"] for one in codings if isinstance(one, dict) and isinstance(one.get("code"), str)}
-
-
-def _list(holder: Mapping[str, Any], name: str) -> list[Any]:
-    value = holder.get(name, [])
-    if not isinstance(value, list):
-        raise _Refused("malformed", f"{name} is not a list")
-    return value
-
-
-def _text(value: Any, longest: int = 200) -> str | None:
-    text = value.strip() if isinstance(value, str) else ""
-    return text if 0 < len(text) <= longest else None
 
 
 _KNOWN: Final = frozenset(
@@ -499,8 +340,8 @@ _KNOWN: Final = frozenset(
     EnrollmentResponse EpisodeOfCare EventDefinition Evidence EvidenceVariable ExampleScenario FamilyMemberHistory
     Flag Goal GraphDefinition Group GuidanceResponse HealthcareService ImagingStudy ImmunizationEvaluation
     ImmunizationRecommendation ImplementationGuide InsurancePlan Invoice Library Linkage List Location Measure
-    MeasureReport Media Medication MedicationAdministration MedicationDispense MedicationKnowledge
-    MedicationStatement MedicinalProduct MedicinalProductAuthorization MedicinalProductContraindication
+    MeasureReport Media Medication MedicationKnowledge
+    MedicinalProduct MedicinalProductAuthorization MedicinalProductContraindication
     MedicinalProductIndication MedicinalProductIngredient MedicinalProductInteraction MedicinalProductManufactured
     MedicinalProductPackaged MedicinalProductPharmaceutical MedicinalProductUndesirableEffect MessageDefinition
     MessageHeader MolecularSequence NamingSystem NutritionOrder ObservationDefinition OperationDefinition

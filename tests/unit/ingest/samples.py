@@ -66,6 +66,50 @@ HUB: list[tuple[str, dict[str, Any]]] = [
     ("death.v1", {"date": "2026-04-01", "commune": "35238", "causes": ["I500", "J189"]}),
 ]
 
+_MEDICINE = {"coding": [{"system": "http://www.whocc.no/atc", "code": "C03CA01"}]}
+_MILLIGRAMS = {"value": 40, "unit": "mg", "system": "http://unitsofmeasure.org", "code": "mg"}
+_DOSAGE = {
+    "sequence": 1,
+    "timing": {"repeat": {"frequency": 1, "period": 1, "periodUnit": "d", "when": ["MORN"], "timeOfDay": ["08:00:00"]}},
+    "route": {"coding": [{"system": "http://standardterms.edqm.eu", "code": "20053000"}]},
+    "doseAndRate": [{"doseQuantity": _MILLIGRAMS}],
+}
+MEDICINES: list[tuple[str, dict[str, Any]]] = [
+    (
+        "dispensation.v1",
+        {
+            "resourceType": "MedicationDispense",
+            "status": "completed",
+            "medicationCodeableConcept": _MEDICINE,
+            "type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "FF"}]},
+            "quantity": {"value": 30, "unit": "{tablets}"},
+            "whenHandedOver": "2026-03-02T10:00:00Z",
+            "dosageInstruction": [_DOSAGE],
+            "substitution": {"wasSubstituted": True},
+        },
+    ),
+    (
+        "medication.v1",
+        {
+            "resourceType": "MedicationAdministration",
+            "status": "completed",
+            "medicationCodeableConcept": _MEDICINE,
+            "effectivePeriod": {"start": "2026-03-02T10:00:00Z", "end": "2026-03-02T10:05:00Z"},
+            "dosage": {"dose": _MILLIGRAMS, "rateRatio": {"numerator": _MILLIGRAMS, "denominator": {"value": 1}}},
+        },
+    ),
+    (
+        "medication.v1",
+        {
+            "resourceType": "MedicationStatement",
+            "status": "active",
+            "medicationCodeableConcept": _MEDICINE,
+            "effectiveDateTime": "2026-03",
+            "dosage": [_DOSAGE],
+        },
+    ),
+]
+
 PLANTED: tuple[Any, ...] = (
     "LE GOFF",
     "Yves LE GOFF",
@@ -99,13 +143,29 @@ def french_stay() -> dict[str, Any]:
 def records() -> list[tuple[str, dict[str, Any]]]:
     """One record or more of every type that has one."""
     events = [event for event in events_of(french_stay(), SOURCE).events if isinstance(event, dict)]
-    return [(event["type"], event["data"]["record"]) for event in events if "record" in event["data"]] + HUB
+    return [(event["type"], event["data"]["record"]) for event in events if "record" in event["data"]] + MEDICINES + HUB
 
 
 def with_each_place_replaced(record: dict[str, Any], planted: Any) -> Iterator[dict[str, Any]]:
     """The record, once for each value in it, with `planted` there."""
     for path in _paths(record):
         yield _changed(record, path, lambda parent, key: parent.__setitem__(key, copy.deepcopy(planted)))
+
+
+def with_each_text_spoilt(record: dict[str, Any], planted: str) -> Iterator[dict[str, Any]]:
+    """The record, once for each text in it and each way to hide `planted` in that: a code, a unit, a system's URL."""
+    ways = ["{0}{1}", "{1}{0}", "{0} {1}", "{0}\n{1}", "{0}{{{1}}}", *(f"{{0}}{mark}{{1}}" for mark in "#?|/.-:")]
+    for path in _paths(record):
+        value: Any = record
+        for key in path:
+            value = value[key]
+        for way in ways if isinstance(value, str) else ():
+            changed = copy.deepcopy(record)
+            parent: Any = changed
+            for key in path[:-1]:
+                parent = parent[key]
+            parent[path[-1]] = way.format(value, planted)
+            yield changed
 
 
 def with_corners_filled(record: dict[str, Any], planted: Any) -> dict[str, Any]:
@@ -119,6 +179,7 @@ def with_corners_filled(record: dict[str, Any], planted: Any) -> dict[str, Any]:
         node["modifierExtension"] = [{"url": "urn:x", "valueHumanName": {"text": planted}}]
         for name in ("text", "display", "reference", "note", "identifier", "comment", "version", "photo", "lotNumber"):
             node[name] = planted
+        node[str(planted)] = planted
         for name in ("valueString", "conclusion", "contained", "presentedForm", "performer", "telecom", "address"):
             node[name] = [{"value": planted, "display": planted}]
     return filled

@@ -18,7 +18,7 @@ from contracts.events import RECORD_TYPES
 from services.ingest.domain import content
 from services.ingest.domain.content import GRAMMARS, MAX_ITEMS, InvalidRecord, allowed, strip
 
-from .samples import PLANTED, records, with_corners_filled, with_each_place_replaced
+from .samples import PLANTED, records, with_corners_filled, with_each_place_replaced, with_each_text_spoilt
 
 pytestmark = pytest.mark.unit
 
@@ -176,10 +176,21 @@ def test_what_is_no_unit(unit: str) -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["2026", "2026-03", "2026-03-01", "2024-02-29", "2026-03-01T10:00:00Z", "2026-03-01T10:00:00.123456789+02:00"],
+    ["2026", "2026-03", "2026-03-01", "2024-02-29", "2026-03-01T10:00:00Z", "2026-03-01T10:00:00.123+02:00"],
 )
 def test_dates(value: str) -> None:
     assert strip("observation.v1", observation(effectiveDateTime=value)).record["effectiveDateTime"] == value
+
+
+@pytest.mark.parametrize("field", ["effectiveDateTime", "issued", "valueTime"])
+def test_times_are_to_the_millisecond(field: str) -> None:
+    day = "" if field == "valueTime" else "2026-03-01T"
+    zone = "" if field == "valueTime" else "+02:00"
+    record = observation(**{field: f"{day}10:00:00.612345678{zone}"})
+    record.pop("valueQuantity")
+    stripped = strip("observation.v1", record)
+    assert (stripped.record[field], stripped.removed) == (f"{day}10:00:00.612{zone}", 0)
+    assert strip("observation.v1", stripped.record) == stripped
 
 
 @pytest.mark.parametrize(
@@ -342,6 +353,25 @@ def test_deep_and_cyclic_values_end() -> None:
     assert strip("observation.v1", observation(extension=cyclic)).record == OBSERVATION
 
 
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(PLANTED[:18])
+JSON = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4)
+)
+NAMES = sorted(
+    {part.removesuffix("[]") for kind in WITH_RECORD for leaf in allowed(kind) for part in leaf.path.split(".")}
+)
+FHIR_LIKE = st.recursive(
+    SCALARS | st.sampled_from(("final", "active", "8302-2", "http://loinc.org", "mm[Hg]", "2026-03-01")),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from([*NAMES, "coding", "system", "code", "value", "unit", "extension"]), inner, max_size=5
+        )
+    ),
+    max_leaves=30,
+)
+
+
 # --- identities ---
 
 
@@ -359,6 +389,62 @@ def test_planted_identities_do_not_survive(kind: str, record: dict[str, Any], pl
             assert places(kept) <= open_places(kind)
     corners = strip(kind, with_corners_filled(record, planted))
     assert corners.record == strip(kind, record).record
+
+
+def test_every_form_has_a_sample() -> None:
+    sampled = {(kind, record.get("resourceType", "hub")) for kind, record in records()}
+    assert sampled == {(kind, leaf.form) for kind in WITH_RECORD for leaf in allowed(kind)}
+
+
+@pytest.mark.parametrize(("kind", "record"), records(), ids=lambda value: value if isinstance(value, str) else "")
+@pytest.mark.parametrize("planted", ["LEGOFF", "legoff", "0612345678", "1720729019042", "19720714"])
+def test_identities_hidden_in_codes_units_and_systems_do_not_survive(
+    kind: str, record: dict[str, Any], planted: str
+) -> None:
+    for variant in with_each_text_spoilt(record, planted):
+        try:
+            kept = strip(kind, variant).record
+        except InvalidRecord as refused:
+            assert planted not in str(refused)
+        else:
+            assert planted not in json.dumps(kept)
+
+
+IDENTITIES = st.sampled_from(["LE GOFF", "legoff", "0612345678", "172072901904286", "yves.legoff@example.org"])
+ANYWHERE = st.recursive(
+    IDENTITIES,
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                [*NAMES, "coding", "system", "code", "value", "unit", "id", "extension", "valueString", "display"]
+            )
+            | st.sampled_from(NAMES).map("_{}".format)
+            | IDENTITIES,
+            inner,
+            max_size=5,
+        )
+    ),
+    max_leaves=20,
+)
+
+
+@given(
+    sample=st.sampled_from(records()),
+    changes=st.dictionaries(
+        st.sampled_from(NAMES) | st.sampled_from(NAMES).map("_{}".format) | IDENTITIES, ANYWHERE, max_size=6
+    ),
+)
+def test_identities_in_any_element_of_any_shape_do_not_survive(
+    sample: tuple[str, dict[str, Any]], changes: dict[str, Any]
+) -> None:
+    kind, record = sample
+    try:
+        kept = json.dumps(strip(kind, record | changes).record)
+    except InvalidRecord as refused:
+        kept = str(refused)
+    for planted in ("GOFF", "goff", "0612345678", "172072901904286", "@"):
+        assert planted not in kept
 
 
 def told(planted: Any, text: str) -> bool:
@@ -392,24 +478,6 @@ def open_places(kind: str) -> set[str]:
 
 
 # --- arbitrary input ---
-
-SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20) | st.sampled_from(PLANTED[:18])
-JSON = st.recursive(
-    SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=12), inner, max_size=4)
-)
-NAMES = sorted(
-    {part.removesuffix("[]") for kind in WITH_RECORD for leaf in allowed(kind) for part in leaf.path.split(".")}
-)
-FHIR_LIKE = st.recursive(
-    SCALARS | st.sampled_from(("final", "active", "8302-2", "http://loinc.org", "mm[Hg]", "2026-03-01")),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from([*NAMES, "coding", "system", "code", "value", "unit", "extension"]), inner, max_size=5
-        )
-    ),
-    max_leaves=30,
-)
 
 
 @given(kind=st.sampled_from(WITH_RECORD), record=st.dictionaries(st.text(max_size=12), JSON, max_size=5))

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from contracts.events import Event
 from services.ingest.domain.content import strip
-from services.ingest.domain.fhir import FhirEvents, Refusal, events_of
+from services.ingest.domain.fhir import OPPOSITION_NOT_TAKEN, FhirEvents, events_of, read_entry
+from services.ingest.domain.fhir_consent import Opposition
+from services.ingest.domain.fhir_references import Servers
+from services.ingest.domain.refusals import Refusal
 
 from .samples import ROOT, SOURCE, SYNTHEA, french_stay
 
@@ -38,6 +41,11 @@ def refusal(document: Any) -> Refusal:
 
 def bundle(*resources: Any, kind: str = "collection") -> dict[str, Any]:
     return {"resourceType": "Bundle", "type": kind, "entry": [{"resource": resource} for resource in resources]}
+
+
+def types(told: FhirEvents) -> list[tuple[str, str]]:
+    assert all(isinstance(event, dict) and Event.model_validate(event) for event in told.events), told
+    return [(event["id"], event["type"]) for event in told.events if isinstance(event, dict)]
 
 
 def observation(**fields: Any) -> dict[str, Any]:
@@ -220,9 +228,27 @@ def test_a_delete_needs_no_resource() -> None:
     assert (event["id"], event["type"], event["version"]) == ("Observation/o-1", "observation.v1.deleted", 4)
     assert event["time"] == "2026-03-01T00:00:00Z"
     of_a_patient = {"request": {"method": "DELETE", "url": "Patient/p-1"}}
-    assert one({"resourceType": "Bundle", "entry": [of_a_patient]})["type"] == "identity.v1.deleted"
+    assert types(read({"resourceType": "Bundle", "entry": [of_a_patient]})) == [
+        ("Patient/p-1", "identity.v1.deleted"),
+        ("Patient/p-1#deceased", "death.v1.deleted"),
+    ]
     unclear = {"request": {"method": "DELETE", "url": "Observation?subject=Patient/p-1"}}
     assert read({"resourceType": "Bundle", "entry": [unclear]}).not_taken == {"unknown": 1}
+
+
+def test_of_a_history_without_versions_the_newest_states_are_taken() -> None:
+    newest, older = patient(name=[{"family": "LE GOFF"}]), patient(deceasedDateTime="2026-01-01")
+    deleted = {"request": {"method": "DELETE", "url": "Observation/o-1"}}
+    entries = [{"resource": newest}, deleted, {"resource": older}, {"resource": observation()}]
+    told = read({"resourceType": "Bundle", "type": "history", "entry": entries})
+    assert [(name, kind) for name, kind in types(told)] == [
+        ("Patient/p-1", "identity.v1"),
+        ("Observation/o-1", "observation.v1.deleted"),
+    ]
+    assert told.not_taken == {"superseded": 2}
+    versioned = [{"resource": observation(meta={"versionId": version})} for version in ("3", "2", "1")]
+    told = read({"resourceType": "Bundle", "type": "history", "entry": versioned})
+    assert [event["version"] for event in told.events if isinstance(event, dict)] == [3, 2, 1]
 
 
 # --- the person ---
@@ -288,6 +314,29 @@ def test_a_full_url_is_resolved_within_the_bundle() -> None:
     assert second.detail.startswith("entry[1]: ")
 
 
+def test_a_resource_without_an_id_goes_by_its_temporary_one_within_a_transaction() -> None:
+    person, group = "urn:uuid:7f0d6a53-3c0e-4f04-9a43-5d2d6b0b8f01", "urn:uuid:7f0d6a53-3c0e-4f04-9a43-5d2d6b0b8f02"
+    nameless = {name: value for name, value in patient().items() if name != "id"}
+    entries = [
+        {"fullUrl": person, "resource": nameless, "request": {"method": "POST", "url": "Patient"}},
+        {"fullUrl": group, "resource": {"resourceType": "Group"}},
+        {"resource": observation(subject={"reference": person})},
+        {"resource": observation(id="o-2", subject={"reference": group})},
+        {"resource": nameless},
+    ]
+    told = read({"resourceType": "Bundle", "type": "transaction", "entry": entries})
+    first, about, of_group, unnamed = told.events
+    assert isinstance(first, dict)
+    assert isinstance(about, dict)
+    assert first["id"] == f"Patient/{person.removeprefix('urn:uuid:')}"
+    assert first["data"]["identity"]["identifiers"] == about["data"]["identity"]["identifiers"]
+    assert isinstance(of_group, Refusal)
+    assert of_group.reason == "no-person"
+    assert isinstance(unnamed, Refusal)
+    assert unnamed.reason == "no-id"
+    assert told.places == [0, 2, 3, 4]
+
+
 A, B = "https://a.example/fhir", "https://b.example/fhir"
 
 
@@ -344,6 +393,34 @@ def test_a_person_may_be_named_by_a_national_number() -> None:
     subject = {"identifier": {"system": "urn:oid:1.2.250.1.213.1.4.8", "value": "1 72 07 29 019 042 86"}}
     told = one(observation(subject=subject))["data"]["identity"]
     assert told == {"identifiers": [{"system": "ins-nir", "value": "172072901904286"}]}
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "Patient?identifier=urn:oid:1.2.250.1.213.1.4.8|172072901904286",
+        "Patient?identifier=urn%3Aoid%3A1.2.250.1.213.1.4.8%7C172072901904286",
+    ],
+)
+def test_a_conditional_reference_may_be_by_a_national_number(reference: str) -> None:
+    told = one(observation(subject={"reference": reference}))["data"]["identity"]
+    assert told == {"identifiers": [{"system": "ins-nir", "value": "172072901904286"}]}
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "identifier=172072901904286",
+        "identifier=|172072901904286",
+        "identifier=http://chu.example/ipp|8002914",
+        "identifier=urn:oid:1.2.250.1.213.1.4.8|172072901904286&birthdate=1972-07-14",
+        "name=LE%20GOFF",
+        "&" * 100,
+        "",
+    ],
+)
+def test_any_other_conditional_reference_is_of_nobody(query: str) -> None:
+    assert refusal(observation(subject={"reference": f"Patient?{query}"})).reason == "no-person"
 
 
 # --- the Patient ---
@@ -434,13 +511,279 @@ def test_traits_that_are_not_what_they_should_be_are_left_out() -> None:
         extension=[
             {"url": "http://hl7.org/fhir/StructureDefinition/patient-birthPlace", "valueAddress": {"city": "Brest"}}
         ],
-        deceasedDateTime="2026-01-01",
+        active=False,
     )
     assert told == {
         "identifiers": [{"system": "ipp", "assigner": SOURCE, "value": "p-1"}],
         "birth_date": "1972-07",
         "residence": {"city": "Rennes", "postcode": "35000"},
     }
+
+
+# --- linked Patients ---
+
+LINKED = [
+    ([{"other": {"reference": "Patient/p-2"}, "type": "replaces"}], [SOURCE], ["p-2"], 0),
+    ([{"other": {"reference": "Patient/p-2"}, "type": "refer"}], [SOURCE], ["p-2"], 0),
+    ([{"other": {"reference": "Patient/p-2/_history/3"}, "type": "seealso"}], [SOURCE], ["p-2"], 0),
+    ([{"other": {"reference": f"{A}/Patient/p-2"}, "type": "seealso"}], [f"{SOURCE}|{A}"], ["p-2"], 0),
+    ([{"other": {"reference": "Patient/p-1"}, "type": "replaced-by"}], [], [], 0),
+    ([{"other": {"reference": "Patient/p-2"}, "type": "seealso"}] * 2, [SOURCE], ["p-2"], 0),
+    ([{"other": {"reference": "RelatedPerson/r-1"}, "type": "seealso"}], [], [], 1),
+    ([{"other": {"reference": "#p-2"}, "type": "replaces"}], [], [], 1),
+    ([{"other": {"display": "Yves LE GOFF"}, "type": "replaces"}], [], [], 1),
+    ([{"other": {"reference": "Patient/p-2"}, "type": "child"}], [], [], 1),
+    ([{"other": "Patient/p-2"}, None, 7], [], [], 3),
+    ("Patient/p-2", [], [], 0),
+    ([{"other": {"reference": f"Patient/p-{at}"}, "type": "seealso"} for at in range(2, 15)], [SOURCE] * 10, None, 3),
+]
+
+
+@pytest.mark.parametrize(("link", "assigners", "values", "passed_over"), LINKED)
+def test_a_linked_patients_number_is_the_persons_too(
+    link: Any, assigners: list[str], values: list[str] | None, passed_over: int
+) -> None:
+    told = read(patient(link=link, gender="male"))
+    (event,) = told.events
+    assert isinstance(event, dict)
+    Event.model_validate(event)
+    *linked, own = event["data"]["identity"]["identifiers"]
+    assert own == {"system": "ipp", "assigner": SOURCE, "value": "p-1"}
+    assert [number["assigner"] for number in linked] == assigners
+    assert values is None or [number["value"] for number in linked] == values
+    assert event["data"]["identity"]["sex"] == "male"
+    assert told.not_taken == ({"Patient.link": passed_over} if passed_over else {})
+
+
+def test_a_link_is_resolved_like_any_reference() -> None:
+    url = "urn:uuid:7f0d6a53-3c0e-4f04-9a43-5d2d6b0b8f01"
+    linked = patient(link=[{"other": {"reference": url}, "type": "replaces"}])
+    entries = [{"resource": linked}, {"fullUrl": url, "resource": patient(id="p-2")}]
+    first, _ = read({"resourceType": "Bundle", "entry": entries}).events
+    assert isinstance(first, dict)
+    assert [number["value"] for number in first["data"]["identity"]["identifiers"]] == ["p-2", "p-1"]
+
+
+@pytest.mark.parametrize("active", [True, False, None])
+def test_of_a_replaced_patient_the_numbers_are_all_that_counts(active: bool | None) -> None:
+    replaced = patient(
+        active=active,
+        link=[{"other": {"reference": "Patient/p-2"}, "type": "replaced-by"}],
+        name=[{"family": "INCONNU"}],
+        birthDate="1900-01-01",
+        identifier=[{"system": OID + "8", "value": "172072901904286"}],
+        deceasedDateTime="2026-01-01",
+    )
+    told = read(replaced)
+    assert types(told) == [("Patient/p-1", "identity.v1"), ("Patient/p-1#deceased", "death.v1.deleted")]
+    for event in told.events:
+        assert isinstance(event, dict)
+        assert event["data"] == {
+            "identity": {
+                "identifiers": [
+                    {"system": "ipp", "assigner": SOURCE, "value": "p-2"},
+                    {"system": "ipp", "assigner": SOURCE, "value": "p-1"},
+                ]
+            }
+        }
+
+
+def test_patients_that_replace_each_other_and_all_in_a_circle_end() -> None:
+    def linked(name: str, other: str) -> dict[str, Any]:
+        return patient(id=name, link=[{"other": {"reference": f"Patient/{other}"}, "type": "replaced-by"}])
+
+    told = read(bundle(linked("a", "b"), linked("b", "c"), linked("c", "a")))
+    assert [kind for _, kind in types(told)] == ["identity.v1", "death.v1.deleted"] * 3
+
+
+# --- oppositions ---
+
+
+def consent(*scopes: str, **fields: Any) -> dict[str, Any]:
+    scope = {
+        "coding": [{"system": "http://terminology.hl7.org/CodeSystem/consentscope", "code": one} for one in scopes]
+    }
+    return {
+        "resourceType": "Consent",
+        "id": "c-1",
+        "status": "active",
+        "scope": scope,
+        "patient": {"reference": "Patient/p-1"},
+    } | fields
+
+
+def opposition(document: dict[str, Any]) -> Opposition:
+    (found,) = read_entry({"resource": document}, Servers(SOURCE, {}, None))
+    assert isinstance(found, Opposition), found
+    return found
+
+
+DENY: dict[str, Any] = {"provision": {"type": "deny", "period": {"start": "2026-03-01", "end": "2027"}}}
+NESTED: dict[str, Any] = {"provision": {"type": "permit", "provision": [{"type": "permit"}, {"type": "deny"}]}}
+OPTOUT: dict[str, Any] = {"policyRule": {"coding": [{"code": "OPTOUT"}]}}
+OPTIN: dict[str, Any] = {"policyRule": {"coding": [{"code": "OPTIN"}]}, "provision": {"type": "permit"}}
+
+
+@pytest.mark.parametrize("fields", [DENY, NESTED, OPTOUT, OPTIN | {"status": "rejected"}])
+def test_a_consent_that_denies_is_an_opposition_and_is_never_swallowed(fields: dict[str, Any]) -> None:
+    for scopes in (("research",), ("patient-privacy",), ("treatment", "research"), ("unheard-of",), ()):
+        found = opposition(consent(*scopes, **fields))
+        assert found.made
+        assert found.id == "Consent/c-1"
+        assert found.scopes == frozenset(scopes)
+        assert found.identity == {"identifiers": [{"system": "ipp", "assigner": SOURCE, "value": "p-1"}]}
+        told = read(bundle(observation(), consent(*scopes, **fields)))
+        assert told.not_taken == {}
+        assert told.events[1] == Refusal("opposition-not-taken", "entry[1]: " + OPPOSITION_NOT_TAKEN.detail)
+
+
+def test_from_when_to_when_an_opposition_holds() -> None:
+    found = opposition(consent("research", **DENY))
+    assert (found.start, found.end) == ("2026-03-01T00:00:00Z", "2027-01-01T00:00:00Z")
+    found = opposition(consent("research", **OPTOUT, dateTime="2026-02-01"))
+    assert (found.start, found.end) == ("2026-02-01T00:00:00Z", None)
+
+
+@pytest.mark.parametrize("status", ["inactive", "entered-in-error", "rejected"])
+def test_an_opposition_that_is_over_is_lifted(status: str) -> None:
+    assert not opposition(consent("research", **DENY, status=status)).made
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        consent("treatment", **DENY),
+        consent("adr", "treatment", **OPTOUT),
+        consent("research", **OPTIN),
+        consent("research"),
+        consent("research", **DENY, status="draft"),
+        consent("research", **DENY, status="proposed"),
+        consent("research", **OPTIN, status="inactive"),
+    ],
+)
+def test_a_consent_that_objects_to_nothing_is_not_the_hubs(document: dict[str, Any]) -> None:
+    assert read(document) == FhirEvents([], {"Consent": 1}, [])
+
+
+def test_an_opposition_of_nobody_is_refused_as_such() -> None:
+    assert refusal(consent("research", **DENY, patient={"display": "Yves LE GOFF"})).reason == "no-person"
+    assert refusal(consent("research", **DENY, id="LE GOFF")).reason == "no-id"
+
+
+def test_a_consent_without_an_end_counts_as_one_that_denies() -> None:
+    provision: dict[str, Any] = {"type": "permit"}
+    provision["provision"] = [provision]
+    assert opposition(consent("research", provision=provision)).made
+
+
+# --- death ---
+
+
+@pytest.mark.parametrize(
+    ("died", "date", "moment"),
+    [
+        ("2026-04-01", "2026-04-01", "2026-04-01T00:00:00Z"),
+        ("2026-04", "2026-04", "2026-04-01T00:00:00Z"),
+        ("2026", "2026", "2026-01-01T00:00:00Z"),
+        ("2026-04-01T01:30:00+02:00", "2026-04-01", "2026-03-31T23:30:00Z"),
+    ],
+)
+def test_a_death_is_a_record_of_its_own(died: str, date: str, moment: str) -> None:
+    told = read(patient(deceasedDateTime=died, meta={"versionId": "3", "lastUpdated": "2026-05-01T00:00:00Z"}))
+    assert types(told) == [("Patient/p-1", "identity.v1"), ("Patient/p-1#deceased", "death.v1")]
+    who, death = told.events
+    assert isinstance(who, dict)
+    assert isinstance(death, dict)
+    assert death["data"] == {"identity": who["data"]["identity"], "record": {"date": date}}
+    assert strip("death.v1", death["data"]["record"]) == ({"date": date}, 0)
+    assert (death["time"], death["version"]) == (moment, 3)
+    assert told.places == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "kinds", "not_taken"),
+    [
+        ({"deceasedBoolean": False}, ["identity.v1", "death.v1.deleted"], {}),
+        ({"deceasedBoolean": False, "meta": {"versionId": "2"}}, ["identity.v1", "death.v1.deleted"], {}),
+        ({"deceasedBoolean": False, "meta": {"versionId": "1"}}, ["identity.v1"], {}),
+        ({"deceasedBoolean": True}, ["identity.v1"], {"Patient.deceasedBoolean": 1}),
+        ({"deceasedBoolean": "true"}, ["identity.v1"], {}),
+        ({}, ["identity.v1"], {}),
+    ],
+)
+def test_a_death_without_a_date_and_the_living(
+    fields: dict[str, Any], kinds: list[str], not_taken: dict[str, int]
+) -> None:
+    told = read(patient(**fields))
+    assert [kind for _, kind in types(told)] == kinds
+    assert told.not_taken == not_taken
+
+
+@pytest.mark.parametrize("died", ["0001-01-01", "2026-02-30", "yesterday, LE GOFF", 2026, []])
+def test_a_death_of_no_date_is_refused_and_the_patient_is_not(died: Any) -> None:
+    who, death = read(bundle(patient(deceasedDateTime=died))).events
+    assert isinstance(who, dict)
+    assert isinstance(death, Refusal)
+    assert death.reason == "bad-date"
+    assert death.detail.startswith("entry[0]: Patient.deceasedDateTime")
+    assert "GOFF" not in death.detail
+
+
+# --- medicines ---
+
+MEDICINE = {"coding": [{"system": "http://www.whocc.no/atc", "code": "C03CA01", "display": "for Yves LE GOFF"}]}
+MEDICINES = [
+    (
+        "MedicationDispense",
+        "dispensation.v1",
+        {
+            "status": "completed",
+            "type": {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActCode", "code": "FF"}]},
+            "quantity": {"value": 30, "unit": "{tablets}"},
+            "daysSupply": {"value": 30, "system": "http://unitsofmeasure.org", "code": "d"},
+            "whenPrepared": "2026-03-01",
+            "whenHandedOver": "2026-03-02T10:00:00Z",
+            "dosageInstruction": [{"sequence": 1, "asNeededBoolean": False}],
+            "substitution": {"wasSubstituted": True},
+        },
+        {"location": {"display": "LE GOFF"}, "receiver": [{"reference": "Patient/p-1"}], "note": [{"text": "LE GOFF"}]},
+        "2026-03-02T10:00:00Z",
+    ),
+    (
+        "MedicationAdministration",
+        "medication.v1",
+        {
+            "status": "completed",
+            "effectivePeriod": {"start": "2026-03-02T10:00:00Z", "end": "2026-03-02T10:05:00Z"},
+            "dosage": {"dose": {"value": 40, "unit": "mg"}, "rateQuantity": {"value": 8, "unit": "mg/min"}},
+        },
+        {"performer": [{"actor": {"display": "LE GOFF"}}], "device": [{"display": "SN-778899"}]},
+        "2026-03-02T10:00:00Z",
+    ),
+    (
+        "MedicationStatement",
+        "medication.v1",
+        {"status": "active", "effectiveDateTime": "2026-03", "dateAsserted": "2026-04-01", "dosage": [{"sequence": 1}]},
+        {"informationSource": {"display": "Yves LE GOFF"}, "derivedFrom": [{"display": "LE GOFF"}]},
+        "2026-03-01T00:00:00Z",
+    ),
+]
+
+
+@pytest.mark.parametrize(("kind", "record_type", "kept", "removed", "when"), MEDICINES)
+def test_medicines_handed_out_given_and_taken(
+    kind: str, record_type: str, kept: dict[str, Any], removed: dict[str, Any], when: str
+) -> None:
+    subject = {"subject": {"reference": "Patient/p-1", "display": "LE GOFF"}}
+    event = one({"resourceType": kind, "id": "m-1", "medicationCodeableConcept": MEDICINE} | subject | kept | removed)
+    assert (event["id"], event["type"], event["time"]) == (f"{kind}/m-1", record_type, when)
+    medicine = {"coding": [{"system": "http://www.whocc.no/atc", "code": "C03CA01"}]}
+    stripped = strip(record_type, event["data"]["record"])
+    assert stripped.record == {"resourceType": kind, "medicationCodeableConcept": medicine} | kept
+    contained = {"contained": [{"resourceType": "Medication", "id": "med", "code": MEDICINE}]}
+    reference = {"medicationReference": {"reference": "#med"}}
+    event = one({"resourceType": kind, "id": "m-1"} | subject | contained | reference | kept)
+    assert strip(record_type, event["data"]["record"]).record == stripped.record
 
 
 # --- bad input ---
@@ -517,7 +860,20 @@ NAMES = (
         "_city",
     ),
     *("extension", "url", "valueCoding", "valueAddress", "valueString", "code", "coding", "gender", "birthDate"),
-    *("status", "verificationStatus", "fullUrl", "request", "method", "response", "etag", "contained"),
+    *(
+        "link",
+        "other",
+        "deceasedBoolean",
+        "deceasedDateTime",
+        "status",
+        "verificationStatus",
+        "fullUrl",
+        "request",
+        "method",
+        "response",
+        "etag",
+        "contained",
+    ),
     *("medicationReference", "period", "start", "effectiveDateTime", "onsetPeriod", "billablePeriod", "authoredOn"),
 )
 WORDS = st.sampled_from(
@@ -525,10 +881,16 @@ WORDS = st.sampled_from(
         *("Bundle", "Patient", "Observation", "Condition", "MedicationRequest", "Medication", "Claim", "collection"),
         *(
             "Patient/p-1",
+            "replaced-by",
+            "seealso",
             "#x",
             "urn:uuid:",
             "urn:uuid:1",
             "DELETE",
+            "Patient?identifier=x|y",
+            "Consent",
+            "deny",
+            "active",
             "Observation/1",
             "official",
             "maiden",

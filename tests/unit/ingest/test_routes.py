@@ -478,6 +478,59 @@ def test_a_resource_without_a_time_is_the_same_when_sent_again(ingest: Ingest, m
     assert first.headers[Headers.DIGEST] == again.headers[Headers.DIGEST]
 
 
+PUSHED: dict[str, Any] = {
+    "resourceType": "Observation",
+    "id": "o-1",
+    "status": "final",
+    "code": {"coding": [{"system": "http://loinc.org", "code": "8302-2"}]},
+    "subject": {"reference": "Patient/p", "display": PLANTED},
+    "valueQuantity": {"value": 176},
+}
+
+
+def push(ingest: Ingest, resource: Any, name: str = "Observation/o-1", kind: str = "application/fhir+json") -> Any:
+    headers = {"Content-Type": kind}
+    return ingest.call("PUT", f"/v1/fhir/{name}", content=json.dumps(resource).encode(), headers=headers)
+
+
+def outcome(response: Any) -> list[tuple[str, str]]:
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/fhir+json")
+    told = response.json()
+    assert told["resourceType"] == "OperationOutcome"
+    return [(issue["severity"], issue["diagnostics"].partition(":")[0]) for issue in told["issue"]]
+
+
+def test_a_subscriptions_push_is_an_update_of_its_resource(ingest: Ingest) -> None:
+    assert outcome(push(ingest, PUSHED)) == [("information", "kept")]
+    block, content = ingest.outbox.opened()
+    assert block.correction
+    assert content.record["valueQuantity"] == {"value": 176}
+    assert outcome(push(ingest, PUSHED | {"meta": {"versionId": "4"}})) == [("information", "kept")]
+    assert not ingest.outbox.opened()[0].correction
+    assert ingest.outbox.sent[-1].headers[Headers.REVISION] == b"4"
+    dead = {"resourceType": "Patient", "id": "p", "deceasedDateTime": "0001"}
+    assert outcome(push(ingest, dead, "Patient/p")) == [("information", "kept"), ("warning", "bad-date")]
+    both = push(ingest, dead | {"deceasedDateTime": "2026-03-01"}, "Patient/p")
+    assert outcome(both) == [("information", "kept")] * 2
+    other = {"resourceType": "Organization", "id": "o"}
+    assert outcome(push(ingest, other, "Organization/o")) == [("information", "not taken")]
+
+
+def test_a_push_that_is_no_update_of_its_resource(ingest: Ingest) -> None:
+    for name in ("Observation/o-2", "Patient/o-1", f"Observation/{PLANTED.encode().hex()}"):
+        response = push(ingest, PUSHED, name)
+        assert (response.status_code, response.json()["title"]) == (400, "another resource")
+    refused = push(ingest, PUSHED | {"subject": {"display": PLANTED}})
+    assert refused.status_code == 422
+    assert [one["reason"] for one in refused.json()["rejected"]] == ["no-person"]
+    assert PLANTED not in refused.text
+    assert push(ingest, PUSHED, kind="text/plain").status_code == 415
+    assert push(ingest, PUSHED, f"Observation/{'x' * 65}").status_code == 422
+    assert ingest.outbox.sent == []
+    assert ingest.call("DELETE", "/v1/fhir/Observation/o-1").status_code == 405
+    assert "o-1" not in ingest.get("/metrics").text
+
+
 def test_a_fhir_body_that_is_none(ingest: Ingest) -> None:
     fhir = ("application/fhir+json", "/v1/fhir")
     for body in (b"", b"nonsense", b'{"a":' * 10_000, b"[1]", b'{"resourceType":"\xff"}', b'{"a":1e999}'):
@@ -521,6 +574,7 @@ def test_the_document_says_what_is_answered(ingest: Ingest) -> None:
         {
             "POST /v1/events": sending,
             "POST /v1/fhir": sending,
+            "PUT /v1/fhir/{kind}/{id}": sending - {202} | {200},
             "POST /v1/hl7v2": sending,
             "POST /v1/files/{format}": sending | {404},
             "GET /v1/status": asking,

@@ -1,0 +1,389 @@
+"""Files of FHIR R4 of any size, read in bounded memory: a Bundle or a resource as JSON, or NDJSON (bulk export)."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from decimal import Decimal
+from typing import Any, BinaryIO, Final
+
+import ijson
+import msgspec
+
+from services.ingest.domain import batches, fhir, refusals
+from services.ingest.domain.fhir import Outcome
+from services.ingest.domain.fhir_references import Servers, Target, says_nothing_new, target_of
+from services.ingest.domain.reading import Read
+from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.files import lines
+
+LARGEST: Final = 16 * 2**20
+"""Characters of an entry or bytes of a line; what is larger is refused, and is not held."""
+DEEPEST: Final = 100
+"""Levels of an entry; no resource of R4 has a third of it."""
+_STRETCH: Final = 2**18
+_CACHE_KIB: Final = 16 * 1024
+_BOM: Final = b"\xef\xbb\xbf"
+_TOO_LARGE: Final = Refusal(
+    "too-large",
+    f"more than {LARGEST} bytes: send documents and images elsewhere, the hub keeps none, and send it again",
+)
+_TWICE: Final = Refusal(
+    "duplicate-name", "an object has a name twice (R4, json.html): which value is meant is not clear"
+)
+_BROKEN: Final = Refusal(
+    "not-json",
+    "the JSON (RFC 8259, UTF-8) is broken or cut short here, what follows is not read: correct it, and send it again",
+)
+_ENDLESS: Final = Refusal(
+    "too-large", f"a text of more than {LARGEST} bytes, and what follows is not read: take it out, and send it again"
+)
+_TWO_LISTS: Final = Refusal("duplicate-name", "Bundle.entry is there twice: put all entries into one list")
+
+
+def read(content: BinaryIO, file_name: str, source: str) -> Iterator[Read]:
+    """What each resource of an open, seekable file comes to, in the file's order. Nothing raises on any bytes.
+
+    `line` is the entry's position in a Bundle, or the number of a line of NDJSON. What stands before a broken place is
+    read. A Bundle is read twice, so that an entry may refer to a later one; a line refers to no other by its full URL.
+    """
+    outcomes = _of_lines if _has_lines(content, file_name) else _of_document
+    for place, outcome in outcomes(content, source):
+        yield Read(file_name, place, outcome)
+
+
+def _has_lines(content: BinaryIO, file_name: str) -> bool:
+    """Whether a file is NDJSON: by its name, or because its first line is whole and another follows it."""
+    if file_name.lower().endswith((".ndjson", ".jsonl")):
+        return True
+    content.seek(0, os.SEEK_SET)
+    first = content.readline(LARGEST).removeprefix(_BOM)
+    if not first.startswith(b"{") or not first.endswith(b"\n"):
+        return False
+    second = next((line for line in iter(lambda: content.readline(LARGEST), b"") if line.strip()), b"")
+    if not second.startswith(b"{"):
+        return False
+    try:
+        _decoded(first)
+    except Refused:
+        return False
+    return True
+
+
+# --- NDJSON ---
+
+
+def _of_lines(content: BinaryIO, source: str) -> Iterator[tuple[int, Outcome]]:
+    """hl7.org/fhir/uv/bulkdata: a resource a line. A line may hold a Bundle, too."""
+    for number, _, data in lines(content, LARGEST):
+        if data is None:
+            yield number, _TOO_LARGE
+            continue
+        if number == 1:
+            data = data.removeprefix(_BOM)
+        if not data.strip():
+            continue
+        try:
+            document = _decoded(data)
+        except Refused as refused:
+            yield number, refused.refusal
+            continue
+        for _, outcome in fhir.outcomes_of(document, source):
+            yield number, outcome
+
+
+def _decoded(data: bytes) -> Any:
+    """A line's JSON, with the values that the same line has over HTTP. Raises Refused."""
+    try:
+        document = _json.decode(data)
+        json.loads(data, object_pairs_hook=_once, parse_float=str, parse_int=str)
+    except msgspec.ValidationError:
+        raise Refused(refusals.NUMBER_OUT_OF_RANGE) from None
+    except RecursionError:
+        raise Refused(refusals.TOO_DEEP) from None
+    except (msgspec.MsgspecError, ValueError):
+        raise Refused(refusals.NOT_JSON) from None
+    if b"\\u0000" in data and batches.has_nul(document):
+        raise Refused(refusals.NUL_BYTE)
+    return document
+
+
+_json: Final = msgspec.json.Decoder()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> None:
+    if len({name for name, _ in pairs}) < len(pairs):
+        raise Refused(_TWICE)
+
+
+# --- JSON ---
+
+Token = tuple[str, Any]
+"""As ijson gives them: an event and its value."""
+
+_OPEN: Final = frozenset(("start_map", "start_array"))
+_CLOSE: Final = frozenset(("end_map", "end_array"))
+
+
+class _Broken(Exception):
+    """From here on the file cannot be read."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.refusal = refusal
+
+
+def _of_document(content: BinaryIO, source: str) -> Iterator[tuple[int, Outcome]]:
+    with closing(_Targets()) as targets:
+        head, broken = _survey(_tokens(content), targets)
+        if broken is not None and ("resourceType" not in head or head["resourceType"] != "Bundle"):
+            yield 0, broken
+        elif (refusal := fhir.refusal_of(head)) is not None:
+            yield 0, refusal
+        elif head["resourceType"] == "Bundle":
+            servers = Servers(source, targets, fhir.own_base(targets.bases))
+            yield from _of_entries(_tokens(content), fhir.Entries(servers, head.get("type")))
+        else:
+            tokens = _tokens(content)
+            try:
+                for outcome in fhir.outcomes({"resource": _value(tokens, *next(tokens))}, Servers(source, {}, None)):
+                    yield 0, outcome
+            except Refused as refused:
+                yield 0, refused.refusal
+
+
+def _of_entries(tokens: Iterator[Token], entries: fhir.Entries) -> Iterator[tuple[int, Outcome]]:
+    """The second reading of a Bundle: its entries, one after another."""
+    lists = 0
+    try:
+        for name, event, value in _members(tokens):
+            if name != "entry" or event != "start_array":
+                _skip(tokens, event)
+                continue
+            lists += 1
+            if lists > 1:
+                yield entries.refuse(_TWO_LISTS)
+                return
+            for event, value in tokens:
+                if event == "end_array":
+                    break
+                try:
+                    entry = _value(tokens, event, value)
+                except Refused as refused:
+                    yield entries.refuse(refused.refusal)
+                    continue
+                yield from entries.read(entry)
+    except _Broken as broken:
+        yield entries.refuse(broken.refusal)
+
+
+def _survey(tokens: Iterator[Token], targets: _Targets) -> tuple[dict[str, Any], Refusal | None]:
+    """The first reading: what the document says of itself, what its entries' full URLs stand for, and what is broken.
+
+    The head is empty where the document is no object; in it, `entry` is empty if it is a list.
+    """
+    head: dict[str, Any] = {}
+    try:
+        for name, event, value in _members(tokens):
+            if name in ("resourceType", "type"):
+                if name in head:
+                    return {}, _TWICE
+                head[name] = value
+                _skip(tokens, event)
+            elif name == "entry" and event == "start_array":
+                head[name] = []
+                for inner, _ in tokens:
+                    if inner == "end_array":
+                        break
+                    if inner == "start_map":
+                        targets.add(_address(tokens))
+                    else:
+                        _skip(tokens, inner)
+            else:
+                if name == "entry":
+                    head[name] = value
+                _skip(tokens, event)
+    except _Broken as broken:
+        return head, broken.refusal
+    return head, None
+
+
+def _address(tokens: Iterator[Token]) -> dict[str, Any]:
+    """Of an entry that has been opened, its full URL and its resource's type and id."""
+    entry: dict[str, Any] = {}
+    for name, event, value in _inside(tokens):
+        if name == "resource" and event == "start_map":
+            resource = {}
+            for inner_name, inner_event, inner_value in _inside(tokens):
+                if inner_name in ("resourceType", "id"):
+                    resource[inner_name] = inner_value
+                _skip(tokens, inner_event)
+            entry[name] = resource
+        else:
+            if name == "fullUrl":
+                entry[name] = value
+            _skip(tokens, event)
+    return entry
+
+
+def _members(tokens: Iterator[Token]) -> Iterator[tuple[str, str, Any]]:
+    """The names of a document's object, each with the token that its value begins with. None if it is no object."""
+    event, _ = next(tokens)
+    if event == "start_map":
+        yield from _inside(tokens)
+    else:
+        _skip(tokens, event)
+    for _ in tokens:  # to its end, where what is broken shows
+        pass
+
+
+def _inside(tokens: Iterator[Token]) -> Iterator[tuple[str, str, Any]]:
+    for event, name in tokens:
+        if event == "end_map":
+            return
+        yield (name, *next(tokens))
+
+
+def _skip(tokens: Iterator[Token], event: str) -> None:
+    """Pass over the value that a token begins."""
+    if event in _OPEN:
+        _leave(tokens, 1)
+
+
+def _leave(tokens: Iterator[Token], depth: int) -> None:
+    """Pass over what is left of `depth` values within one another."""
+    for event, _ in tokens:
+        if event in _OPEN:
+            depth += 1
+        elif event in _CLOSE:
+            depth -= 1
+            if not depth:
+                return
+
+
+def _value(tokens: Iterator[Token], event: str, value: Any) -> Any:
+    """The value that a token begins, up to its end. Raises Refused after that, where it cannot be kept."""
+    if event not in _OPEN:
+        return value
+    root: Any = {} if event == "start_map" else []
+    holder, name, size = root, "", 0
+    holders: list[tuple[Any, str]] = []
+    fault: Refusal | None = None
+    for event, value in tokens:
+        if event == "map_key":
+            name = value
+            size += len(name)
+            if name in holder:
+                fault = _TWICE
+            elif "\0" in name:
+                fault = refusals.NUL_BYTE
+        elif event in _CLOSE:
+            if not holders:
+                return root
+            holder, name = holders.pop()
+            continue
+        else:
+            if event == "string":
+                size += len(value)
+                if "\0" in value:
+                    fault = refusals.NUL_BYTE
+            elif event == "number":
+                if type(value) is Decimal:
+                    value = float(value)
+                if not -math.inf < value < math.inf:
+                    fault = refusals.NUMBER_OUT_OF_RANGE
+            elif event in _OPEN:
+                value = {} if event == "start_map" else []
+            if type(holder) is dict:
+                holder[name] = value
+            else:
+                holder.append(value)
+            if event in _OPEN:
+                holders.append((holder, name))
+                holder = value
+                if len(holders) > DEEPEST:
+                    fault = refusals.TOO_DEEP
+        size += 8
+        if size > LARGEST:
+            fault = _TOO_LARGE
+        if fault is not None:
+            _leave(tokens, len(holders) + 1)
+            raise Refused(fault)
+    return root
+
+
+def _tokens(content: BinaryIO) -> Iterator[Token]:
+    """The tokens of a file's JSON. Raises _Broken where there is none, or one that no entry can have."""
+    content.seek(0, os.SEEK_SET)
+    if content.read(len(_BOM)) != _BOM:
+        content.seek(0, os.SEEK_SET)
+    found: list[Token] = ijson.sendable_list()
+    parser = ijson.basic_parse_coro(found)
+    silent = 0
+    while True:
+        stretch = content.read(_STRETCH)
+        broken = False
+        try:
+            parser.send(stretch) if stretch else parser.close()
+        except (ijson.JSONError, ValueError):  # a number of too many digits is a ValueError
+            broken = True
+        silent = 0 if found else silent + len(stretch)
+        yield from found
+        found.clear()
+        if broken:
+            raise _Broken(_BROKEN)
+        if silent > LARGEST:
+            raise _Broken(_ENDLESS)
+        if not stretch:
+            return
+
+
+class _Targets:
+    """What full URLs stand for, in a temporary database of this process: a bundle may have millions."""
+
+    def __init__(self) -> None:
+        self.bases: set[str | None] = set()
+        self._rows: list[tuple[bytes, str, str | None]] = []
+        self._is_empty = True
+        self._index = sqlite3.connect("", isolation_level=None)
+        self._index.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        self._index.execute("PRAGMA journal_mode = OFF")
+        self._index.execute("CREATE TABLE targets (url BLOB PRIMARY KEY, name TEXT, base TEXT) WITHOUT ROWID")
+
+    def add(self, entry: dict[str, Any]) -> None:
+        """Note where an entry's full URL leads, unless the URL says it by itself."""
+        if (found := target_of(entry)) is None:
+            return
+        url, target = found
+        if target.base is not None and len(self.bases) < 3:
+            self.bases.add(target.base)
+        if not says_nothing_new(url, target):
+            self._rows.append((url.encode(errors="replace"), *target))
+            if len(self._rows) >= 1000:
+                self._keep()
+
+    def get(self, url: str, /) -> Target | None:
+        """What a URL stands for, or None where no entry has it, or it says so by itself."""
+        self._keep()
+        if self._is_empty:
+            return None
+        row = self._index.execute(
+            "SELECT name, base FROM targets WHERE url = ?", (url.encode(errors="replace"),)
+        ).fetchone()
+        return Target(*row) if row else None
+
+    def close(self) -> None:
+        """Forget all."""
+        self._index.close()
+
+    def _keep(self) -> None:
+        if self._rows:
+            self._is_empty = False
+            self._index.execute("BEGIN")
+            self._index.executemany("INSERT OR REPLACE INTO targets VALUES (?, ?, ?)", self._rows)
+            self._index.execute("COMMIT")
+            self._rows.clear()
