@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from services.ingest.domain import content, fhir
+from services.ingest.domain.refusals import Refusal
 
 pytestmark = pytest.mark.unit
 
@@ -63,6 +64,6 @@ def test_nothing_of_the_device_of_an_observation_passes(device: dict[str, Any]) 
 
 def test_an_observation_about_a_device_alone_is_about_nobody() -> None:
     (refusal,) = fhir.events_of(observation(subject={"reference": f"Device/{SERIAL}"}), SOURCE).events
-    assert isinstance(refusal, fhir.Refusal)
+    assert isinstance(refusal, Refusal)
     assert refusal.reason == "no-person"
     assert SERIAL not in refusal.detail
