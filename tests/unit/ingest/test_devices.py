@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from services.ingest.domain import content, fhir
+from services.ingest.domain import content
 from services.ingest.domain.refusals import Refusal
+from services.ingest.formats.fhir import entries as fhir
 
 pytestmark = pytest.mark.unit
 
