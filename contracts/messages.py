@@ -256,6 +256,20 @@ class Opposition(msgspec.Struct, frozen=True):
     made: bool
 
 
+class DailyReceipt(msgspec.Struct, frozen=True):
+    """receipts: what one process of ingest has answered a source on a day (UTC, YYYY-MM-DD) by now.
+
+    `rejected` is by reason; `digest` is the sum of the event ids acknowledged, as numbers, modulo 2^128.
+    """
+
+    writer: str
+    source: str
+    date: str
+    accepted: int
+    rejected: dict[str, int]
+    digest: bytes
+
+
 class AuditLeaf(msgspec.Struct, frozen=True):
     """audit: what was decided for one batch under one permit: how many, and the Merkle root of their ids."""
 
@@ -321,5 +335,6 @@ VALUES: Final[dict[str, Any]] = {
     "permits": PermitMessage,
     "oppositions": Opposition,
     "audit": AuditLeaf,
+    "receipts": DailyReceipt,
 }
 """The type of a topic's values. (`flow-summaries` is the runtime's, `view-<permit>` is `events.ViewEvent`.)"""

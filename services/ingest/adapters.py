@@ -17,11 +17,11 @@ from typing import Any, Final, Protocol
 
 import msgspec
 import yaml
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from opentelemetry.trace import Tracer
 from prometheus_client import Counter, Gauge, Histogram
 
-from contracts.messages import Measures, encode, measures_associated
+from contracts.messages import DailyReceipt, Measures, encode, measures_associated
 from runtime.http import Bearers
 from runtime.kafka import consumer_config, producer_config
 from runtime.keys import KeyStore, KeyUnavailable
@@ -31,10 +31,13 @@ from runtime.settings import RuntimeSettings
 from runtime.telemetry import read_traceparent, record_span, write_traceparent
 from services.ingest.domain.flow import Flow, Lane, topic
 from services.ingest.domain.measures import Counts, Tally, chunks
+from services.ingest.domain.receipts import Receipts
 from services.ingest.domain.tokens import Tokeniser
 from services.ingest.handlers import RECEIVED, Ids, Intake, Seal, Trace
 
 log = logging.getLogger("estuaire.ingest")
+
+RECEIPTS: Final = "receipts"
 
 # Events acknowledged, by source.
 ACCEPTED: Final = Counter("estuaire_ingest_events_accepted", "Events acknowledged.", ["source"])
@@ -294,45 +297,26 @@ class Markers:
             self._watermarks.lost(marker)
 
 
-class MeasuresSender:
-    """Sends what the tally has counted to statistics, sealed, once a second: each message until the broker has it.
+class Steady:
+    """Sends messages in their order, each until the broker has it. For one thread at a time."""
 
-    A message that may have come through comes again under its number, so that it is counted once. Only what is counted
-    within the last second before a crash is lost, and no record with it.
-    """
-
-    EVERY_SECONDS: Final = 1.0
-    SOURCES: Final = 10
-    """In one message: of each there are some thousand counts at the most."""
     PATIENCE_SECONDS: Final = 20.0
     """How long a confirmation is waited for before the same is sent again; at the end, a fifth of it."""
 
-    def __init__(self, settings: RuntimeSettings, tally: Tally, outbox: Outbox, seal: Seal) -> None:
-        self._slot = settings.slot
-        self._tally = tally
+    def __init__(self, outbox: Outbox) -> None:
         self._outbox = outbox
-        self._seal = seal
-        self._writer = secrets.token_bytes(8)
-        self._number = 0
         self._waiting: deque[Emit] = deque()
         self._lock = Lock()
-        self._stop = Event()
         self._end = math.inf
 
-    def run(self) -> None:
-        """Send until asked to stop."""
-        while not self._stop.wait(self.EVERY_SECONDS):
-            self._send()
-
-    def stop(self) -> None:
-        """End, after what is left is sent. To be asked before the outbox is."""
+    def end(self) -> None:
+        """From now on, give up soon."""
         self._end = time.monotonic() + self.PATIENCE_SECONDS / 5
-        self._stop.set()
-        self._send()
 
-    def _send(self) -> None:
+    def send(self, messages: Iterable[Emit]) -> None:
+        """Send these after what is left from before; what cannot be sent now is left for the next time."""
         with self._lock:
-            self._waiting.extend(self._message(one) for one in chunks(self._tally.take(), self.SOURCES))
+            self._waiting.extend(messages)
             while self._waiting and self._is_kept(self._waiting[0]):
                 self._waiting.popleft()
 
@@ -347,12 +331,123 @@ class MeasuresSender:
         except (NotKept, QueueFull):
             return False
 
+
+class MeasuresSender:
+    """Sends what the tally has counted to statistics, sealed, once a second.
+
+    A message that may have come through comes again under its number, so that it is counted once. Only what is counted
+    within the last second before a crash is lost, and no record with it.
+    """
+
+    EVERY_SECONDS: Final = 1.0
+    SOURCES: Final = 10
+    """In one message: of each there are some thousand counts at the most."""
+
+    def __init__(self, settings: RuntimeSettings, tally: Tally, outbox: Outbox, seal: Seal) -> None:
+        self._slot = settings.slot
+        self._tally = tally
+        self._steady = Steady(outbox)
+        self._seal = seal
+        self._writer = secrets.token_bytes(8)
+        self._number = 0
+        self._stop = Event()
+
+    def run(self) -> None:
+        """Send until asked to stop."""
+        while not self._stop.wait(self.EVERY_SECONDS):
+            self._send()
+
+    def stop(self) -> None:
+        """End, after what is left is sent. To be asked before the outbox is."""
+        self._steady.end()
+        self._stop.set()
+        self._send()
+
+    def _send(self) -> None:
+        self._steady.send(self._message(one) for one in chunks(self._tally.take(), self.SOURCES))
+
     def _message(self, counts: Counts) -> Emit:
         self._number += 1
         at = int(time.time() * 1000)
         measures = encode(Measures(self._writer, self._number, counts))
         summary = FlowSummary("ingest", self._slot, at, (), measures=self._seal.seal(measures, measures_associated(at)))
         return Emit(SUMMARIES, f"ingest-{self._slot}".encode(), encode(summary))
+
+
+class ReceiptsKeeper:
+    """Writes this process's receipts down once a second, and reads those of all, from the beginning of their topic."""
+
+    EVERY_SECONDS: Final = 1.0
+
+    def __init__(self, settings: RuntimeSettings, receipts: Receipts, outbox: Outbox) -> None:
+        self._settings = settings
+        self._receipts = receipts
+        self._steady = Steady(outbox)
+        self._stop = Event()
+        self._ends: dict[int, int] | None = None
+        self._decoder = msgspec.msgpack.Decoder(DailyReceipt)
+
+    def is_complete(self) -> bool:
+        """Whether all has been read that was there at the start."""
+        return self._ends is not None and not self._ends
+
+    def run(self) -> None:
+        """Read and write until asked to stop."""
+        group = f"{self._settings.topic_prefix}ingest-receipts"
+        consumer = Consumer(consumer_config(self._settings, group) | {"auto.offset.reset": "earliest"})
+        written = time.monotonic()
+        try:
+            while not self._stop.is_set():
+                if self._ends is None:
+                    self._assign(consumer)
+                else:
+                    self._read(consumer)
+                if time.monotonic() > written + self.EVERY_SECONDS:
+                    self._write()
+                    written = time.monotonic()
+        finally:
+            consumer.close()
+
+    def stop(self) -> None:
+        """End, after what is left is written. To be asked before the outbox is."""
+        self._steady.end()
+        self._stop.set()
+        self._write()
+
+    def _assign(self, consumer: Consumer) -> None:
+        name = self._settings.topic_prefix + RECEIPTS
+        try:
+            found = consumer.list_topics(name, timeout=2).topics[name].partitions
+            marks = {one: consumer.get_watermark_offsets(TopicPartition(name, one), timeout=2) for one in found}
+        except KafkaException:
+            marks = {}
+        if not marks or None in marks.values():
+            self._stop.wait(0.2)
+            return
+        consumer.assign([TopicPartition(name, one, OFFSET_BEGINNING) for one in marks])
+        self._ends = {one: mark[1] for one, mark in marks.items() if mark[1] > mark[0]}
+
+    def _read(self, consumer: Consumer) -> None:
+        for message in consumer.consume(500, 0.2):
+            if message.error() is not None:
+                continue
+            partition, offset = message.partition() or 0, message.offset() or 0
+            try:
+                self._receipts.heard(self._decoder.decode(message.value() or b""))
+            except msgspec.MsgspecError:
+                log.error("a message of receipts is not one")
+            if self._ends and offset + 1 >= self._ends.get(partition, math.inf):
+                del self._ends[partition]
+        for partition in list(self._ends or ()):
+            (position,) = consumer.position([TopicPartition(self._settings.topic_prefix + RECEIPTS, partition)])
+            if self._ends and position.offset >= self._ends[partition]:  # the end may be a marker or compacted away
+                del self._ends[partition]
+
+    def _write(self) -> None:
+        self._steady.send(
+            Emit(RECEIPTS, "\n".join((one.source, one.date, one.writer)).encode(), encode(one))
+            for one in self._receipts.changed()
+        )
 
 
 class SummariesReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import secrets
 
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.sealing import Sealer
@@ -14,12 +15,14 @@ from services.ingest.adapters import (
     Markers,
     MeasuresSender,
     ProducersFile,
+    ReceiptsKeeper,
     SummariesReader,
     intake_from,
     tracing,
 )
 from services.ingest.domain.flow import Flow, ThrottleRule
 from services.ingest.domain.measures import Tally
+from services.ingest.domain.receipts import Receipts
 from services.ingest.mllp import MllpListener, tls_of
 from services.ingest.routes import Desk, application
 from services.ingest.settings import IngestSettings
@@ -45,10 +48,13 @@ def main() -> int:
     summaries = SummariesReader(settings, flow)
     tally = Tally()
     measures = MeasuresSender(settings, tally, outbox, to_statistics)
-    desk = Desk(intake, outbox, flow, Markers(flow, outbox, settings.hot_partitions), producers, settings, tally)
+    receipts = Receipts(secrets.token_hex(8))
+    keeper = ReceiptsKeeper(settings, receipts, outbox)
+    markers = Markers(flow, outbox, settings.hot_partitions)
+    desk = Desk(intake, outbox, flow, markers, producers, settings, tally, receipts, keeper.is_complete)
     try:
         app = application(lambda: outbox.readiness() or summaries.readiness(), desk)
         listeners = [MllpListener(desk, settings, tls)] if settings.listening else []
-        return serve(app, settings, [*listeners, measures, outbox, summaries])
+        return serve(app, settings, [*listeners, measures, keeper, outbox, summaries])
     finally:
         desk.close()

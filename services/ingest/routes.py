@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,6 +27,7 @@ from services.ingest.domain import batches
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import LANES, Flow, Lane
 from services.ingest.domain.measures import Shape, Tally
+from services.ingest.domain.receipts import Day, Receipts
 from services.ingest.domain.refusals import Refusal
 from services.ingest.files import FORMATS, join, uploaded
 from services.ingest.formats.reading import JoinedFormat, Read
@@ -60,6 +62,19 @@ class NothingTaken(Problem):
     rejected: list[Rejected] = Field(default_factory=list)
     not_taken: dict[str, int] = Field(default_factory=dict, description="FHIR resource types passed over, with counts.")
     removed: int = Field(0, description="Values that no allow-list names.")
+
+
+class DayReceipt(BaseModel):
+    """What a source was answered on one day. A record that was sent twice counts twice."""
+
+    source: str
+    date: dt.date = Field(description="In UTC, by the moment of the answer.")
+    accepted: int = Field(description="Events acknowledged.")
+    rejected: dict[str, int] = Field(description="Events refused, by reason.")
+    digest: str = Field(
+        pattern="^[0-9a-f]{32}$",
+        description="The sum of the `event_id` of every event acknowledged, as numbers in base 16, modulo 2^128.",
+    )
 
 
 class Status(BaseModel):
@@ -97,8 +112,12 @@ class Desk:
         producers: ProducersFile,
         limits: IngestSettings,
         tally: Tally,
+        receipts: Receipts,
+        has_all_receipts: Callable[[], bool] = lambda: True,
     ) -> None:
         self.flow = flow
+        self.receipts = receipts
+        self.has_all_receipts = has_all_receipts
         self.ids = intake.ids
         self.markers = markers
         self.producers = producers
@@ -255,6 +274,8 @@ class Desk:
             adapters.REJECTED.labels(source, reason).inc(count)
         self.flow.answered(source, len(answer.accepted), len(answer.rejected))
         self._tally.add(source, answer.shapes, answer.refused)
+        today = Day(source, datetime.now(UTC).date().isoformat())
+        self.receipts.answered(today, (one["event_id"] for one in answer.accepted), answer.reasons)
 
     async def _work(self, act: Callable[..., Any], *arguments: Any) -> Any:
         try:
@@ -346,6 +367,7 @@ Through = Annotated[AwareDatetime, Query(description="Ask about what was acknowl
 RecordId = Annotated[str, Query(max_length=256, description="The `id` that the record was sent under.")]
 ResourceType = Annotated[str, Path(max_length=64, description="The resource's type.")]
 ResourceId = Annotated[str, Path(max_length=64, description="The resource's id.")]
+OfDay = Annotated[dt.date, Path(description="The day of the answers, in UTC, as YYYY-MM-DD.")]
 InLane = Annotated[Lane, Query(description="`backfill` for history: it never delays what is `live`.")]
 OfLane = Annotated[Lane | None, Query(description="Ask about this lane only; about both, if absent.")]
 FormatName = Annotated[str, Path(description=f"One of {', '.join(FORMATS)}.")]
@@ -430,6 +452,31 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
             complete=all(watermarks.is_complete(one, moment) for one in lanes),
             watermark={one: _rfc3339(watermarks.reached(one)) for one in LANES},
             counts=desk.flow.counts(source),
+        )
+
+    @app.get(
+        "/v1/receipts/{date}",
+        summary="Ask what was answered on a day",
+        response_description="Counts, and a digest to compare with one's own.",
+        responses=_ASKING
+        | problems({503: "What earlier processes have answered is still being read: ask again soon."}),
+    )
+    def receipts(date: OfDay, mine: Source, source: OfSource) -> DayReceipt:
+        """What this source was answered on a day (UTC), over all processes of ingest: both sides can compare.
+
+        It is written down once a second: a crash of ingest may lose what the last second was answered, though no
+        record.
+        """
+        _require_own(mine, source)
+        if not desk.has_all_receipts():
+            raise ProblemError(503, "not read yet", "Earlier receipts are still being read.", {"Retry-After": "1"})
+        found = desk.receipts.of(Day(source, date.isoformat()))
+        return DayReceipt(
+            source=source,
+            date=date,
+            accepted=found.accepted,
+            rejected=found.rejected,
+            digest=found.digest.hex(),
         )
 
     @app.get(

@@ -24,6 +24,7 @@ from runtime.sealing import Opener, Sealer
 from services.ingest.adapters import Markers, NotKept, ProducersFile, QueueFull, tracing
 from services.ingest.domain.flow import Flow, ThrottleRule
 from services.ingest.domain.measures import Tally
+from services.ingest.domain.receipts import Receipts
 from services.ingest.domain.tokens import Tokeniser
 from services.ingest.handlers import Ids, Intake
 from services.ingest.routes import Desk, application
@@ -122,7 +123,16 @@ def ingest(tmp_path: Path) -> Iterator[Ingest]:
     )
     outbox, flow = FakeOutbox(), Flow(2, ThrottleRule())
     tally = Tally()
-    desk = Desk(new_intake(), outbox, flow, Markers(flow, outbox, 2), ProducersFile(producers), settings, tally)
+    desk = Desk(
+        new_intake(),
+        outbox,
+        flow,
+        Markers(flow, outbox, 2),
+        ProducersFile(producers),
+        settings,
+        tally,
+        Receipts("here"),
+    )
     yield Ingest(application(lambda: None, desk), outbox, flow, producers, tally)
     desk.close()
 

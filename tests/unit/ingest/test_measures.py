@@ -234,7 +234,7 @@ def test_what_is_left_is_sent_at_the_end_and_a_broker_that_is_away_does_not_hold
 
     add(tally)
     one = sender(Silent(), tally)
-    one.PATIENCE_SECONDS = 1.0  # type: ignore[misc]
+    one._steady.PATIENCE_SECONDS = 1.0  # type: ignore[misc]
     begun = time.monotonic()
     one.stop()
     assert time.monotonic() - begun < 2

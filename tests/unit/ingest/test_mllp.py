@@ -26,6 +26,7 @@ from runtime.loop import Stopped
 from services.ingest.adapters import Markers, ProducersFile
 from services.ingest.domain.flow import Flow, ThrottleRule
 from services.ingest.domain.measures import Tally
+from services.ingest.domain.receipts import Receipts
 from services.ingest.formats.hl7v2.messages import LONGEST
 from services.ingest.mllp import MllpListener, tls_of
 from services.ingest.routes import Desk
@@ -55,7 +56,7 @@ class _Hub:
         settings = IngestSettings(**told)
         self.outbox, self.flow, self.tally = FakeOutbox(), Flow(2, ThrottleRule()), Tally()
         markers, sources = Markers(self.flow, self.outbox, 2), ProducersFile(producers)
-        self.desk = Desk(new_intake(), self.outbox, self.flow, markers, sources, settings, self.tally)
+        self.desk = Desk(new_intake(), self.outbox, self.flow, markers, sources, settings, self.tally, Receipts("here"))
         self.listener = MllpListener(self.desk, settings, tls_of(settings), patience)
         self.thread = threading.Thread(target=self.listener.run)
         self.thread.start()

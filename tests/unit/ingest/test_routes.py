@@ -556,6 +556,24 @@ def test_a_record_too_large_for_the_broker_is_refused_alone(event: Make) -> None
     ]
 
 
+def test_a_day_is_told_by_counts_and_a_digest_that_the_producer_can_make_too(ingest: Ingest, event: Make) -> None:
+    answers = [ingest.post(line(event(id=name)) + b"\nnope").json() for name in ("a", "b", "a")]
+    today = datetime.now(UTC).date().isoformat()
+    told = ingest.get(f"/v1/receipts/{today}", source=SOURCE).json()
+    ids = [int(one["event_id"], 16) for answer in answers for one in answer["accepted"]]
+    assert told == {
+        "source": SOURCE,
+        "date": today,
+        "accepted": 3,
+        "rejected": {"not-json": 3},
+        "digest": f"{sum(ids) % 2**128:032x}",
+    }
+    nothing = ingest.get("/v1/receipts/2020-02-29", source=SOURCE).json()
+    assert (nothing["accepted"], nothing["rejected"], nothing["digest"]) == (0, {}, "0" * 32)
+    assert ingest.get("/v1/receipts/2021-02-29", source=SOURCE).status_code == 422
+    assert ingest.get(f"/v1/receipts/{today}", source="urn:other").status_code == 403
+
+
 def test_metrics_and_documents(ingest: Ingest, event: Make) -> None:
     ingest.post(line(event()) + b"\nnope")
     text = ingest.get("/metrics").text
@@ -579,6 +597,7 @@ def test_the_document_says_what_is_answered(ingest: Ingest) -> None:
             "POST /v1/files/{format}": sending | {404},
             "GET /v1/status": asking,
             "GET /v1/records": asking,
+            "GET /v1/receipts/{date}": asking | {503},
         },
     )
     body = document["paths"]["/v1/events"]["post"]["requestBody"]["content"]
