@@ -30,7 +30,7 @@ orders: $(UV) ## The long run on order: 200 random orders and batchings of 5,000
 	@ESTUAIRE_ORDERS=200 ESTUAIRE_ORDER_RECORDS=5000 $(RUN) pytest tests/unit/linkage/test_orders.py $(ARGS)
 
 volumes: $(UV) ## Producers' files of 100,000 records each through the platform, and files of 2 GB
-	@ESTUAIRE_VOLUME=100000 ESTUAIRE_VOLUME_BYTES=2000000000 $(RUN) pytest --log-cli-level=INFO \
+	@ESTUAIRE_VOLUME=100000 ESTUAIRE_VOLUME_BYTES=2000000000 $(RUN) pytest --log-cli-level=WARNING \
 		tests/e2e/test_producers.py tests/e2e/test_memory.py $(ARGS)
 
 fuzz: $(UV) ## Every parser under a coverage-guided fuzzer, ten minutes each (ARGS="--seconds N", TARGETS="fhir ...")

@@ -31,8 +31,8 @@ from estuaire.sample import sample
 from runtime.keys import FolderKeyStore
 from services.ingest.adapters import intake_from
 from services.ingest.domain.batches import Element
-from services.ingest.domain.fixed_width import tables
-from services.ingest.domain.hl7v2 import messages as split_messages
+from services.ingest.formats.fixed_width import tables
+from services.ingest.formats.hl7v2.messages import messages as split_messages
 from services.ingest.handlers import Intake
 
 SOURCE: Final = "urn:estuaire:producer:bench"

@@ -27,7 +27,7 @@ from rich.table import Table
 from contracts.messages import accepted_at
 from contracts.permits import PermitError, read_permit
 from estuaire import demo as demonstration
-from estuaire import evaluation, topics, traps
+from estuaire import evaluation, gateway, topics, traps
 from estuaire import link as linking
 from estuaire.explanation import explain, hold
 from estuaire.files import KNOWN, FileSender, Sent, groups_of
@@ -37,11 +37,13 @@ from estuaire.platform import Platform, addresses, home_folder
 from estuaire.process import StartError
 from estuaire.producer import Producer, SendError, checked
 from estuaire.quality import quality
+from estuaire.relay import REFUSED, Relay, RelayError, Theirs, read_config
 from estuaire.report import Report, render
 from estuaire.reviews import Stewardship, described
 from estuaire.rules import Switchboard, Workshop, index_url
 from estuaire.rules import described as described_trial
 from estuaire.subscriber import Subscriber, ViewError
+from runtime.keys import KeyUnavailable
 from runtime.settings import RuntimeSettings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
@@ -77,6 +79,17 @@ Token = Annotated[
 INGEST, ACCESS, LINKAGE = "http://127.0.0.1:8000", "http://127.0.0.1:8001", "http://127.0.0.1:8003"
 LOCAL_BROKER = "127.0.0.1:9092"
 
+_ERRORS = (
+    StartError,
+    SendError,
+    RelayError,
+    KeyUnavailable,
+    topics.TopicError,
+    linking.LinkError,
+    PermitError,
+    ViewError,
+)
+
 
 def main() -> None:
     """Run a command; what goes wrong is one line on standard error and exit code 1."""
@@ -84,7 +97,7 @@ def main() -> None:
         os.environ.setdefault(name, address)
     try:
         app()
-    except (StartError, SendError, topics.TopicError, linking.LinkError, PermitError, ViewError) as error:
+    except _ERRORS as error:
         err.print(f"[red]error[/red]: {error}", soft_wrap=True)
         sys.exit(1)
     except KafkaException as error:
@@ -180,6 +193,51 @@ def send(
         out.print(f"not taken: {passed_over}")
     if total.rejected:
         raise typer.Exit(1)
+
+
+@app.command()
+def relay(
+    topic: Annotated[str, typer.Argument(help="A topic of CloudEvents on your own broker.")],
+    broker: Annotated[str, typer.Option(help="Your broker's address.")],
+    source: Annotated[str, typer.Option(help="The source of its events, e.g. urn:estuaire:producer:chu-rennes.")],
+    url: IngestUrl = INGEST,
+    token: Token = None,
+    group: Annotated[str | None, typer.Option(help="The consumer group; estuaire-relay-TOPIC if absent.")] = None,
+    once: Annotated[bool, typer.Option("--once", help="End where the topic ends now.")] = False,
+    backfill: Annotated[bool, typer.Option("--backfill", help="Send on the lane of lower priority.")] = False,
+    broker_config: Annotated[
+        Path | None, typer.Option(help="A properties file with librdkafka's settings for your broker: SASL, TLS.")
+    ] = None,
+) -> None:
+    """Send what comes in a topic of your own Kafka. What is refused is listed in TOPIC-refused, with its offset."""
+    config = read_config(broker_config) if broker_config else {}
+    theirs = Theirs(broker, topic, group or f"estuaire-relay-{topic}", config)
+    relaying = Relay(theirs, url, token or Keyring(home_folder()).token("producers", source), _say, backfill=backfill)
+
+    def stop(number: int, _frame: object) -> None:
+        """Asked once, end after the request under way; asked again, at once."""
+        signal.signal(number, signal.SIG_DFL)
+        relaying.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, stop)
+    relayed = relaying.run(once=once)
+    tombstones = f", {relayed.tombstones} tombstones passed over" if relayed.tombstones else ""
+    out.print(f"relayed: {relayed.accepted} accepted, {relayed.refused} refused{tombstones}")
+    if relayed.refused and once:
+        err.print(f"see {topic}{REFUSED}", soft_wrap=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def keys(
+    folder: Annotated[Path, typer.Argument(help="The keys of an ingest at your own site.")],
+    first: Annotated[bool, typer.Option("--first", help="Make secret 1 too: once, by who shares it out.")] = False,
+) -> None:
+    """Make what an edge gateway's own keys lack, and print each key's fingerprint, to compare with other sites."""
+    for name, fingerprint in gateway.prepare(folder, first=first).items():
+        shared = "" if name in gateway.OWN else "  the same at every site"
+        _print(f"{name:17} {fingerprint}{shared}")
 
 
 @app.command()

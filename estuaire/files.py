@@ -19,11 +19,12 @@ import msgspec
 
 from estuaire.ledger import Ledger
 from estuaire.producer import NDJSON, Answer, Producer, SendError
-from services.ingest import fhir_files
-from services.ingest.domain import batches, hl7v2
-from services.ingest.domain.reading import JoinedFormat
+from services.ingest.domain import batches
 from services.ingest.domain.refusals import TOO_LARGE, Refusal
 from services.ingest.files import FORMATS, HEAD, File, join, part_of
+from services.ingest.formats.fhir import files as fhir_files
+from services.ingest.formats.hl7v2 import messages as hl7v2
+from services.ingest.formats.reading import JoinedFormat
 
 CLOUDEVENTS: Final = "CloudEvents"
 FHIR: Final = "FHIR"

@@ -43,6 +43,7 @@ class View:
 
     def __init__(self) -> None:
         self._records: defaultdict[str, dict[str, _Held]] = defaultdict(dict)
+        self._of_subject: defaultdict[str, set[str]] = defaultdict(set)
 
     def apply(self, event: ViewEvent, partition: int | None = None) -> bool:
         """Follow one message; False when it changes nothing, because a newer one is known.
@@ -69,6 +70,7 @@ class View:
         for held in obsolete:
             held.event = None
         withdrawn = event.type == WITHDRAWN
+        self._of_subject[subject].add(event.id)
         of_record[subject] = _Held(event.sequence, None if withdrawn else event, partition)
         return changed or not withdrawn
 
@@ -98,6 +100,11 @@ class View:
     def entries(self) -> list[ViewEvent]:
         """Every record that the view holds, by subject, time and id."""
         held = (one.event for of_record in self._records.values() for one in of_record.values())
+        return sorted((one for one in held if one is not None), key=_place)
+
+    def timeline(self, subject: str) -> list[ViewEvent]:
+        """The records of one subject, by time and id."""
+        held = (self._records[one][subject].event for one in self._of_subject.get(subject, ()))
         return sorted((one for one in held if one is not None), key=_place)
 
     def timelines(self) -> dict[str, list[ViewEvent]]:

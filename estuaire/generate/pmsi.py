@@ -13,8 +13,8 @@ from pathlib import Path
 from random import Random
 from typing import Final, Literal, NamedTuple
 
-from services.ingest.domain.fixed_width import tables
 from services.ingest.domain.identity import nir_key
+from services.ingest.formats.fixed_width import tables
 
 Part = Literal["rss", "vid-hosp", "rsa", "ano"]
 

@@ -15,12 +15,12 @@ from typing import Any, BinaryIO, Final, NamedTuple
 from multipart import MultipartError, MultipartSegment, PushMultipartParser, parse_options_header
 
 from services.ingest.domain.batches import BadBody
-from services.ingest.domain.beneficiaries import Register
-from services.ingest.domain.cepidc import Cepidc
-from services.ingest.domain.dcir import Dcir
-from services.ingest.domain.pmsi import PmsiMco
-from services.ingest.domain.reading import JoinedFormat, Layout, Line, Piece, Read
 from services.ingest.domain.refusals import NUL_BYTE, Refusal, Refused
+from services.ingest.formats.pmsi.mco import PmsiMco
+from services.ingest.formats.reading import JoinedFormat, Layout, Line, Piece, Read
+from services.ingest.formats.snds.beneficiaries import Register
+from services.ingest.formats.snds.cepidc import Cepidc
+from services.ingest.formats.snds.dcir import Dcir
 
 FORMATS: Final[dict[str, JoinedFormat]] = {form.name: form for form in (PmsiMco(), Dcir(), Register(), Cepidc())}
 """The formats whose records are made of lines of several files, by name."""

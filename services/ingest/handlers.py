@@ -19,7 +19,7 @@ from contracts.events import DELETED, RECORD_TYPES, Event
 from contracts.messages import Content, Headers, RecordReceived, associated, encode
 from runtime.messages import Emit
 from runtime.telemetry import where
-from services.ingest.domain import batches, content, fhir, hl7v2, measures, refusals
+from services.ingest.domain import batches, content, measures, refusals
 from services.ingest.domain.batches import Element
 from services.ingest.domain.content import Stripped
 from services.ingest.domain.flow import Lane, topic
@@ -27,6 +27,8 @@ from services.ingest.domain.identity import InvalidIdentity, demographics
 from services.ingest.domain.measures import Shape
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.domain.tokens import Tokeniser
+from services.ingest.formats.fhir import entries as fhir
+from services.ingest.formats.hl7v2 import messages as hl7v2
 
 log = logging.getLogger("estuaire.ingest")
 

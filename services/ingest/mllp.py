@@ -25,9 +25,9 @@ from runtime.http import ProblemError
 from runtime.loop import Stopped
 from runtime.telemetry import where
 from services.ingest.adapters import MLLP_CLOSED, MLLP_MESSAGES, MLLP_OPEN
-from services.ingest.domain import hl7v2
-from services.ingest.domain.acknowledgement import acknowledgement, code_of
 from services.ingest.domain.refusals import Refusal
+from services.ingest.formats.hl7v2 import messages as hl7v2
+from services.ingest.formats.hl7v2.acknowledgement import acknowledgement, code_of
 from services.ingest.routes import Desk
 from services.ingest.settings import IngestSettings, Listening
 

@@ -26,9 +26,9 @@ from services.ingest.domain import batches
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import LANES, Flow, Lane
 from services.ingest.domain.measures import Shape, Tally
-from services.ingest.domain.reading import JoinedFormat, Read
 from services.ingest.domain.refusals import Refusal
 from services.ingest.files import FORMATS, join, uploaded
+from services.ingest.formats.reading import JoinedFormat, Read
 from services.ingest.handlers import Document, Intake
 from services.ingest.settings import IngestSettings
 

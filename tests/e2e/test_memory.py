@@ -73,7 +73,7 @@ def test_reading_holds_no_file(tmp_path: Path, write: Write) -> None:
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) > 0.8 * BYTES
     done = subprocess.run([sys.executable, "-c", DRAIN, str(tmp_path)], capture_output=True, text=True, check=True)
     count, peak = map(int, done.stdout.split())
-    log.info("%s: %d records, at most %d MiB", write.__name__, count, peak // 2**20)
+    log.warning("%s: %d records, at most %d MiB", write.__name__, count, peak // 2**20)
     assert count > BYTES // 2000
     assert peak < MOST
 
@@ -99,7 +99,7 @@ def test_sending_holds_no_file(hub: Hub, tmp_path: Path) -> None:
     process = hub.platform.services["ingest"].process
     assert process is not None
     ingest = _peak(process.pid)
-    log.info("send: at most %d MiB, ingest: at most %d MiB", peak // 2**20, ingest // 2**20)
+    log.warning("send: at most %d MiB, ingest: at most %d MiB", peak // 2**20, ingest // 2**20)
     assert 0 < peak < MOST
     assert 0 < ingest < MOST
 

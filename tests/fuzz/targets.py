@@ -15,12 +15,12 @@ from typing import Final
 from estuaire.generate import dcir, pmsi
 from estuaire.generate.hl7v2 import messages
 from estuaire.population import population
-from services.ingest import fhir_files
 from services.ingest.domain import batches
 from services.ingest.domain.batches import BadBody, Element, NoRoom, TooLarge
-from services.ingest.domain.hl7v2 import PARIS
 from services.ingest.domain.refusals import INTERNAL
 from services.ingest.files import FORMATS, File, join, uploaded
+from services.ingest.formats.fhir import files as fhir_files
+from services.ingest.formats.hl7v2.messages import PARIS
 from services.ingest.handlers import Document, Taken, messages_of
 from tests.people import people
 from tests.unit.ingest.conftest import EXAMPLES, SOURCE, new_intake

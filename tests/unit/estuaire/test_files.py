@@ -15,8 +15,8 @@ from estuaire.files import FHIR, FileSender, Group, Sent, groups_of
 from estuaire.ledger import Ledger, ledger_of
 from estuaire.producer import Answer, SendError
 from services.ingest import files as formats
-from services.ingest.domain.reading import Layout, Piece, Read
 from services.ingest.domain.refusals import Refusal
+from services.ingest.formats.reading import Layout, Piece, Read
 
 pytestmark = pytest.mark.unit
 

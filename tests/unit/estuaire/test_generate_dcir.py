@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from estuaire.generate.dcir import Insured, Separator, Totals, write_dcir, write_deaths, write_register
-from services.ingest.domain.beneficiaries import Register
-from services.ingest.domain.cepidc import Cepidc
-from services.ingest.domain.dcir import Dcir
-from services.ingest.domain.reading import JoinedFormat, Read
 from services.ingest.files import File, join
+from services.ingest.formats.reading import JoinedFormat, Read
+from services.ingest.formats.snds.beneficiaries import Register
+from services.ingest.formats.snds.cepidc import Cepidc
+from services.ingest.formats.snds.dcir import Dcir
 
 pytestmark = pytest.mark.unit
 

@@ -10,7 +10,7 @@ import pytest
 
 from estuaire.generate.hl7v2 import Message, messages
 from estuaire.population import CHU, Person, population
-from services.ingest.domain.hl7v2 import events_of, header
+from services.ingest.formats.hl7v2.messages import events_of, header
 
 pytestmark = pytest.mark.unit
 

@@ -168,3 +168,14 @@ def test_a_reset_empties_the_view_and_it_fills_again() -> None:
     again = first.model_copy(update={"sequence": 3})
     assert view.apply(again, 0)
     assert view.entries() == [again]
+
+
+@given(acts, st.integers(1, 3), st.data())
+def test_a_timeline_is_that_of_all_timelines(
+    chosen: list[tuple[str, str, str]], partitions: int, data: st.DataObject
+) -> None:
+    view = View()
+    for partition, event in interleaved(published(chosen, partitions).log, data):
+        view.apply(event, partition)
+        whole = view.timelines()
+        assert all(view.timeline(subject) == whole.get(subject, []) for subject in "ABCD")

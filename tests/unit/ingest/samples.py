@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from services.ingest.domain.fhir import events_of
+from services.ingest.formats.fhir.entries import events_of
 
 ROOT = Path(__file__).parents[3]
 SYNTHEA = (ROOT / "../shared/data/synthea").resolve()

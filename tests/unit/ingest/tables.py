@@ -8,9 +8,9 @@ from typing import Any
 
 from contracts.events import Event
 from services.ingest.domain.content import strip
-from services.ingest.domain.reading import JoinedFormat, Read
 from services.ingest.domain.refusals import Refusal
 from services.ingest.files import File, join
+from services.ingest.formats.reading import JoinedFormat, Read
 
 SOURCE = "urn:estuaire:producer:cnam"
 

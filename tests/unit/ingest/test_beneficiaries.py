@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.domain.beneficiaries import Register
-from services.ingest.domain.reading import Line, Piece
 from services.ingest.domain.refusals import Refused
+from services.ingest.formats.reading import Line, Piece
+from services.ingest.formats.snds.beneficiaries import Register
 
 from .tables import SOURCE, events, passed_over, read, refusals, table
 

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.domain.cepidc import CCI, ECD, Cepidc
-from services.ingest.domain.reading import Line, Piece
 from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.formats.reading import Line, Piece
+from services.ingest.formats.snds.cepidc import CCI, ECD, Cepidc
 
 from .tables import SOURCE, details, events, passed_over, read, records, refusals, table
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.ingest.domain.dcir import BIO, CAM, PHA, PRS, Dcir
-from services.ingest.domain.reading import Line, Piece
 from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.formats.reading import Line, Piece
+from services.ingest.formats.snds.dcir import BIO, CAM, PHA, PRS, Dcir
 
 from .tables import SOURCE, details, events, passed_over, read, records, refusals, table
 

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from contracts.events import Event
 from services.ingest.domain.content import strip
-from services.ingest.domain.fhir import OPPOSITION_NOT_TAKEN, FhirEvents, events_of, read_entry
-from services.ingest.domain.fhir_consent import Opposition
-from services.ingest.domain.fhir_references import Servers
 from services.ingest.domain.refusals import Refusal
+from services.ingest.formats.fhir.consent import Opposition
+from services.ingest.formats.fhir.entries import OPPOSITION_NOT_TAKEN, FhirEvents, events_of, read_entry
+from services.ingest.formats.fhir.references import Servers
 
 from .samples import ROOT, SOURCE, SYNTHEA, french_stay
 

@@ -21,14 +21,14 @@ import pytest
 import yaml
 
 from contracts.events import RECORD_TYPES, Event
-from services.ingest import fhir_files
-from services.ingest.domain import fhir
 from services.ingest.domain.content import InvalidRecord, strip
-from services.ingest.domain.fhir import events_of
 from services.ingest.domain.fhir_names import NAMES
 from services.ingest.domain.identity import demographics
 from services.ingest.domain.refusals import Refusal
 from services.ingest.domain.removals import removals
+from services.ingest.formats.fhir import entries as fhir
+from services.ingest.formats.fhir import files as fhir_files
+from services.ingest.formats.fhir.entries import events_of
 
 from .samples import ROOT, SOURCE
 

@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest import fhir_files
-from services.ingest.domain import fhir, refusals
-from services.ingest.domain.fhir_references import Servers
-from services.ingest.domain.reading import Read
+from services.ingest.domain import refusals
 from services.ingest.domain.refusals import Refusal
+from services.ingest.formats.fhir import entries as fhir
+from services.ingest.formats.fhir import files as fhir_files
+from services.ingest.formats.fhir.references import Servers
+from services.ingest.formats.reading import Read
 
 from .samples import ROOT, SOURCE
 

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 import pytest
 
 from services.ingest import files
-from services.ingest.domain.reading import Layout, Piece, Read
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.files import File, join
+from services.ingest.formats.reading import Layout, Piece, Read
 
 pytestmark = pytest.mark.unit
 

@@ -25,8 +25,8 @@ from runtime.http import hash_token
 from runtime.loop import Stopped
 from services.ingest.adapters import Markers, ProducersFile
 from services.ingest.domain.flow import Flow, ThrottleRule
-from services.ingest.domain.hl7v2 import LONGEST
 from services.ingest.domain.measures import Tally
+from services.ingest.formats.hl7v2.messages import LONGEST
 from services.ingest.mllp import MllpListener, tls_of
 from services.ingest.routes import Desk
 from services.ingest.settings import IngestSettings

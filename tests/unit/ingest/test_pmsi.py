@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from contracts.events import Event
 from estuaire.generate import pmsi as generate
 from services.ingest.domain import content, identity
-from services.ingest.domain.fixed_width import tables
-from services.ingest.domain.pmsi import PmsiMco
-from services.ingest.domain.reading import Line, Piece, Read
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.files import File, join
+from services.ingest.formats.fixed_width import tables
+from services.ingest.formats.pmsi.mco import PmsiMco
+from services.ingest.formats.reading import Line, Piece, Read
 from tests.unit.ingest.pmsi_lines import (
     ACT,
     ANO,

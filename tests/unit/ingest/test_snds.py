@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.domain.snds import (
+from services.ingest.formats.snds.values import (
     Unreadable,
     amount,
     born,

@@ -10,8 +10,8 @@ import httpx
 import pytest
 
 from services.ingest import files
-from services.ingest.domain.reading import Layout, Piece, Read
 from services.ingest.domain.refusals import Refusal
+from services.ingest.formats.reading import Layout, Piece, Read
 from tests.unit.ingest.conftest import Ingest, Make
 from tests.unit.ingest.test_files import Keyed
 

@@ -1,4 +1,4 @@
-"""Patients that their own server links: identities as `services.ingest.domain.fhir_patient` makes them.
+"""Patients that their own server links: identities as `services.ingest.formats.fhir.patient` makes them.
 
 A replaced Patient has numbers alone, its own and that of the one in its place; any other has its traits and both.
 """

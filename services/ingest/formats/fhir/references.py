@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
-from services.ingest.domain import ins
-from services.ingest.domain.fhir_elements import ID, codes, refused
 from services.ingest.domain.refusals import Refused
+from services.ingest.formats import ins
+from services.ingest.formats.fhir.elements import ID, codes, refused
 
 _PERSON: Final = dict.fromkeys(("Immunization", "Claim", "ExplanationOfBenefit", "Consent"), "patient")
 """The element that refers to the Patient, where it is not `subject`."""

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, cast
 
-from services.ingest.domain.reading import Piece, Read
 from services.ingest.domain.refusals import Refusal, Refused
-from services.ingest.domain.separated import Separated, Table, columns
-from services.ingest.domain.snds import Unreadable, born, code, commune, missing, pseudonym
+from services.ingest.formats.reading import Piece, Read
+from services.ingest.formats.separated import Separated, Table, columns
+from services.ingest.formats.snds.values import Unreadable, born, code, commune, missing, pseudonym
 
 PERSON: Final = (
     *("BEN_NIR_PSA", "BEN_RNG_GEM", "ORG_AFF_BEN", "BEN_NIR_ANO", "BEN_IDT_ANO", "BEN_IDT_TOP", "BEN_CDI_NIR"),

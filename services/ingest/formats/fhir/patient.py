@@ -6,10 +6,10 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from services.ingest.domain import ins
-from services.ingest.domain.fhir_elements import at, extensions, is_out_of_range, items, refused, text, time
-from services.ingest.domain.fhir_references import Servers, Target, national_numbers
 from services.ingest.domain.refusals import Refused
+from services.ingest.formats import ins
+from services.ingest.formats.fhir.elements import at, extensions, is_out_of_range, items, refused, text, time
+from services.ingest.formats.fhir.references import Servers, Target, national_numbers
 
 MOST_LINKS: Final = 10
 """Other Patients that one may be linked to; an identity has twenty numbers at most."""

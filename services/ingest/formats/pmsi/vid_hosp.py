@@ -13,11 +13,11 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from services.ingest.domain import pmsi_values as values
-from services.ingest.domain.fixed_width import Place, cutter, pieces_of, tables, text_of
 from services.ingest.domain.identity import InvalidIdentity, is_dummy, nir, nir_key
-from services.ingest.domain.reading import Piece, Read
 from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.formats.fixed_width import Place, cutter, pieces_of, tables, text_of
+from services.ingest.formats.pmsi import values
+from services.ingest.formats.reading import Piece, Read
 
 _TABLE: Final = tables("pmsi-mco")["vid-hosp"]
 _INSURED: Final = re.compile(r"\d{5}(\d\d|2[AB])\d{6}", re.ASCII)

@@ -31,10 +31,10 @@ from zoneinfo import ZoneInfo
 import hl7
 
 from contracts.events import DELETED, EARLIEST, LATEST
-from services.ingest.domain import ins
 from services.ingest.domain.identity import InvalidIdentity, is_dummy, nir
-from services.ingest.domain.reading import Read
 from services.ingest.domain.refusals import NUL_BYTE, Refusal, Refused
+from services.ingest.formats import ins
+from services.ingest.formats.reading import Read
 
 LONGEST: Final = 2**20
 """Bytes of a message."""

@@ -20,11 +20,11 @@ from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
-from services.ingest.domain import pmsi_values as values
-from services.ingest.domain.fixed_width import Place, cutter, pieces_of, tables, text_of
 from services.ingest.domain.identity import is_dummy
-from services.ingest.domain.reading import Piece, Read
 from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.formats.fixed_width import Place, cutter, pieces_of, tables, text_of
+from services.ingest.formats.pmsi import values
+from services.ingest.formats.reading import Piece, Read
 
 RANKS: Final = "pmsi"
 """The scheme that the birth rank of an ANO line counts in: hospitals give it, the health insurance gives another."""

@@ -12,13 +12,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from services.ingest.domain.hl7v2 import (
+from services.ingest.domain.refusals import INTERNAL, Refusal
+from services.ingest.formats.hl7v2.messages import (
     EVENT_NOT_TAKEN,
     MESSAGE_NOT_TAKEN,
     NOT_FOR_PRODUCTION,
     Header,
 )
-from services.ingest.domain.refusals import INTERNAL, Refusal
 
 ACCEPTED: Final = "AA"
 ERROR: Final = "AE"

@@ -14,12 +14,13 @@ from typing import Any, BinaryIO, Final
 import ijson
 import msgspec
 
-from services.ingest.domain import batches, fhir, refusals
-from services.ingest.domain.fhir import Outcome
-from services.ingest.domain.fhir_references import Servers, Target, says_nothing_new, target_of
-from services.ingest.domain.reading import Read
+from services.ingest.domain import batches, refusals
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.files import lines
+from services.ingest.formats.fhir import entries as fhir
+from services.ingest.formats.fhir.entries import Outcome
+from services.ingest.formats.fhir.references import Servers, Target, says_nothing_new, target_of
+from services.ingest.formats.reading import Read
 
 LARGEST: Final = 16 * 2**20
 """Characters of an entry or bytes of a line; what is larger is refused, and is not held."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from services.ingest.domain.fhir_elements import at, codes, objects, time
-from services.ingest.domain.fhir_references import Servers
+from services.ingest.formats.fhir.elements import at, codes, objects, time
+from services.ingest.formats.fhir.references import Servers
 
 
 class Opposition(NamedTuple):

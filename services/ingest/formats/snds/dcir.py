@@ -26,11 +26,11 @@ from collections.abc import Generator, Iterator, Sequence
 from itertools import groupby
 from typing import Any, Final, NamedTuple, cast
 
-from services.ingest.domain.beneficiaries import DUPLICATE, PERSON, person
-from services.ingest.domain.reading import Piece, Read
 from services.ingest.domain.refusals import Refusal, Refused
-from services.ingest.domain.separated import Separated, Table, columns
-from services.ingest.domain.snds import (
+from services.ingest.formats.reading import Piece, Read
+from services.ingest.formats.separated import Separated, Table, columns
+from services.ingest.formats.snds.beneficiaries import DUPLICATE, PERSON, person
+from services.ingest.formats.snds.values import (
     Field,
     Reader,
     Unreadable,

@@ -15,10 +15,10 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from services.ingest.domain import pmsi_rsa, pmsi_rss
-from services.ingest.domain.fixed_width import Table, tables, text_of
-from services.ingest.domain.reading import Layout, Piece, Read
 from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.formats.fixed_width import Table, tables, text_of
+from services.ingest.formats.pmsi import rsa, rss
+from services.ingest.formats.reading import Layout, Piece, Read
 
 NAME: Final = "pmsi-mco"
 PARTS: Final = ("rss", "vid-hosp", "rsa", "ano")
@@ -69,7 +69,7 @@ class PmsiMco:
 
     def events(self, pieces: Sequence[Piece], source: str) -> Iterator[Read]:
         """One event for each RSS, or for the RSA."""
-        read = pmsi_rss.reads if pieces[0].layout.part in ("rss", "vid-hosp") else pmsi_rsa.reads
+        read = rss.reads if pieces[0].layout.part in ("rss", "vid-hosp") else rsa.reads
         return read(pieces, source)
 
 

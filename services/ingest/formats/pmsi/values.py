@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from contracts.events import EARLIEST, LATEST
 from services.ingest.domain.content import known
-from services.ingest.domain.fixed_width import Place
-from services.ingest.domain.reading import Piece
+from services.ingest.formats.fixed_width import Place
+from services.ingest.formats.reading import Piece
 
 SEXES: Final = {"1": "male", "2": "female", "3": "other"}
 ENTRY_MODES: Final = frozenset("0678NO")

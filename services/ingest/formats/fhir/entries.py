@@ -12,11 +12,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from contracts.events import DELETED, EARLIEST, LATEST
-from services.ingest.domain.fhir_consent import Opposition, is_opposition, opposition_of
-from services.ingest.domain.fhir_elements import ID, at, codes, is_out_of_range, refused, time
-from services.ingest.domain.fhir_patient import death_of, identity_of, links_of
-from services.ingest.domain.fhir_references import Servers, Target, base_of, id_of, says_nothing_new, target_of
 from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.formats.fhir.consent import Opposition, is_opposition, opposition_of
+from services.ingest.formats.fhir.elements import ID, at, codes, is_out_of_range, refused, time
+from services.ingest.formats.fhir.patient import death_of, identity_of, links_of
+from services.ingest.formats.fhir.references import Servers, Target, base_of, id_of, says_nothing_new, target_of
 
 Outcome = dict[str, Any] | Refusal | str
 """An event (to be validated as `Event`), why there is none, or the name of what is not the hub's: a resource type, an

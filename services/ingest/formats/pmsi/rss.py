@@ -11,11 +11,10 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from services.ingest.domain import pmsi_values as values
-from services.ingest.domain import vid_hosp
-from services.ingest.domain.fixed_width import Place, cutter, pieces_of, tables, text_of
-from services.ingest.domain.reading import Piece, Read
 from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.formats.fixed_width import Place, cutter, pieces_of, tables, text_of
+from services.ingest.formats.pmsi import values, vid_hosp
+from services.ingest.formats.reading import Piece, Read
 
 _WITHIN: Final = ("6", "1")
 """A mutation within the hospital's MCO: it neither begins nor ends a stay (controls 026 and 035)."""

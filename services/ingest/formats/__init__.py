@@ -1,0 +1,1 @@
+"""From the bytes of producers' formats to the hub's events. Pure."""

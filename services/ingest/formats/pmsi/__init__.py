@@ -1,0 +1,1 @@
+"""PMSI MCO: RSS with VID-HOSP, RSA with ANO."""

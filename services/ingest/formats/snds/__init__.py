@@ -1,0 +1,1 @@
+"""Tables of the SNDS as CSV: the DCIR, the register of beneficiaries, the causes of death."""
