@@ -162,12 +162,13 @@ class Platform:
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(self._start_broker)
             database = self._stack.enter_context(start_database(self.home, report=self._report))
+            urls = {name: database.url(name) for name in DATABASES}  # while the broker is on its way
             self.bootstrap_servers = starting.result().bootstrap_servers
         create_topics(self.settings(), topics_to_create(self.settings().hot_partitions))
         for offset, name in enumerate(SERVICES):
             environment = self._environment(name, self._port + offset)
-            if name in DATABASES:
-                environment[f"ESTUAIRE_{name.upper()}_DATABASE_URL"] = database.url(name)
+            if name in urls:
+                environment[f"ESTUAIRE_{name.upper()}_DATABASE_URL"] = urls[name]
             url = f"http://127.0.0.1:{self._port + offset}"
             self.services[name] = self.make_service(name, url, self.home / "logs" / f"{name}.log", environment)
             self._stack.callback(self.services[name].stop)
