@@ -21,6 +21,8 @@ from .samples import ROOT, SOURCE, SYNTHEA, french_stay
 
 pytestmark = pytest.mark.unit
 
+A, B = "https://a.example/fhir", "https://b.example/fhir"
+
 
 def read(document: Any) -> FhirEvents:
     return events_of(document, SOURCE)
@@ -232,8 +234,41 @@ def test_a_delete_needs_no_resource() -> None:
         ("Patient/p-1", "identity.v1.deleted"),
         ("Patient/p-1#deceased", "death.v1.deleted"),
     ]
-    unclear = {"request": {"method": "DELETE", "url": "Observation?subject=Patient/p-1"}}
-    assert read({"resourceType": "Bundle", "entry": [unclear]}).not_taken == {"unknown": 1}
+
+
+@pytest.mark.parametrize(
+    ("url", "version"),
+    [
+        ("Observation/o-1", None),
+        ("/Observation/o-1", None),
+        ("Observation/o-1/_history/3", 3),
+        (f"{A}/Observation/o-1", None),
+        ("HTTPS://A.example/fhir//Observation/o-1/_history/4", 4),
+    ],
+)
+def test_a_delete_is_read_in_each_form_of_its_url(url: str, version: int | None) -> None:
+    event = one({"resourceType": "Bundle", "entry": [{"request": {"method": "DELETE", "url": url}}]})
+    assert (event["id"], event["type"]) == ("Observation/o-1", "observation.v1.deleted")
+    assert event.get("version") == version
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("Observation?subject=Patient/p-1", "Observation", "", "/", None, 7, "LE GOFF/1", "Observation/LE GOFF"),
+        *("Observation/o-1/", "x/Observation/o-1", "https:///Observation/o-1", "Observation/o-1?x=LE GOFF"),
+    ],
+)
+def test_a_delete_that_names_no_resource_is_refused_and_never_passed_over(url: Any) -> None:
+    refused = refusal({"resourceType": "Bundle", "entry": [{"request": {"method": "DELETE", "url": url}}]})
+    assert refused.reason == "no-id"
+    assert "request.url" in refused.detail
+    assert "GOFF" not in refused.detail
+
+
+def test_a_delete_of_what_the_hub_does_not_take_is_counted() -> None:
+    entries = [{"request": {"method": "DELETE", "url": url}} for url in ("Goal/1", f"{A}/Goal/1")]
+    assert read({"resourceType": "Bundle", "entry": entries}).not_taken == {"Goal": 2}
 
 
 def test_of_a_history_without_versions_the_newest_states_are_taken() -> None:
@@ -337,9 +372,6 @@ def test_a_resource_without_an_id_goes_by_its_temporary_one_within_a_transaction
     assert told.places == [0, 2, 3, 4]
 
 
-A, B = "https://a.example/fhir", "https://b.example/fhir"
-
-
 def assigners(*entries: tuple[str | None, dict[str, Any]]) -> list[list[str]]:
     listed = [{"resource": resource} | ({"fullUrl": url} if url else {}) for url, resource in entries]
     events = read({"resourceType": "Bundle", "type": "searchset", "entry": listed}).events
@@ -380,6 +412,43 @@ def test_a_bundle_of_two_servers_has_no_own_one() -> None:
         (f"{B}/Observation/o-3", about(f"{A}/Patient/p-1", "o-3")),
     )
     assert told == [[f"{SOURCE}|{A}"], [f"{SOURCE}|{A}"], [f"{SOURCE}|{B}"], [f"{SOURCE}|{A}"]]
+
+
+def names(*entries: dict[str, Any], kind: str = "history") -> list[str]:
+    told = read({"resourceType": "Bundle", "type": kind, "entry": list(entries)})
+    return [name for name, _ in types(told)]
+
+
+def test_records_of_one_id_on_two_servers_are_two() -> None:
+    on_a, on_b = ({"fullUrl": f"{base}/Observation/o-1", "resource": observation()} for base in (A, B))
+    gone = {"request": {"method": "DELETE", "url": f"{B}/Observation/o-1"}}
+    by_url = {"request": {"method": "DELETE", "url": "Observation/o-1"}, "fullUrl": f"{B}/Observation/o-1"}
+    assert names(on_a, on_b) == [f"{A}/Observation/o-1", f"{B}/Observation/o-1"]
+    assert names(on_a, gone) == names(on_a, by_url) == [f"{A}/Observation/o-1", f"{B}/Observation/o-1"]
+    died = {"fullUrl": f"{B}/Patient/p-1", "resource": patient(deceasedDateTime="2026-01-01")}
+    assert names(on_a, died)[1:] == [f"{B}/Patient/p-1", f"{B}/Patient/p-1#deceased"]
+
+
+def test_records_of_the_own_server_are_named_without_it() -> None:
+    entry = {"fullUrl": f"{A}/Observation/o-1", "resource": observation()}
+    practitioner = {"fullUrl": f"{B}/Practitioner/1", "resource": {"resourceType": "Practitioner", "id": "1"}}
+    gone = {"fullUrl": f"{A}/Observation/o-2", "request": {"method": "DELETE", "url": "Observation/o-2"}}
+    assert names(entry, practitioner, gone) == ["Observation/o-1", "Observation/o-2"]
+    assert names(gone) == ["Observation/o-2"]
+    assert names({"resource": observation()}, {"fullUrl": "urn:uuid:1", "resource": observation(id="o-2")}) == [
+        "Observation/o-1",
+        "Observation/o-2",
+    ]
+
+
+def test_the_name_of_a_record_is_never_too_long() -> None:
+    server = "https://c.example/" + "x" * 300
+    long = {"resourceType": "MedicationAdministration", "id": "i" * 64, "status": "entered-in-error"}
+    entries = [
+        {"fullUrl": f"{base}/MedicationAdministration/{'i' * 64}", "resource": long}
+        for base in (server, server + "y", "https://d.example/" + "x" * 110)
+    ]
+    assert len(set(names(*entries))) == 3
 
 
 def test_a_long_base_is_hashed() -> None:

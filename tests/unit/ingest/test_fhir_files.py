@@ -89,8 +89,13 @@ URLS = st.sampled_from(
     ]
 )
 ENTRIES = st.builds(
+    lambda method, url: {"fullUrl": url, "request": {"method": method, "url": url}},
+    st.sampled_from(["DELETE", "PUT"]),
+    URLS,
+) | st.builds(
     lambda url, kind, person, more: {
         "fullUrl": url,
+        "request": more,
         "resource": {"resourceType": kind, "id": "p-1", "subject": {"reference": person}, "more": more},
     },
     URLS,

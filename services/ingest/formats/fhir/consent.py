@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from services.ingest.formats.fhir.elements import at, codes, objects, time
-from services.ingest.formats.fhir.references import Servers
+from services.ingest.formats.fhir.references import Servers, Target
 
 
 class Opposition(NamedTuple):
     """A person objects, or no longer does. `start` and `end` (RFC 3339) say from when to when, where the Consent does.
 
-    `id` is the Consent's, <type>/<id>.
+    `id` is that of the Consent's record.
     """
 
     id: str
@@ -51,7 +51,7 @@ def opposition_of(consent: Mapping[str, Any], name: str, servers: Servers, base:
     """
     rejected = consent.get("status") == _REJECTED
     return Opposition(
-        id=f"Consent/{name}",
+        id=servers.record(Target(f"Consent/{name}", base)),
         identity=servers.person(consent, "Consent", base),
         scopes=frozenset(codes(consent.get("scope"))),
         made=not _denies(consent) if rejected else consent.get("status") == _IN_FORCE,

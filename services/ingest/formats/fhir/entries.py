@@ -16,7 +16,7 @@ from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.fhir.consent import Opposition, is_opposition, opposition_of
 from services.ingest.formats.fhir.elements import ID, at, codes, is_out_of_range, refused, time
 from services.ingest.formats.fhir.patient import death_of, identity_of, links_of
-from services.ingest.formats.fhir.references import Servers, Target, base_of, id_of, says_nothing_new, target_of
+from services.ingest.formats.fhir.references import Servers, Target, base_of, deleted_of, id_of, says_nothing_new, target_of
 
 Outcome = dict[str, Any] | Refusal | str
 """An event (to be validated as `Event`), why there is none, or the name of what is not the hub's: a resource type, an
@@ -64,7 +64,7 @@ def outcomes_of(document: Any, source: str) -> Iterator[tuple[int, Outcome]]:
     entries = document.get("entry", [])
     told = [found for entry in entries if (found := target_of(entry))]
     targets = {url: target for url, target in told if not says_nothing_new(url, target)}
-    servers = Servers(source, targets, own_base(target.base for _, target in told))
+    servers = Servers(source, targets, own_base(map(server_of, entries)))
     reader = Entries(servers, document.get("type"))
     for entry in entries:
         yield from reader.read(entry)
@@ -87,6 +87,19 @@ def own_base(bases: Iterable[str | None]) -> str | None:
     """The server that a bundle's full URLs name, if they name one."""
     named = set(bases) - {None}
     return named.pop() if len(named) == 1 else None
+
+
+def server_of(entry: Any) -> str | None:
+    """The base of the server that has an entry's resource, where the entry tells it.
+
+    Of resources that the hub does not take, none: a practitioner from a directory makes no bundle one of two servers.
+    """
+    if (told := target_of(entry)) is not None:
+        return told[1].base if told[1].name.partition("/")[0] in (*TYPES, "Consent") else None
+    if not isinstance(entry, dict) or entry.get("resource") is not None:
+        return None
+    deleted = deleted_of(entry)
+    return deleted.base if deleted is not None and deleted.name.partition("/")[0] in TYPES else None
 
 
 class Entries:
@@ -230,7 +243,8 @@ class _Entry(NamedTuple):
         else:
             person = self.servers.person(resource, kind, base)
             data = {"identity": person, "record": _with_contained_medication(resource)}
-        return [self._event(TYPES[kind], f"{kind}/{name}", gone, when, version, data)]
+        record = self.servers.record(Target(f"{kind}/{name}", base))
+        return [self._event(TYPES[kind], record, gone, when, version, data)]
 
     def _event(
         self, kind: str, name: str, gone: bool, when: str | None, version: int | None, data: dict[str, Any]
@@ -256,9 +270,10 @@ class _Entry(NamedTuple):
         local = self.servers.numbers(own)
         links = links_of(patient, self.servers, own)
         identity = {"identifiers": local} if gone else identity_of(patient, local, links)
-        yield self._event(IDENTITY, f"Patient/{own.name}", gone, when, version, {"identity": identity})
+        record = self.servers.record(Target(f"Patient/{own.name}", own.base))
+        yield self._event(IDENTITY, record, gone, when, version, {"identity": identity})
         yield from ["Patient.link"] * (0 if gone else links.passed_over)
-        death = f"Patient/{own.name}#deceased"
+        death = f"{record}#deceased"
         lives = patient.get("deceasedBoolean") is False and version != 1
         if gone or links.is_replaced or lives:
             yield self._event(DEATH, death, True, when, version, {"identity": identity})
@@ -275,23 +290,24 @@ class _Entry(NamedTuple):
             yield "Patient.deceasedBoolean"
 
     def _deletion(self, entry: Mapping[str, Any], request: Mapping[str, Any]) -> list[Outcome]:
-        """A DELETE in a transaction or a history names what it deletes in its URL only (R4, http.html#history)."""
-        url = request.get("url")
-        kind, _, name = url.partition("/") if isinstance(url, str) else ("", "", "")
+        """A DELETE in a transaction or a history, which has no resource."""
+        target = deleted_of(entry)
+        kind, _, name = target.name.partition("/") if target is not None else ("", "", "")
+        if target is None or (kind not in TYPES and kind not in _KNOWN):
+            raise refused(
+                "no-id", "the DELETE's request.url is not <type>/<id> of R4: name each resource that is deleted by its id"
+            )
         if kind not in TYPES:
-            return [kind if kind in _KNOWN else "unknown"]
-        if not ID.fullmatch(name):
-            raise refused("no-id", f"the DELETE's request.url is not {kind}/<id>")
+            return [kind]
         response = entry.get("response")
         response = response if isinstance(response, dict) else {}
         etag = response.get("etag")
         match = _ETAG.fullmatch(etag) if isinstance(etag, str) else None
-        version = _version(match[1]) if match else None
+        version = _version(match[1] if match else str(request.get("url")).partition("/_history/")[2])
         when = _first(kind, [("", response.get("lastModified"))], gone=True)
         if kind == "Patient":
-            own = Target(name, base_of(entry.get("fullUrl"), f"{kind}/{name}"))
-            return list(self._patient({}, own, True, when, version))
-        return [self._event(TYPES[kind], f"{kind}/{name}", True, when, version, {"identity": {}})]
+            return list(self._patient({}, Target(name, target.base), True, when, version))
+        return [self._event(TYPES[kind], self.servers.record(target), True, when, version, {"identity": {}})]
 
 
 def _version(version: Any) -> int | None:

@@ -214,21 +214,23 @@ def _survey(tokens: Iterator[Token], targets: _Targets) -> tuple[dict[str, Any],
 
 
 def _address(tokens: Iterator[Token]) -> dict[str, Any]:
-    """Of an entry that has been opened, its full URL and its resource's type and id."""
+    """Of an entry that has been opened, its full URL, its resource's type and id, and its request's method and URL."""
     entry: dict[str, Any] = {}
     for name, event, value in _inside(tokens):
-        if name == "resource" and event == "start_map":
-            resource = {}
+        if name in _ADDRESSES and event == "start_map":
+            entry[name] = inner = {}
             for inner_name, inner_event, inner_value in _inside(tokens):
-                if inner_name in ("resourceType", "id"):
-                    resource[inner_name] = inner_value
+                if inner_name in _ADDRESSES[name]:
+                    inner[inner_name] = inner_value
                 _skip(tokens, inner_event)
-            entry[name] = resource
         else:
-            if name == "fullUrl":
+            if name in ("fullUrl", *_ADDRESSES):
                 entry[name] = value
             _skip(tokens, event)
     return entry
+
+
+_ADDRESSES: Final = {"resource": ("resourceType", "id"), "request": ("method", "url")}
 
 
 def _members(tokens: Iterator[Token]) -> Iterator[tuple[str, str, Any]]:
@@ -357,11 +359,11 @@ class _Targets:
 
     def add(self, entry: dict[str, Any]) -> None:
         """Note where an entry's full URL leads, unless the URL says it by itself."""
+        if (base := fhir.server_of(entry)) is not None and len(self.bases) < 3:
+            self.bases.add(base)
         if (found := target_of(entry)) is None:
             return
         url, target = found
-        if target.base is not None and len(self.bases) < 3:
-            self.bases.add(target.base)
         if not says_nothing_new(url, target):
             self._rows.append((url.encode(errors="replace"), *target))
             if len(self._rows) >= 1000:

@@ -4,12 +4,14 @@ A resource finds its person by the server's Patient id alone, so resources may c
 id counts within its server: Patient/123 of the source's own server has the source as its assigner, one of another
 server has the source and that server's base. The own server is the one that a bundle's full URLs name, if they name
 one; a relative reference is to it, and so is all that has no URL. A Patient with a full URL goes by both names, so that
-an absolute reference finds it from outside of its bundle, too.
+an absolute reference finds it from outside of its bundle, too. Records are named by the same rule: two servers may both
+have a Condition/9.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
@@ -43,6 +45,12 @@ class Servers(NamedTuple):
     targets: Targets
     own: str | None
     """The base of the source's own server, where the bundle tells it."""
+
+    def record(self, resource: Target) -> str:
+        """The id of a resource's record: <type>/<id>, behind the base of its server where that is not the own one."""
+        if resource.base is None or resource.base == self.own:
+            return resource.name
+        return f"{_bounded(resource.base)}/{resource.name}"
 
     def number(self, patient: Target) -> dict[str, str]:
         """The number that a Patient has: its id, within its server."""
@@ -116,11 +124,36 @@ def target_of(entry: Any) -> tuple[str, Target] | None:
     return url, Target(f"{kind}/{name}", base_of(url, f"{kind}/{name}"))
 
 
+def deleted_of(entry: Mapping[str, Any]) -> Target | None:
+    """What a DELETE names, which stands in its URL only (R4, http.html#history).
+
+    The URL may be relative, of the server, or of the version that the deletion made. None if it names no resource.
+    """
+    request = entry.get("request")
+    url = request.get("url") if isinstance(request, dict) and request.get("method") == "DELETE" else None
+    if not isinstance(url, str):
+        return None
+    url = url.partition("/_history/")[0]
+    server, slash, name = url.rpartition("/")
+    before, _, kind = server.rpartition("/")
+    if not slash or not ID.fullmatch(name):
+        return None
+    if not before:
+        return Target(f"{kind}/{name}", base_of(entry.get("fullUrl"), f"{kind}/{name}"))
+    base = base_of(url, f"{kind}/{name}")
+    return Target(f"{kind}/{name}", base) if base else None
+
+
 def id_of(resource: Mapping[str, Any], url: Any) -> Any:
     """The id of a resource, unchecked: its own, or what stands for it until its server gives one (R4, bundle.html)."""
     if "id" not in resource and isinstance(url, str) and url.startswith(_UUID):
         return url.removeprefix(_UUID)
     return resource.get("id")
+
+
+def _bounded(base: str) -> str:
+    """A base that leaves place for a type and an id in the id of an event, hashed where it is longer."""
+    return base if len(base) <= 128 else f"sha256:{sha256(base.encode(errors='replace')).hexdigest()}"
 
 
 _UUID: Final = "urn:uuid:"
