@@ -84,9 +84,7 @@ class Document(NamedTuple):
 
     def as_update(self) -> Document:
         """The same, replacing what was there where no version says which is the later."""
-        if isinstance(self.event, Refusal) or "version" in self.event:
-            return self
-        return self._replace(event={**self.event, "correction": True})
+        return self if isinstance(self.event, Refusal) else self._replace(event=fhir.replacing(self.event))
 
 
 class Ids:

@@ -237,6 +237,19 @@ def test_a_delete_needs_no_resource() -> None:
 
 
 @pytest.mark.parametrize(
+    ("method", "replaces"), [("PUT", True), ("PATCH", True), ("POST", None), ("put", None), ([], None), (None, None)]
+)
+def test_an_update_within_a_bundle_replaces_what_was_there(method: Any, replaces: bool | None) -> None:
+    request = {"request": {"method": method, "url": "x"}} if method is not None else {}
+    told = (observation(), observation(status="entered-in-error"), patient(deceasedDateTime="2026-01-01"))
+    events = read({"resourceType": "Bundle", "type": "transaction", "entry": [{"resource": r} | request for r in told]})
+    assert [one.get("correction") for one in events.events if isinstance(one, dict)] == [replaces] * 4
+    assert types(events)
+    versioned = {"resource": observation(meta={"versionId": "2"})} | request
+    assert "correction" not in one({"resourceType": "Bundle", "type": "batch", "entry": [versioned]})
+
+
+@pytest.mark.parametrize(
     ("url", "version"),
     [
         ("Observation/o-1", None),

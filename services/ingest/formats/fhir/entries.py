@@ -16,7 +16,15 @@ from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.fhir.consent import Opposition, is_opposition, opposition_of
 from services.ingest.formats.fhir.elements import ID, at, codes, is_out_of_range, refused, time
 from services.ingest.formats.fhir.patient import death_of, identity_of, links_of
-from services.ingest.formats.fhir.references import Servers, Target, base_of, deleted_of, id_of, says_nothing_new, target_of
+from services.ingest.formats.fhir.references import (
+    Servers,
+    Target,
+    base_of,
+    deleted_of,
+    id_of,
+    says_nothing_new,
+    target_of,
+)
 
 Outcome = dict[str, Any] | Refusal | str
 """An event (to be validated as `Event`), why there is none, or the name of what is not the hub's: a resource type, an
@@ -232,11 +240,13 @@ class _Entry(NamedTuple):
         if objects:
             return [opposition_of(resource, name, self.servers, base)]
         version = _version(at(resource, "meta.versionId"))
+        replaces = request.get("method") in ("PUT", "PATCH")
         gone = deletes or _entered_in_error(resource)
         times = [(path, at(resource, path)) for path in (*_TIMES.get(kind, ()), "meta.lastUpdated")]
         when = _first(kind, times, gone)
         if kind == "Patient":
-            return list(self._patient(resource, Target(name, base), gone, when, version))
+            found = self._patient(resource, Target(name, base), gone, when, version)
+            return [replacing(one) if replaces and isinstance(one, dict) else one for one in found]
         data: dict[str, Any]
         if gone:
             data = {"identity": self.servers.person_if_told(resource, kind, base)}
@@ -244,7 +254,8 @@ class _Entry(NamedTuple):
             person = self.servers.person(resource, kind, base)
             data = {"identity": person, "record": _with_contained_medication(resource)}
         record = self.servers.record(Target(f"{kind}/{name}", base))
-        return [self._event(TYPES[kind], record, gone, when, version, data)]
+        event = self._event(TYPES[kind], record, gone, when, version, data)
+        return [replacing(event) if replaces else event]
 
     def _event(
         self, kind: str, name: str, gone: bool, when: str | None, version: int | None, data: dict[str, Any]
@@ -295,7 +306,8 @@ class _Entry(NamedTuple):
         kind, _, name = target.name.partition("/") if target is not None else ("", "", "")
         if target is None or (kind not in TYPES and kind not in _KNOWN):
             raise refused(
-                "no-id", "the DELETE's request.url is not <type>/<id> of R4: name each resource that is deleted by its id"
+                "no-id",
+                "the DELETE's request.url is not <type>/<id>: name each resource that is deleted by its id",
             )
         if kind not in TYPES:
             return [kind]
@@ -308,6 +320,11 @@ class _Entry(NamedTuple):
         if kind == "Patient":
             return list(self._patient({}, Target(name, target.base), True, when, version))
         return [self._event(TYPES[kind], self.servers.record(target), True, when, version, {"identity": {}})]
+
+
+def replacing(event: dict[str, Any]) -> dict[str, Any]:
+    """The event of an update: it replaces what was there where no version says which is the later."""
+    return event if "version" in event else {**event, "correction": True}
 
 
 def _version(version: Any) -> int | None:
