@@ -126,6 +126,7 @@ def _seeds(name: str) -> Iterator[bytes]:
     elif name in ("fhir", "fhir-file"):
         yield json.dumps(french_stay()).encode()
         yield from (json.dumps(one["resource"]).encode() for one in french_stay()["entry"] if "resource" in one)
+        yield from (b'{"resourceType":"Bundle","entry":[{"n":%s},{}]}' % number for number in _NUMBERS)
     elif name == "gzip":
         yield packer.compress(b"".join(examples))
     elif name == "hl7v2":
@@ -135,6 +136,10 @@ def _seeds(name: str) -> Iterator[bytes]:
 
     elif name in FORMATS:
         yield from _files(FORMATS[name].parts)
+
+
+_NUMBERS: Final = (b"1" * 5000, b"-1." + b"1" * 5000, b"1e99999999999999999999", b"18446744073709551616", b"1e999")
+"""What Python, ijson and JSON (RFC 8259, section 6) have different bounds for."""
 
 
 def _files(parts: tuple[str, ...]) -> Iterator[bytes]:

@@ -193,6 +193,10 @@ def spoilt(**fields: Any) -> Callable[[bytes], bytes]:
         (b'"LE GOFF\\u0000"', "nul-byte"),
         (b'{"LE GOFF\\u0000": 1}', "nul-byte"),
         (b"1e999", "bad-value"),
+        (b"18446744073709551616", "bad-value"),
+        (b"-9223372036854775809", "bad-value"),
+        (b"-" + b"1" * 4301, "bad-value"),
+        (b"1." + b"1" * 100_000, "bad-value"),
         (b"[" * 200 + b"]" * 200, "too-deep"),
         (b'"' + b"x" * LARGEST + b'"', "too-large"),
         (b"[" + b'"x",' * (LARGEST // 4 + 1) + b"1]", "too-large"),
@@ -212,6 +216,51 @@ def test_a_bad_entry_or_line_is_refused_alone(value: bytes, reason: str, monkeyp
     for _, outcome in read(in_a_bundle) + read(in_lines, "x.ndjson"):
         if isinstance(outcome, Refusal):
             assert "GOFF" not in outcome.detail
+
+
+@pytest.mark.parametrize("stretch", [2500, 2501, 4096, 2**18])
+@pytest.mark.parametrize("text", [b"1" * 2000, b'\\\\\\"' + b"1" * 2000, b"1" * 2000 + b"\\u00e9"])
+def test_only_what_is_no_text_is_too_long_for_a_number(
+    stretch: int, text: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fhir_files, "_STRETCH", stretch)
+    long = json.dumps(observation("o-2", note="HERE")).encode().replace(b"HERE", text)
+    content = bundle(GOOD, "LONG", {"resource": {"n": "NUMBER"}}, "LONG", GOOD)
+    content = content.replace(b'"LONG"', b'{"resource":' + long + b"}").replace(b'"NUMBER"', b"1" * 5000)
+    found = read(content)
+    assert [one.reason if isinstance(one, Refusal) else "" for _, one in found] == ["", "", "bad-value", "", ""]
+    (_, kept) = found[1]
+    assert isinstance(kept, dict)
+    assert kept["data"]["record"] == json.loads(long)
+
+
+@given(
+    parts=st.lists(
+        st.sampled_from(["1", "1" * 999, "1" * 1000, '"', "\\\\", '\\"', "-", "true", ",", "é"]), max_size=12
+    ),
+    size=st.integers(1, 2000),
+)
+def test_numbers_are_bounded_alike_in_stretches_of_any_size(parts: list[str], size: int) -> None:
+    content = "".join([*parts, " "]).encode()
+    whole, numbers = fhir_files._Numbers(), fhir_files._Numbers()
+    expected = whole.bounded(content) + whole.held
+    found = [numbers.bounded(content[at : at + size]) for at in range(0, len(content), size)]
+    assert b"".join(found) + numbers.held == expected
+    if "1" * 999 not in content.decode():
+        assert expected == content
+
+
+@pytest.mark.parametrize("number", [b"1" * 5000, b"1e99999999999999999999", b"-" * 5000])
+def test_a_number_beyond_all_bounds_never_raises(number: bytes) -> None:
+    for name, start, end in (
+        ("x.json", b"", b""),
+        ("x.json", b'{"resourceType":', b"}"),
+        ("x.json", b'{"resourceType":"Patient","id":"p","a":', b"}"),
+        ("x.json", b'{"resourceType":"Bundle","entry":[{},', b"]}"),
+        ("x.ndjson", b'{"resourceType":"Patient","id":"p","a":', b"}"),
+    ):
+        assert reasons(start + number + end, name)[-1][1] in ("bad-value", "not-json", "not-fhir", "malformed")
+        assert reasons(start + number, name)
 
 
 def test_a_text_without_an_end_ends_the_reading_before_it_fills_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,15 +339,20 @@ class Repeated(io.RawIOBase):
         yield self._end
 
     def seek(self, position: int, _whence: int = 0) -> int:
-        assert position == 0
-        self._left, self._rest = self._parts(), b""
-        return 0
+        self._left, self._rest, self._at = self._parts(), b"", 0
+        while self._at < position:
+            self.read(min(position - self._at, 2**16))
+        return position
+
+    def tell(self) -> int:
+        return self._at
 
     def read(self, size: int | None = -1) -> bytes:
         size = size or -1
         while len(self._rest) < size and (part := next(self._left, b"")):
             self._rest += part
         read, self._rest = self._rest[:size], self._rest[size:]
+        self._at += len(read)
         return read
 
     def readline(self, size: int | None = -1) -> bytes:
@@ -306,6 +360,18 @@ class Repeated(io.RawIOBase):
             self._rest += part
         line, end, self._rest = self._rest.partition(b"\n")
         return line + end
+
+
+def test_long_numbers_are_not_held() -> None:
+    content: Any = Repeated(
+        b'{"resourceType":"Bundle","entry":[{"resource":{"n":[1', b",\n" + b"1" * 4200, 3000, b"]}}]}"
+    )
+    tracemalloc.start()
+    assert [read.outcome for read in fhir_files.read(content, "x", SOURCE)] == [
+        Refusal("bad-value", "entry[0]: " + refusals.NUMBER_OUT_OF_RANGE.detail)
+    ]
+    assert tracemalloc.get_traced_memory()[1] < 8_000_000
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("form", ["bundle", "lines"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -23,7 +24,8 @@ from services.ingest.formats.fhir.references import Servers, Target, says_nothin
 from services.ingest.formats.reading import Read
 
 LARGEST: Final = 16 * 2**20
-"""Characters of an entry or bytes of a line; what is larger is refused, and is not held."""
+"""Characters of an entry, in which a number counts as eight, or bytes of a line; what is larger is refused, and is not
+held. An entry of that size takes up to 200 MB while it is read."""
 DEEPEST: Final = 100
 """Levels of an entry; no resource of R4 has a third of it."""
 _STRETCH: Final = 2**18
@@ -42,6 +44,10 @@ _BROKEN: Final = Refusal(
 )
 _ENDLESS: Final = Refusal(
     "too-large", f"a text of more than {LARGEST} bytes, and what follows is not read: take it out, and send it again"
+)
+_UNREADABLE: Final = Refusal(
+    "bad-value",
+    "a number with an exponent beyond all bounds, and what follows is not read: correct it, and send it again",
 )
 _TWO_LISTS: Final = Refusal("duplicate-name", "Bundle.entry is there twice: put all entries into one list")
 
@@ -101,7 +107,7 @@ def _decoded(data: bytes) -> Any:
     """A line's JSON, with the values that the same line has over HTTP. Raises Refused."""
     try:
         document = _json.decode(data)
-        json.loads(data, object_pairs_hook=_once, parse_float=str, parse_int=str)
+        json.loads(data, object_pairs_hook=_once, parse_float=_number, parse_int=_number)
     except msgspec.ValidationError:
         raise Refused(refusals.NUMBER_OUT_OF_RANGE) from None
     except RecursionError:
@@ -119,6 +125,11 @@ _json: Final = msgspec.json.Decoder()
 def _once(pairs: list[tuple[str, Any]]) -> None:
     if len({name for name, _ in pairs}) < len(pairs):
         raise Refused(_TWICE)
+
+
+def _number(number: str) -> None:
+    if len(number) >= LONGEST_NUMBER or (number.removeprefix("-").isdigit() and not _is_bounded(int(number))):
+        raise Refused(refusals.NUMBER_OUT_OF_RANGE)
 
 
 # --- JSON ---
@@ -297,7 +308,7 @@ def _value(tokens: Iterator[Token], event: str, value: Any) -> Any:
             elif event == "number":
                 if type(value) is Decimal:
                     value = float(value)
-                if not -math.inf < value < math.inf:
+                if not _is_bounded(value):
                     fault = refusals.NUMBER_OUT_OF_RANGE
             elif event in _OPEN:
                 value = {} if event == "start_map" else []
@@ -319,30 +330,105 @@ def _value(tokens: Iterator[Token], event: str, value: Any) -> Any:
     return root
 
 
+def _is_bounded(number: float) -> bool:
+    """Whether a number is finite, and of 64 bits where it is whole: no measure needs more, and events hold no more."""
+    return -(2**63) <= number < 2**64 if type(number) is int else -math.inf < number < math.inf
+
+
 def _tokens(content: BinaryIO) -> Iterator[Token]:
     """The tokens of a file's JSON. Raises _Broken where there is none, or one that no entry can have."""
-    content.seek(0, os.SEEK_SET)
-    if content.read(len(_BOM)) != _BOM:
-        content.seek(0, os.SEEK_SET)
     found: list[Token] = ijson.sendable_list()
     parser = ijson.basic_parse_coro(found)
     silent = 0
-    while True:
-        stretch = content.read(_STRETCH)
-        broken = False
+    for stretch in _bounded(content):
+        broken: Refusal | None = None
         try:
             parser.send(stretch) if stretch else parser.close()
-        except (ijson.JSONError, ValueError):  # a number of too many digits is a ValueError
-            broken = True
-        silent = 0 if found else silent + len(stretch)
+        except (ijson.JSONError, ValueError):
+            broken = _BROKEN
+        except ArithmeticError:
+            broken = _UNREADABLE
+        silent = 0 if found else silent + _STRETCH
         yield from found
         found.clear()
-        if broken:
-            raise _Broken(_BROKEN)
+        if broken is not None:
+            raise _Broken(broken)
         if silent > LARGEST:
             raise _Broken(_ENDLESS)
-        if not stretch:
-            return
+
+
+def _bounded(content: BinaryIO) -> Iterator[bytes]:
+    """The stretches of a file, an empty one at last. What is too long for a number is one that is out of range.
+
+    Python makes no int of more than 4,300 digits, and ijson (3.6) then gives a token that ends the process. Numbers
+    are looked for in earnest only from where there may be such a one, and where texts are is found out then.
+    """
+    at = content.seek(len(_BOM) if _begins_with_bom(content) else 0, os.SEEK_SET)
+    numbers: _Numbers | None = None
+    while stretch := content.read(_STRETCH):
+        if numbers is None and _LONG in stretch.translate(_DIGITS):
+            read, numbers = content.tell() - len(stretch), _Numbers()
+            content.seek(at, os.SEEK_SET)
+            while (left := read - content.tell()) > 0:
+                numbers.bounded(content.read(min(left, _STRETCH)))
+            content.seek(read + len(stretch), os.SEEK_SET)
+        yield (stretch if numbers is None else numbers.bounded(stretch)) or b" "
+    if numbers is not None and (held := numbers.held):
+        yield held
+    yield b""
+
+
+def _begins_with_bom(content: BinaryIO) -> bool:
+    content.seek(0, os.SEEK_SET)
+    return content.read(len(_BOM)) == _BOM
+
+
+LONGEST_NUMBER: Final = 1000
+"""Characters of a number; one of so many or more is out of range."""
+_LONG: Final = b"0" * LONGEST_NUMBER
+_NUMERIC: Final = b"-+.0123456789eE"
+_DIGITS: Final = bytes(ord("0") if code in _NUMERIC else ord(" ") for code in range(256))
+_MARK: Final = re.compile(rb'"|[-+.0-9eE]++')
+_TEXT: Final = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_OUT_OF_RANGE: Final = b"1e999"
+
+
+class _Numbers:
+    """Bounds the numbers of JSON that comes in stretches; texts stay as they are. `held` is not given out yet."""
+
+    def __init__(self) -> None:
+        self.held = b""
+        self._in_text = False
+
+    def bounded(self, stretch: bytes) -> bytes:
+        """The next stretch."""
+        stretch, self.held = self.held + stretch, b""
+        out = bytearray()
+        at = 0
+        while at < len(stretch):
+            if self._in_text:
+                end = found.end() if (found := _TEXT.match(stretch, at)) else at
+                out += stretch[at:end]
+                at = end + 1
+                if stretch[end:at] == b"\\":
+                    self.held = b"\\"
+                elif stretch[end:at]:
+                    out += b'"'
+                    self._in_text = False
+            elif (mark := _MARK.search(stretch, at)) is None:
+                out += stretch[at:]
+                at = len(stretch)
+            else:
+                out += stretch[at : mark.start()]
+                at = mark.end()
+                if mark[0] == b'"':
+                    out += b'"'
+                    self._in_text = True
+                elif at == len(stretch):
+                    self.held = mark[0] if len(mark[0]) < LONGEST_NUMBER else _OUT_OF_RANGE.ljust(LONGEST_NUMBER, b"0")
+                else:
+                    out += mark[0] if len(mark[0]) < LONGEST_NUMBER else _OUT_OF_RANGE
+        return bytes(out)
 
 
 class _Targets:
