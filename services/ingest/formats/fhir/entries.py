@@ -284,19 +284,19 @@ class _Entry(NamedTuple):
         record = self.servers.record(Target(f"Patient/{own.name}", own.base))
         yield self._event(IDENTITY, record, gone, when, version, {"identity": identity})
         yield from ["Patient.link"] * (0 if gone else links.passed_over)
-        death = f"{record}#deceased"
+        name = f"{record}#deceased"
         lives = patient.get("deceasedBoolean") is False and version != 1
         if gone or links.is_replaced or lives:
-            yield self._event(DEATH, death, True, when, version, {"identity": identity})
+            yield self._event(DEATH, name, True, when, version, {"identity": identity})
             return
         try:
-            date = death_of(patient)
+            death = death_of(patient)
         except Refused as why:
             yield why.refusal
             return
-        if date is not None:
-            data = {"identity": identity, "record": {"date": date}}
-            yield self._event(DEATH, death, False, time(patient["deceasedDateTime"]), version, data)
+        if death is not None:
+            data = {"identity": identity, "record": {"date": death.date}}
+            yield self._event(DEATH, name, False, death.time, version, data)
         elif patient.get("deceasedBoolean") is True:
             yield "Patient.deceasedBoolean"
 

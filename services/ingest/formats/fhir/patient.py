@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -88,14 +89,30 @@ def identity_of(patient: Mapping[str, Any], local: list[dict[str, str]], links: 
     return identity
 
 
-def death_of(patient: Mapping[str, Any]) -> str | None:
-    """The date of death, to the precision that is told; None if there is none. Raises Refused."""
+class Death(NamedTuple):
+    """The date of a death, to the precision that is told, and when it was (RFC 3339)."""
+
+    date: str
+    time: str | None
+
+
+def death_of(patient: Mapping[str, Any]) -> Death | None:
+    """The death that is told; None if none is. Raises Refused.
+
+    Of a month or a year the last day counts, as of causes of death (formats/snds/cepidc.py), so that no care stands
+    after the death only because the day is not known.
+    """
     died = patient.get("deceasedDateTime")
     if died is None:
         return None
     if not isinstance(died, str) or not time(died) or is_out_of_range(died):
         raise refused("bad-date", "Patient.deceasedDateTime is not a date, or not one of 1850 to 2199")
-    return died[:10]
+    day = died[:10]
+    if len(day) == 4:
+        return Death(day, f"{day}-12-31T00:00:00Z")
+    if len(day) == 7:
+        return Death(day, f"{day}-{monthrange(int(day[:4]), int(day[5:]))[1]}T00:00:00Z")
+    return Death(day, time(died))
 
 
 def _status(patient: Mapping[str, Any], has_ins: bool) -> str | None:
