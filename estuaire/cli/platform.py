@@ -56,7 +56,7 @@ def bench(
         str,
         typer.Argument(
             help="flow: all services beside a pass-through; ingest: each format, beside a public reader;"
-            " linkage: its step, beside Splink; loop: beside Faust."
+            " linkage: its step, beside Splink; loop: beside Faust; devices: many, and how long one measure takes."
         ),
     ] = "flow",
     people: Annotated[
@@ -74,6 +74,11 @@ def bench(
 
         with TemporaryDirectory(prefix="estuaire-bench-") as folder:
             result = flow.main(Path(folder), port)
+    elif name == "devices":
+        from bench import devices
+
+        with TemporaryDirectory(prefix="estuaire-bench-") as folder:
+            result = devices.main(Path(folder), port)
     elif name == "ingest":
         from bench import ingest
 
@@ -90,7 +95,7 @@ def bench(
             raise SendError(f"--people takes numbers from {linkage.SMALLEST} on, with commas between them")
         result = linkage.main(sizes, as_json)
     else:
-        raise SendError(f"there is no benchmark {name}: flow, ingest, linkage or loop")
+        raise SendError(f"there is no benchmark {name}: flow, ingest, linkage, loop or devices")
     if not as_json:
         for key, value in result.items():
             err.print(f"{key}: {value}")
