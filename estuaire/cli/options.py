@@ -40,7 +40,7 @@ out = Console(highlight=False)
 
 def say(line: str) -> None:
     """A line for whoever watches, on standard error."""
-    err.print(line, soft_wrap=True)
+    err.print(line, soft_wrap=True, markup=False)
 
 
 def show(text: str) -> None:
@@ -53,7 +53,13 @@ def bar() -> Progress:
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     count = TextColumn("{task.fields[records]} records")
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), count, TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        count,
+        TimeElapsedColumn(),
+    )
     return Progress(*columns, console=err)
 
 

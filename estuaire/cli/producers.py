@@ -37,33 +37,42 @@ def send(
     from estuaire.ledger import Ledger, ledger_of
     from estuaire.producer import Producer, SendError
 
-    total = Sent()
     try:
         zone = ZoneInfo(timezone)
     except (ZoneInfoNotFoundError, ValueError):
         raise typer.BadParameter("not a time zone, such as Indian/Reunion", param_hint="--timezone") from None
     groups, left = groups_of(files)
     for path in left:
-        err.print(f"{path}: left aside, no format knows it", soft_wrap=True)
+        say(f"{path}: left aside, no format knows it")
+    parts: list[Sent] = []
     with (
         Producer(url, token or local_token("producers", source), backfill=backfill) as producer,
         Ledger(ledger_of(home_folder(), url, source)) as ledger,
         bar() as progress,
     ):
-        sender = FileSender(producer, source, None if again else ledger, zone)
-        for group in groups:
-            task = progress.add_task(group.name, total=1.0, records=0)
+        sender = FileSender(producer, source, ledger, zone, again=again)
+        try:
+            sender.look_ahead(groups)
+            for group in groups:
+                task = progress.add_task(group.name, total=1.0, records=0)
+                parts.append(Sent())
 
-            def report(done: Sent, share: float, task: Any = task) -> None:
-                progress.update(task, completed=share, records=done.sent + done.known)
+                def report(done: Sent, share: float, task: Any = task) -> None:
+                    parts[-1] = done
+                    progress.update(task, completed=share, records=done.sent + done.known)
 
-            mine = sender.send(group, report)
-            progress.update(task, completed=1.0)
-            total.include(mine)
-            if mine.rejected:
-                err.print(f"{group.name}: {mine.rejected} refused, see {group.reasons}", soft_wrap=True)
+                mine = sender.send(group, report)
+                progress.update(task, completed=1.0)
+                if mine.rejected:
+                    say(f"{group.name}: {mine.rejected} refused, see {group.reasons}")
+        except KeyboardInterrupt:
+            say(f"stopped: {sum(one.accepted for one in parts)} accepted so far; the same command goes on from there")
+            raise typer.Exit(130) from None
         if wait and not producer.wait_for_views(source):
             raise SendError("sent, but not everything is in the views yet")
+    total = Sent()
+    for one in parts:
+        total.include(one)
     known = f", {total.known} kept before" if total.known else ""
     passed_over = ", ".join(f"{count} {kind}" for kind, count in sorted(total.not_taken.items()))
     out.print(f"sent {total.sent}: {total.accepted} accepted, {total.rejected} refused{known}")
