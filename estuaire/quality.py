@@ -82,7 +82,7 @@ def _volume(found: Quality) -> Iterator[tuple[str, int, float | None]]:
     yield "accepted", found["accepted"], None
     yield "refused", found["refused"], found["refused_share"]
     yield "duplicates", found["duplicates"], found["duplicates_share"]
-    for name in ("corrections", "retractions", "conflicts", "after_death"):
+    for name in ("corrections", "retractions", "conflicts"):
         yield name.replace("_", " "), found[name], None
     yield "dead letters", sum(one["records"] for one in found["dead_letters"]), None
     yield "unlinkable", found["unlinkable"]["records"], found["unlinkable"]["share"]
