@@ -617,8 +617,8 @@ class PostgresReader:
         """The entries of these patients, and what each patient's subjects say of it."""
         with self._pool.connection() as connection:
             rows = connection.execute(
-                "SELECT e.patient, e.sequence, event_id, subject, revision, type, source, time, retracted, dated, key, body"
-                " FROM view_entries e JOIN history h USING (event_id) JOIN subjects s USING (subject)"
+                "SELECT e.patient, e.sequence, event_id, subject, revision, type, source, time, retracted, dated, key,"
+                " body FROM view_entries e JOIN history h USING (event_id) JOIN subjects s USING (subject)"
                 " WHERE e.permit = %s AND e.patient = ANY(%s) AND s.patient = e.patient",
                 [permit, list(patients)],
                 binary=True,
