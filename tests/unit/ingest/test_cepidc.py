@@ -62,6 +62,7 @@ def test_a_death() -> None:
         "source": SOURCE,
         "type": "death.v1",
         "time": "2023-11-17T00:00:00Z",
+        "correction": True,
         "data": {
             "identity": {
                 "identifiers": [{"system": "ben-nir-ano", "value": "R4T8W2K6N1QZ9XMVB"}],
@@ -153,6 +154,16 @@ def test_causes_without_their_death_and_a_bad_one_with_it() -> None:
     assert refusals(read(Cepidc(), KI_CCI_R=table(COLUMNS, DEATH), KI_ECD_R=causes)) == [
         ("KI_ECD_R.csv", 3, "unknown-code")
     ]
+
+
+def test_a_file_of_causes_that_is_mended_replaces_what_was_read_before() -> None:
+    causes = table(CAUSES, cause(1, 1, "I219"), cause(2, 1, "E119"))
+    short, long = (
+        events(read(Cepidc(), KI_CCI_R=table(COLUMNS, DEATH), KI_ECD_R=one)) for one in (causes[:-8], causes)
+    )
+    assert [one["data"]["record"]["causes"] for one in (*short, *long)] == [["I219"], ["I219", "E119"]]
+    assert short[0]["id"] == long[0]["id"]
+    assert short[0]["correction"] and long[0]["correction"]
 
 
 def test_a_death_twice_is_one_and_two_that_differ_are_none() -> None:

@@ -92,6 +92,7 @@ def test_a_consultation() -> None:
         "source": SOURCE,
         "type": "claim.v1",
         "time": "2024-03-05T00:00:00Z",
+        "correction": True,
         "data": {
             "identity": {
                 "identifiers": [
@@ -265,7 +266,6 @@ def test_a_reversal_is_a_record_of_its_own_that_cancels_another() -> None:
         assert sum(one[name] for one in claims) == 0
     assert sum(one["quantity"] for one in handed_out) == 0
     assert len({one["id"] for one in events(found)}) == 4
-    assert not any("correction" in one for one in events(found))
 
 
 # --- lines that belong together ---
@@ -335,6 +335,17 @@ def test_an_act_that_cannot_be_read_takes_its_claim_with_it_and_nothing_else() -
     found = read(Dcir(), ER_PRS_F=prs(LINE, LINE | another(2)), ER_CAM_F=acts, ER_PHA_F=table(COLUMNS[PHA], PACKAGE))
     assert refusals(found) == [("ER_CAM_F.csv", 3, "unknown-code"), ("ER_PHA_F.csv", 2, "prestation-refused")]
     assert [one["acts"] for one in records(found)] == [[{"code": "DEQP003", "activity": "1", "phase": "0"}]]
+
+
+@pytest.mark.parametrize("first", ["cut off", "absent"])
+def test_a_file_that_is_mended_replaces_what_was_read_before(first: str) -> None:
+    whole = table(COLUMNS[CAM], ACT)
+    before = {} if first == "absent" else {CAM: whole[: whole.rindex(b";", 0, -10)]}
+    files = {PRS: prs(LINE), PHA: table(COLUMNS[PHA], PACKAGE)}
+    short, long = (events(read(Dcir(), **files, **acts)) for acts in (before, {CAM: whole}))
+    assert [one["id"] for one in short] == [one["id"] for one in long]
+    assert short != long
+    assert [one["correction"] for one in (*short, *long)] == [True] * 4
 
 
 def test_the_order_of_lines_changes_nothing() -> None:

@@ -5,7 +5,7 @@ A death is a `death.v1`, which closes a timeline. Source: CNAM, guide of the cau
 matched to the beneficiaries has BEN_NIR_ANO, or in BEN_IDT_ANO the pseudonymised NIR with its rank, as BEN_IDT_TOP
 says; one that was not has neither, and is found by its traits or nobody's. The initial cause may be none of those in
 KI_ECD_R. R99 is an unknown cause, and is kept as what it is. What a doctor wrote (ECD_CAU_LIB, DCD_LIE_LIB) is not
-read.
+read. What is sent again replaces what was read of a death before: causes may be coded anew, or have been cut off.
 """
 
 from __future__ import annotations
@@ -144,6 +144,7 @@ def _death(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
         "source": source,
         "type": "death.v1",
         "time": f"{_last_day(known)}T00:00:00Z",
+        "correction": True,
         "data": {"identity": identity, "record": told},
     }
 

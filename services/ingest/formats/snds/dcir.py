@@ -15,7 +15,9 @@ answers on the DCIR (documentation-snds, faq_dcir). In short:
   counts and their quantity does not (3.3.2.4). They are taken, with all amounts, and have `supplement_quantity` in
   place of `quantity`; so the sums over claims are right for both. A medicine on one is not handed out once more.
 - **Reversals** are lines with negative quantities and amounts, which cancel an earlier line; lines are never changed
-  (3.3.2.4). They are taken as they are, as records of their own: sums come out right, and nothing is a correction.
+  (3.3.2.4). They are taken as they are, as records of their own: sums come out right, and no earlier record changes.
+- **Corrections** are something else: a file that was sent cut short, or a month without one of its files, and sent again
+  whole. So every event is one, and a line that is sent again replaces what was read of it before.
 - **Reimbursed** is what the act and its complement come to: BSE_REM_MNT + CPL_REM_MNT, counted in cents.
 - Amounts are the claim's alone. ER_PHA_F has a unit price, and repeats no amount.
 """
@@ -239,6 +241,7 @@ def _claim(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
         "source": source,
         "type": "claim.v1",
         "time": f"{told['care_date']}T00:00:00Z",
+        "correction": True,
         "data": {"identity": identity, "record": told},
     }
 
