@@ -4,8 +4,9 @@
   (a series of sessions); RSA and ANO by FINESS number, year of exit and number of the RSA. The year of a stay is that
   of its exit (ATIH, guide méthodologique MCO).
 - The version of a format stands in each line; the tables are in `services/ingest/formats/pmsi-mco.yaml`.
-- A line that cannot be read refuses the whole stay. A VID-HOSP or ANO line that cannot be read, or that is at odds with
-  its stay, is refused by itself: the stay is taken by what it has, as ATIH keeps a stay that fails to chain.
+- A line that cannot be read refuses the whole stay. A VID-HOSP line that cannot be read, or that is at odds with its
+  stay, is refused by itself: the stay is taken by what it has. A RSA has nothing else than its ANO line to be known by,
+  and is refused without one.
 - Transmissions are cumulative over a year: every event is a correction, and what is not sent again stays.
 """
 
