@@ -217,6 +217,7 @@ def test_what_is_not_known_of_a_person_is_left_out() -> None:
         ({"PRS_DPN_QLP": "71", "CPL_AFF_COD": "16", "CPL_MAJ_TOP": "2"}, True),
         ({"DPN_QLF": "71", "PRS_DPN_QLP": "71", "CPL_AFF_COD": "16", "CPL_MAJ_TOP": "2"}, False),
         ({"DPN_QLF": "", "PRS_DPN_QLP": "71", "CPL_AFF_COD": "16", "CPL_MAJ_TOP": "2"}, False),
+        ({"DPN_QLF": "00", "PRS_DPN_QLP": " 71 ", "CPL_AFF_COD": "16", "CPL_MAJ_TOP": "2"}, True),
     ],
 )
 def test_a_line_for_information_is_not_taken_nor_are_its_medicines(qualifiers: dict[str, str], taken: bool) -> None:
@@ -226,6 +227,15 @@ def test_a_line_for_information_is_not_taken_nor_are_its_medicines(qualifiers: d
     assert bool(events(found)) is taken
     if not taken:
         assert passed_over(found) == reasons
+
+
+@pytest.mark.parametrize("column", ["DPN_QLF", "PRS_DPN_QLP", "CPL_AFF_COD"])
+@pytest.mark.parametrize("text", ["71.0", "071", "71,0", "7l", "?"])
+def test_a_qualifier_that_cannot_be_read_is_no_sign_of_payment(column: str, text: str) -> None:
+    quoted = {name: f'"{value}"' for name, value in (LINE | {column: text}).items()}
+    found = read(Dcir(), ER_PRS_F=prs(quoted))
+    assert refusals(found) == [("ER_PRS_F.csv", 2, "unknown-code")]
+    assert column in details(found)[0]
 
 
 def test_a_complement_of_an_act_is_paid_with_it() -> None:

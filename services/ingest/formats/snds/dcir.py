@@ -72,6 +72,8 @@ _KEY: Final[tuple[tuple[str, Reader], ...]] = (
 )
 _KEY_COLUMNS: Final = tuple(column for column, _ in _KEY)
 _RULES: Final = ("DPN_QLF", "PRS_DPN_QLP", "CPL_AFF_COD")
+_QUALIFIER: Final = code(r"\d{1,2}", "a code of one or two digits", width=2)
+"""What the rules are about: 0 is a value here, as 00, and an empty one is none."""
 _IS_SUPPLEMENT: Final = "2"
 """CPL_MAJ_TOP from here on."""
 _CARE: Final = Field("EXE_SOI_DTD", "care_date", day)
@@ -225,8 +227,7 @@ def _claim(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
     """The event of a line of ER_PRS_F, why it is refused, or the name of why it is not taken."""
     try:
         values = _values(piece)
-        qualifier, transmitted, kind = (text.strip() for text in values[: len(_RULES)])
-        if qualifier in ("71", "72") or (transmitted == "71" and not (qualifier == "0" and kind == "16")):
+        if _is_for_information(values[: len(_RULES)]):
             return FOR_INFORMATION
         told = _amounts(record(PRS, _CLAIM, values[_CLAIM_AT:]))
         if _CARE.name not in told:
@@ -244,6 +245,18 @@ def _claim(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
         "correction": True,
         "data": {"identity": identity, "record": told},
     }
+
+
+def _is_for_information(values: Sequence[str]) -> bool:
+    """Raises Refused: a qualifier that cannot be read may be that of a line that nobody is paid for."""
+    told: dict[str, str | None] = dict.fromkeys(_RULES)
+    for column, text in zip(_RULES, values, strict=True):
+        try:
+            told[column] = _QUALIFIER(text)
+        except Unreadable as unreadable:
+            raise Refused(unreadable.refusal(PRS, column)) from None
+    qualifier, transmitted, kind = told.values()
+    return qualifier in ("71", "72") or (transmitted == "71" and not (qualifier == "00" and kind == "16"))
 
 
 def _amounts(told: dict[str, Any]) -> dict[str, Any]:
