@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -426,6 +427,31 @@ def test_a_bad_value_refuses_its_line_naming_the_column_and_not_the_value(column
     assert column in detail
     assert len(value) < 4 or value not in detail
     assert len(events(found)) == 2
+
+
+def test_what_a_value_is_padded_with_is_not_kept_in_memory() -> None:
+    pad = " " * 50_000
+    padded = [
+        LINE | {"DCT_ORD_NUM": str(number), "EXE_SOI_DTD": f"{pad[number:]}05MAR2024", "PRS_PAI_MNT": f"31{pad}"}
+        for number in range(100)
+    ]
+    body = prs(*padded)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        assert len(records(read(Dcir(), ER_PRS_F=body))) == 100
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2_000_000
+
+
+@pytest.mark.parametrize("column", ["PRS_PAI_MNT", "DCT_ORD_NUM", "BEN_NIR_PSA"])
+def test_a_value_longer_than_any_column_is_refused_unread(column: str) -> None:
+    found = read(Dcir(), ER_PRS_F=prs(LINE | {column: "1." + "0" * 70}, LINE | another(2)))
+    assert refusals(found) == [("ER_PRS_F.csv", 2, "value-too-long")]
+    assert column in details(found)[0]
+    assert len(events(found)) == 1
 
 
 def test_a_line_that_was_cut_off_is_refused_and_the_rest_goes_on() -> None:

@@ -29,6 +29,7 @@ class Unreadable(Exception):
 
 
 _cached = lru_cache(maxsize=1 << 16)
+"""For readers of values that many lines share. `separated.py` bounds how long one is; pseudonyms are not kept."""
 
 # --- columns ---
 
@@ -151,7 +152,7 @@ def _year(text: str) -> str:
 
 # --- codes and numbers ---
 
-_AMOUNT: Final = re.compile(r"(-?)(\d{0,8})(?:[.,](\d*))?", re.ASCII)
+_AMOUNT: Final = re.compile(r"(-?)(\d{0,8})(?:[.,](\d{0,12}))?", re.ASCII)
 
 
 def code(pattern: str, about: str, none: Collection[str] = (), width: int = 0) -> Callable[[str], str | None]:
@@ -255,7 +256,6 @@ def commune(department: str, place: str) -> str | None:
 _PSEUDONYM: Final = re.compile(r"[!-~]{17}", re.ASCII)
 
 
-@_cached
 def pseudonym(text: str) -> str | None:
     """BEN_NIR_PSA or BEN_NIR_ANO. Those that stand for nobody pass: linkage knows them."""
     text = text.strip()
