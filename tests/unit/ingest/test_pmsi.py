@@ -249,6 +249,8 @@ def test_a_residence_abroad_is_no_postcode() -> None:
         ([(374, INSURED + KEY)], ["ins-nir", "nir-opener", "ipp"]),
         ([(62, INSURED + KEY)], ["ins-nir", "nir-opener", "ipp"]),
         ([(62, INSURED + "  ")], ["ins-nir", "nir-opener", "ipp"]),
+        *(([(62, first + INSURED[1:])], ["ins-nia", "nir-opener", "ipp"]) for first in "3478"),
+        *(([(374, first + INSURED[1:])], ["ins-nia", "nir-opener", "ipp"]) for first in "3478"),
         ([(62, "X" * 15), (374, " " * 15)], ["nir-opener", "ipp"]),
     ],
 )
