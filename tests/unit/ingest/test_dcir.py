@@ -327,7 +327,7 @@ def test_two_medicines_under_one_number_cannot_both_be_right() -> None:
     assert [reason for _, _, reason in refusals(found)] == ["conflicting-lines"] * 2
 
 
-def test_a_file_without_numbers_has_its_lines_numbered_by_what_they_say() -> None:
+def test_a_file_without_numbers_has_its_lines_named_by_what_they_say() -> None:
     columns = [column for column in COLUMNS[PHA] if column != "PHA_ORD_NUM"]
     rows = [PACKAGE, PACKAGE | {"PHA_PRS_C13": "3400935163905"}, PACKAGE]
     found = [
@@ -339,6 +339,13 @@ def test_a_file_without_numbers_has_its_lines_numbered_by_what_they_say() -> Non
     ]
     assert len(found[0]) == 4
     assert found[0] == found[1] == found[2]
+    more = [*rows, PACKAGE | {"PHA_ACT_QSN": "1"}, PACKAGE | {"PHA_PRS_C13": "3400930000014"}]
+    later = {
+        one["id"]: one["data"]["record"]
+        for one in events(read(Dcir(), ER_PRS_F=prs(LINE), ER_PHA_F=table(columns, *more)))
+    }
+    assert len(later) == 6
+    assert found[0].items() <= later.items()
 
 
 def test_an_act_that_cannot_be_read_takes_its_claim_with_it_and_nothing_else() -> None:

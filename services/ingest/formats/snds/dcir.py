@@ -24,7 +24,9 @@ answers on the DCIR (documentation-snds, faq_dcir). In short:
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Sequence
+from hashlib import blake2b
 from itertools import groupby
 from typing import Any, Final, NamedTuple, cast
 
@@ -155,9 +157,9 @@ _CONFLICT: Final = Refusal(
 
 
 class _Child(NamedTuple):
-    """A line of a child table: its number among those of its key, if the file has one, and what it says."""
+    """A line of a child table: what tells it from the others of its key, and what it says."""
 
-    order: int
+    order: str
     fields: dict[str, Any]
     piece: Piece
 
@@ -305,7 +307,8 @@ def _dispensations(claim: dict[str, Any] | Refusal | str, pieces: Sequence[Piece
 def _children(part: str, pieces: Sequence[Piece]) -> Iterator[_Child | Read]:
     """The lines of one key, in an order that does not depend on the file's; refused or repeated ones as Read.
 
-    They are numbered by the table's own column. Where the file lacks it, their content orders them.
+    They are numbered by the table's own column. Where the file lacks it, a line is known by what it says, and by how often
+    that was said before: so one more line leaves the others what they were.
     """
     if not pieces:
         return
@@ -316,9 +319,12 @@ def _children(part: str, pieces: Sequence[Piece]) -> Iterator[_Child | Read]:
             children.append(_child(part, piece, numbered))
         except Refused as refused:
             yield _read(piece, refused.refusal)
-    children.sort(key=lambda one: (one.order, repr(one.fields)))
+    children.sort(key=lambda one: (len(one.order), one.order, repr(one.fields)))
     if not numbered:
-        yield from (one._replace(order=position) for position, one in enumerate(children, start=1))
+        for order, alike in groupby(children, key=lambda one: one.order):
+            first, *others = alike
+            yield first
+            yield from (one._replace(order=f"{order}-{times}") for times, one in enumerate(others, start=2))
         return
     for _, alike in groupby(children, key=lambda one: one.order):
         first, *others = alike
@@ -336,17 +342,21 @@ def _child(part: str, piece: Piece, numbered: bool) -> _Child:
     told = record(part, fields, values)
     if fields[0].name not in told:
         raise Refused(missing(part, fields[0].column))
-    return _Child(_order(part, order) if numbered else 0, told, piece)
+    return _Child(_order(part, order) if numbered else _digest(told), told, piece)
 
 
-def _order(part: str, text: str) -> int:
+def _digest(told: dict[str, Any]) -> str:
+    return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _order(part: str, text: str) -> str:
     try:
         found = _ORDINAL(text)
     except Unreadable as unreadable:
         raise Refused(unreadable.refusal(part, _ORDER[part])) from None
     if found is None:
         raise Refused(missing(part, _ORDER[part]))
-    return int(found)
+    return found.lstrip("0") or "0"
 
 
 def _dispensation(claim: dict[str, Any], child: _Child) -> dict[str, Any]:
