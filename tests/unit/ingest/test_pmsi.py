@@ -6,10 +6,12 @@ import datetime as dt
 import io
 import random
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from services.ingest.domain import content, identity
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.files import File, join
 from services.ingest.formats.fixed_width import tables
+from services.ingest.formats.pmsi import values
 from services.ingest.formats.pmsi.mco import PmsiMco
 from services.ingest.formats.reading import Line, Piece, Read
 from tests.unit.ingest.pmsi_lines import (
@@ -303,6 +306,31 @@ def test_a_byte_order_mark_and_spaces_after_the_end_are_nothing() -> None:
     assert one_event(rss=b"\xef\xbb\xbf" + RUM + b"  ") == one_event(rss=RUM)
 
 
+def test_a_documentary_code_of_another_classification_is_dropped_and_counted() -> None:
+    stay = one_event(rss=changed(RUM, (209, "8140/3")))
+    kept = content.strip("hospital-stay.v1", stay["data"]["record"])
+    assert (kept.removed, kept.invalid) == (1, ("documentary_codes",))
+    assert kept.record == {
+        name: value for name, value in stay["data"]["record"].items() if name != "documentary_codes"
+    }
+
+
+def test_what_may_be_read_is_what_may_be_kept() -> None:
+    shapes = yaml.safe_load((files("contracts") / "content" / "hospital-stay.v1.yaml").read_text("utf-8"))["shapes"]
+    assert set(shapes["exit-mode"]["values"]) == values.EXIT_MODES
+    assert set(shapes["entry-mode"]["values"]) == values.ENTRY_MODES
+    assert set(shapes["field-of-care"]["values"]) == values.FIELDS_OF_CARE
+
+
+def test_a_long_stay_has_all_its_acts() -> None:
+    rum = changed(RUM[:216], (138, "900")) + ACT * 900
+    first = changed(rum, (103, "26022025"), (111, "6"), (112, "1"))
+    second = changed(rum, (68, "0002"), (93, "26022025"), (101, "6"), (102, "1"))
+    event = one_event(rss=[first, second])
+    as_kept(event)
+    assert len(event["data"]["record"]["acts"]) == 1800
+
+
 BAD_RUMS = {
     "a format of another year": (changed(RUM, (10, "121")), "format-version", "(positions 10-12)"),
     "cut within the acts": (RUM[:-1], "line-length", "it ends at 244: it should have 245 characters"),
@@ -325,7 +353,11 @@ BAD_RUMS = {
         "the principal diagnosis (positions 141-148)",
     ),
     "no diagnosis": (changed(RUM, (141, " " * 8)), "missing-field", "the principal diagnosis (positions 141-148)"),
-    "an unknown associated one": (changed(RUM, (201, "961+0")), "unknown-code", "of which number 2 is not a CIM-10"),
+    "an unknown associated one": (
+        changed(RUM, (201, "961+0 ")),
+        "unknown-code",
+        "the associated diagnosis (positions 201-208) is not a CIM-10 code",
+    ),
     "an unknown act": (changed(RUM, (225, "D3Q")), "unknown-code", "the CCAM code (positions 225-231)"),
     "an act on no day": (changed(RUM, (217, "31112025")), "bad-date", "the date of the act (positions 217-224)"),
     "an unknown activity": (changed(RUM, (236, "9")), "unknown-code", "the activity (position 236)"),
@@ -487,6 +519,14 @@ def test_stays_of_one_person_on_the_same_days_are_several_and_of_twins_two() -> 
     assert one_event(rsa=RSA, ano=changed(ANO, (435, "2")))["id"] != one_event(rsa=RSA, ano=ANO)["id"]
 
 
+def test_a_stay_of_several_units_may_have_been_suspended() -> None:
+    two = changed(RSA[:265], (51, "02"), (227, "0002"), (231, "00002")) + RSA[265:274] + RSA[274:334] * 2
+    two += b"E119  " * 2 + RSA[-24:] * 2
+    assert events(read(rsa=changed(two, (71, "0003")), ano=ANO))
+    found = read(rsa=changed(two, (71, "0006")), ano=ANO)
+    assert [one.reason for one in refusals(found)] == ["not-of-this-stay", "not-chained"]
+
+
 BAD_CHAINS = {
     "of a stay of another month": (changed(ANO, (180, "01042025")), "not-of-this-stay"),
     "of a longer stay": (changed(ANO, (172, "20022025")), "not-of-this-stay"),
@@ -517,6 +557,11 @@ def test_several_lines_of_one_number_are_ambiguous() -> None:
 
 
 BAD_RSAS = {
+    "an associated diagnosis that is none": (
+        changed(RSA, (335, "8140/3")),
+        "unknown-code",
+        "the associated diagnosis (positions 335-340)",
+    ),
     "a format of another year": (changed(RSA, (10, "227")), "format-version", "(positions 10-12)"),
     "cut short": (RSA[:-2], "line-length", "it should have 364 characters"),
     "no such month": (changed(RSA, (62, "13")), "bad-date", "the month of exit (positions 62-63)"),

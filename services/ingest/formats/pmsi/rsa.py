@@ -154,7 +154,7 @@ def _chain(piece: Piece, stay: _Stay) -> _Chain:
     exit_ = values.date_or_none(place, "exit", row.exit)
     if exit_ and (exit_.year, exit_.month) != stay.exit_month:
         place.refuse("exit", "not-of-this-stay", "is not in the month of exit of its RSA")
-    if entry and exit_ and stay.nights not in (None, (exit_ - entry).days):
+    if entry and exit_ and not stay.may_last((exit_ - entry).days):
         place.refuse("entry", "not-of-this-stay", "does not agree with the duration of its RSA")
     pseudonym = row.pseudonym.strip(" ")
     if set(row.controls) != {"0"} or not pseudonym or is_dummy(pseudonym):
@@ -183,6 +183,12 @@ class _Stay:
         self.exit_month = (year, int(month))
         self.nights = place.number("nights", row.nights)
 
+    def may_last(self, days: int) -> bool:
+        """Whether it can have its nights within so many days: those of a suspension, between two units, are not its
+        own."""
+        suspended = len(self._units) > 1
+        return self.nights is None or self.nights == days or (suspended and self.nights < days)
+
     def event(self, chain: _Chain, source: str) -> dict[str, Any]:
         """The stay: its exit is a day where the chaining file says it, and a month else. Raises Refused."""
         row, place = self.row, self.place
@@ -205,7 +211,7 @@ class _Stay:
         principal = values.diagnosis(place, "principal", row.principal)
         related = values.diagnosis(place, "related", row.related)
         acts, units = self._read_acts(chain.entry), self._read_units()
-        associated = values.diagnoses(place, "associated", self._associated)
+        associated = values.diagnoses(place.line, self._base + sum(map(len, self._units)), self._associated)
         self._share_out(units, associated, acts)
         told = (
             code for one in units for code in (one.get("principal_diagnosis"), one.get("related_diagnosis")) if code

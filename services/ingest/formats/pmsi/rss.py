@@ -2,6 +2,9 @@
 
 Sources: ATIH, guide méthodologique MCO (RUM, RSS); DRUIDES, guide utilisateur 2023, controls 019 to 035 of the grouping
 function (what a date, a mode, and a sequence of RUM may be).
+
+Documentary codes are a hospital's own choice, of whatever classification: those that are no CIM-10 codes are dropped and
+counted where the record is stripped, and refuse nothing.
 """
 
 from __future__ import annotations
@@ -142,8 +145,8 @@ def _unit(piece: Piece) -> _Unit:
         exit=exit_,
         principal=principal,
         related=values.diagnosis(place, "related", row.related),
-        associated=values.diagnoses(place, "associated", associated),
-        documentary=values.diagnoses(place, "documentary", documentary),
+        associated=values.diagnoses(place.line, shape.length, associated),
+        documentary=[code for piece in documentary if (code := piece.strip(" "))],
         acts=_acts(place, shape.length + sum(map(len, associated + documentary)), acts),
     )
 
