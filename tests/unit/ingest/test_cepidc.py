@@ -166,11 +166,16 @@ def test_a_file_of_causes_that_is_mended_replaces_what_was_read_before() -> None
     assert short[0]["correction"] and long[0]["correction"]
 
 
+def test_a_cause_may_have_what_pmsi_has_after_its_code() -> None:
+    assert death(DCD_CIM_COD="J961+0")["data"]["record"]["causes"] == ["J961+0"]
+
+
 def test_a_death_twice_is_one_and_two_that_differ_are_none() -> None:
     found = read(Cepidc(), KI_CCI_R=table(COLUMNS, DEATH, DEATH))
     assert (len(events(found)), passed_over(found)) == (1, [("KI_CCI_R.csv", 3, "duplicate-line")])
     found = read(Cepidc(), KI_CCI_R=table(COLUMNS, DEATH, DEATH | {"DCD_CIM_COD": "C349"}))
     assert [reason for _, _, reason in refusals(found)] == ["conflicting-lines"] * 2
+    assert all(CCI in detail for detail in details(found))
 
 
 @pytest.mark.parametrize("column", ["DCD_IDT_ENC", "BEN_DCD_DTE", "DCD_CIM_COD"])

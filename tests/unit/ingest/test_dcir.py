@@ -325,6 +325,7 @@ def test_two_medicines_under_one_number_cannot_both_be_right() -> None:
     found = read(Dcir(), ER_PRS_F=prs(LINE), ER_PHA_F=two)
     assert [one["id"] for one in events(found)] == [f"prs:{ID}", f"pha:{ID}:2"]
     assert [reason for _, _, reason in refusals(found)] == ["conflicting-lines"] * 2
+    assert all(PHA in detail for detail in details(found))
 
 
 def test_a_file_without_numbers_has_its_lines_named_by_what_they_say() -> None:

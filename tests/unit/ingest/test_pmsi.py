@@ -310,9 +310,7 @@ def test_a_documentary_code_of_another_classification_is_dropped_and_counted() -
     stay = one_event(rss=changed(RUM, (209, "8140/3")))
     kept = content.strip("hospital-stay.v1", stay["data"]["record"])
     assert (kept.removed, kept.invalid) == (1, ("documentary_codes",))
-    assert kept.record == {
-        name: value for name, value in stay["data"]["record"].items() if name != "documentary_codes"
-    }
+    assert kept.record == {name: value for name, value in stay["data"]["record"].items() if name != "documentary_codes"}
 
 
 def test_what_may_be_read_is_what_may_be_kept() -> None:
@@ -363,6 +361,7 @@ BAD_RUMS = {
     "an unknown activity": (changed(RUM, (236, "9")), "unknown-code", "the activity (position 236)"),
     "an unknown GHM": (changed(RUM, (3, "05X092")), "unknown-code", "the GHM (positions 3-8)"),
     "no number of the stay": (changed(RUM, (48, " " * 20)), "missing-field", "(positions 48-67) is blank"),
+    "a FINESS with another check digit": (changed(RUM, (16, "350000023")), "bad-finess", "(positions 16-24)"),
     "another FINESS": (changed(RUM, (16, "35000002X")), "bad-finess", "(positions 16-24)"),
     "a number in Latin-1": (RUM.replace(b"25000777", b"2500077\xe9"), "bad-characters", "(positions 48-67)"),
     "all bytes": (bytes(range(14, 256)), "format-version", "(positions 10-12)"),
@@ -546,7 +545,10 @@ def test_a_bad_chaining_line_is_refused_and_its_stay_with_it(name: str) -> None:
 
 def test_a_chaining_line_without_its_stay_is_refused() -> None:
     assert one_refusal(ano=ANO).reason == "no-stay"
-    assert {one.reason for one in refusals(read(rsa=RSA, ano=changed(ANO, (180, "01032024"))))} == {"no-stay", "not-chained"}
+    assert {one.reason for one in refusals(read(rsa=RSA, ano=changed(ANO, (180, "01032024"))))} == {
+        "no-stay",
+        "not-chained",
+    }
 
 
 def test_several_lines_of_one_number_are_ambiguous() -> None:

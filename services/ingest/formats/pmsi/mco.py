@@ -16,6 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from services.ingest.domain.content import known
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.fixed_width import Table, tables, text_of
 from services.ingest.formats.pmsi import rsa, rss
@@ -31,6 +32,7 @@ _KEYS: Final = {
     "ano": ("finess", "exit_year", "number"),
 }
 _FINESS: Final = re.compile(r"\d{9}|2[AB]\d{7}", re.ASCII)
+"""What tells a file. A line is of no hospital unless the check digit fits, too (`content.known`)."""
 _NAMES: Final = (
     (re.compile(r"vid[-_.]?hosp|\.vid\b|(^|[-_. ])vh[-_. ]", re.IGNORECASE), "vid-hosp"),
     (re.compile(r"(^|[-_. ])ano(\.txt)?$", re.IGNORECASE), "ano"),
@@ -101,7 +103,7 @@ class _Lines:
                 raise Refused(Refusal("missing-field", f"{field.named()} is blank"))
             if not (value.isascii() and value.isprintable()):
                 raise Refused(Refusal("bad-characters", f"{field.named()} has characters that are not ASCII"))
-            if name == "finess" and not _FINESS.fullmatch(value):
-                raise Refused(Refusal("bad-finess", f"{field.named()} is not a FINESS number"))
+            if name == "finess" and not known("finess", value):
+                raise Refused(Refusal("bad-finess", f"{field.named()} is none, or its check digit does not fit"))
             found.append(value)
         return self._family + "\0".join(found).encode()

@@ -33,12 +33,14 @@ from typing import Any, Final, NamedTuple, cast
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.reading import Piece, Read
 from services.ingest.formats.separated import Separated, Table, columns
-from services.ingest.formats.snds.beneficiaries import DUPLICATE, PERSON, person
+from services.ingest.formats.snds.beneficiaries import PERSON, person
+from services.ingest.formats.snds.lines import DUPLICATE, conflicting, read_as, values_of
 from services.ingest.formats.snds.values import (
     Field,
     Reader,
     Unreadable,
     amount,
+    ccam,
     cip13,
     code,
     columns_of,
@@ -107,7 +109,7 @@ _CLAIM: Final = (
     Field("PSP_ACT_NAT", "prescriber_profession", _SNDS_CODE),
 )
 _ACT: Final = (
-    Field("CAM_PRS_IDE", "code", code(r"[A-Z]{4}\d{3}(-\d{2})?", "a CCAM code as DEQP003")),
+    Field("CAM_PRS_IDE", "code", ccam),
     Field("CAM_ACT_COD", "activity", code("[1-5]", "an activity from 1 to 5 (XC_ATE_V)", none=("0",))),
     Field("CAM_TRT_PHA", "phase", code("[0-3]", "a phase from 0 to 3 (XC_PHA_V)")),
     Field("CAM_ASS_COD", "association", code("[1-5]", "an association from 1 to 5 (IR_ASS_V)", none=("0", "9"))),
@@ -151,9 +153,6 @@ _NO_PRESTATION: Final = Refusal(
     "no-prestation", f"{PRS} has no line with this line's key: send all files of a month together"
 )
 _PRESTATION_REFUSED: Final = Refusal("prestation-refused", f"its line of {PRS} is refused: correct that one first")
-_CONFLICT: Final = Refusal(
-    "conflicting-lines", "lines that differ have the same key (and the same number within it): only one can be right"
-)
 
 
 class _Child(NamedTuple):
@@ -186,17 +185,17 @@ class Dcir:
         for piece in pieces:
             of_part[piece.layout.part].append(piece)
         if not of_part[PRS]:
-            yield from (_read(piece, _NO_PRESTATION) for piece in pieces)
+            yield from (read_as(piece, _NO_PRESTATION) for piece in pieces)
             return
         prestation, *others = of_part[PRS]
         claim = _claim(prestation, source)
         if others and not all(_claim(one, source) == claim for one in others):
-            claim = _CONFLICT
-            yield from (_read(one, _CONFLICT) for one in others)
+            claim = conflicting(PRS)
+            yield from (read_as(one, claim) for one in others)
         else:
-            yield from (_read(one, DUPLICATE) for one in others)
+            yield from (read_as(one, DUPLICATE) for one in others)
         bad = yield from _add_acts(claim, of_part) if isinstance(claim, dict) else ()
-        yield bad or _read(prestation, claim)
+        yield bad or read_as(prestation, claim)
         yield from _dispensations(_PRESTATION_REFUSED if bad or isinstance(claim, Refusal) else claim, of_part[PHA])
 
 
@@ -214,21 +213,13 @@ def _key(part: str, values: tuple[str, ...]) -> bytes:
     return "-".join(found).encode()
 
 
-def _read(piece: Piece, outcome: dict[str, Any] | Refusal | str) -> Read:
-    return Read(piece.line.file, piece.line.number, outcome)
-
-
-def _values(piece: Piece) -> tuple[str, ...]:
-    return cast("Separated", piece.layout).values(piece.line.data)
-
-
 # --- claims ---
 
 
 def _claim(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
     """The event of a line of ER_PRS_F, why it is refused, or the name of why it is not taken."""
     try:
-        values = _values(piece)
+        values = values_of(piece)
         if _is_for_information(values[: len(_RULES)]):
             return FOR_INFORMATION
         told = _amounts(record(PRS, _CLAIM, values[_CLAIM_AT:]))
@@ -291,12 +282,12 @@ def _add_acts(claim: dict[str, Any], of_part: dict[str, list[Piece]]) -> Generat
 
 def _dispensations(claim: dict[str, Any] | Refusal | str, pieces: Sequence[Piece]) -> Iterator[Read]:
     if not isinstance(claim, dict):
-        yield from (_read(piece, claim) for piece in pieces)
+        yield from (read_as(piece, claim) for piece in pieces)
         return
     supplement = claim["data"]["record"].get("supplement", "0") >= _IS_SUPPLEMENT
     for child in _children(PHA, pieces):
         if isinstance(child, _Child):
-            yield _read(child.piece, SUPPLEMENT if supplement else _dispensation(claim, child))
+            yield read_as(child.piece, SUPPLEMENT if supplement else _dispensation(claim, child))
         else:
             yield child
 
@@ -318,7 +309,7 @@ def _children(part: str, pieces: Sequence[Piece]) -> Iterator[_Child | Read]:
         try:
             children.append(_child(part, piece, numbered))
         except Refused as refused:
-            yield _read(piece, refused.refusal)
+            yield read_as(piece, refused.refusal)
     children.sort(key=lambda one: (len(one.order), one.order, repr(one.fields)))
     if not numbered:
         for order, alike in groupby(children, key=lambda one: one.order):
@@ -330,15 +321,15 @@ def _children(part: str, pieces: Sequence[Piece]) -> Iterator[_Child | Read]:
         first, *others = alike
         if all(one.fields == first.fields for one in others):
             yield first
-            yield from (_read(one.piece, DUPLICATE) for one in others)
+            yield from (read_as(one.piece, DUPLICATE) for one in others)
         else:
-            yield from (_read(one.piece, _CONFLICT) for one in (first, *others))
+            yield from (read_as(one.piece, conflicting(part)) for one in (first, *others))
 
 
 def _child(part: str, piece: Piece, numbered: bool) -> _Child:
     """Raises Refused."""
     fields = _CHILD_FIELDS[part]
-    order, *values = _values(piece)
+    order, *values = values_of(piece)
     told = record(part, fields, values)
     if fields[0].name not in told:
         raise Refused(missing(part, fields[0].column))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from services.ingest.domain.content import known
 from services.ingest.domain.refusals import Refusal, Refused
 
 
@@ -209,18 +210,23 @@ def number(text: str) -> int | float | None:
     return int(value) if value.is_integer() else value
 
 
-@_cached
-def cip13(text: str) -> str | None:
-    """A package of a medicine, with its check digit (EAN-13)."""
-    text = text.strip()
-    if not text.strip("0"):
-        return None
-    if (
-        not re.fullmatch(r"34009\d{8}", text, re.ASCII)
-        or sum(map(int, text[::2])) % 10 != -3 * sum(map(int, text[1::2])) % 10
-    ):
-        raise Unreadable("unknown-code", "not a CIP13 (34009 and eight digits), or its check digit does not fit")
-    return text
+def known_code(pattern: str, about: str) -> Callable[[str], str | None]:
+    """A reader of codes by a pattern of `contracts/content/systems.yaml`; zeros alone stand for none."""
+
+    def read(text: str) -> str | None:
+        text = text.strip()
+        if not text.strip("0"):
+            return None
+        if not known(pattern, text):
+            raise Unreadable("unknown-code", f"not {about}")
+        return text
+
+    return read
+
+
+cim10: Final = known_code("cim10", "a CIM-10 code without a dot, as I219")
+ccam: Final = known_code("ccam", "a CCAM code as DEQP003")
+cip13: Final = known_code("cip13", "a CIP13 (34009 and eight digits), or its check digit does not fit")
 
 
 # --- places ---
