@@ -3,13 +3,13 @@
 A RSA has neither a name nor a birth date: it finds its person by pseudo-NIR only. The nine return codes of its ANO line
 all have to be 0 for that (NIR_RET, NAI_RET, SEX_RET, SEJ_RET, FHO_RET, PMS_RET, DAT_RET, COH_NAI_RET, COH_SEX_RET):
 confirmed in the SNDS documentation (indsante/Documentation-SNDS: fiches/requete_type_pmsi_mco.md and the Cnam's guide
-on causes of death, appendix 1), in the Health Data Hub's sndsTools (extract_stays_mcob.R), and by ATIH, GENRSA, manuel
-2022, section 5.5, where 0 is "RAS". The number that chains a mother with her child is read by nobody here.
+on causes of death), in the Health Data Hub's sndsTools (extract_stays_mcob.R), and by ATIH, GENRSA, manuel 2022, where
+0 is "RAS". The number that chains a mother with her child is read by nobody here.
 A RSA that is not chained is refused, `not-chained`: nobody can be found by it, and nothing names it that lasts.
 
 The number of a RSA counts the stays of one transmission. GENRSA and DRUIDES write a table of correspondence (.tra) with
 each; of the other number that it gives, a unit's, GENRSA's manual says that it may change from one run to the next
-(2022, section 3.11); no source says that a RSA keeps its number. Under its number a stay would be overwritten by
+(2022); no source says that a RSA keeps its number. Under its number a stay would be overwritten by
 another one next month, and would be there twice once it is chained. So a stay is named by what stays: hospital,
 pseudo-NIR and birth rank, entry and exit. Weight and GHM are corrected from one month to the next, and are no part of
 it: stays of one person on the same days are told apart by being several (`services/ingest/files.py`).

@@ -3,7 +3,7 @@
 A line of the register says that a number of the DCIR, BEN_NIR_PSA with its rank, is the person of BEN_NIR_ANO, which
 is one for a whole life, and by which the causes of death know them. There are as many lines about a person as there
 were people who insured them (documentation-snds: "Identifiants des bénéficiaires"; CNAM, guide of the causes of
-death, II and III). Next year's register says where the person lives then: what is sent again replaces what was there.
+death). Next year's register says where the person lives then: what is sent again replaces what was there.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Causes of death (CépiDc): KI_CCI_R, a line for each death, and KI_ECD_R, a line for each of its causes (CSV). Pure.
 
 A death is a `death.v1`, which closes a timeline. Source: CNAM, guide of the causes of death in SNDS
-(documentation-snds, guide_cepidc), chapters II to IV. DCD_IDT_ENC identifies a death in both tables. A death that was
+(documentation-snds, guide_cepidc). DCD_IDT_ENC identifies a death in both tables. A death that was
 matched to the beneficiaries has BEN_NIR_ANO, or in BEN_IDT_ANO the pseudonymised NIR with its rank, as BEN_IDT_TOP
 says; one that was not has neither, and is found by its traits or nobody's. The initial cause may be none of those in
 KI_ECD_R. R99 is an unknown cause, and is kept as what it is. What a doctor wrote (ECD_CAU_LIB, DCD_LIE_LIB) is not

@@ -3,21 +3,21 @@
 A line of ER_PRS_F is a `claim.v1` with the acts of its lines of ER_CAM_F and ER_BIO_F; a line of ER_PHA_F is a
 `dispensation.v1`. All of them belong together by nine columns, which are the identity of a line of ER_PRS_F.
 
-What the rules rest on: the schemas of the tables (Health Data Hub, schema-snds); its guide to the SNDS, 3.3.2
+What the rules rest on: the schemas of the tables (Health Data Hub, schema-snds); its guide to the SNDS,
 "Table des prestations"; its page "Requête type dans la table prestations du DCIR" (Santé publique France); the CNAM's
 answers on the DCIR (documentation-snds, faq_dcir). In short:
 
 - **For information** are lines with DPN_QLF 71 or 72, or PRS_DPN_QLP 71: public hospitals tell of care that they are
-  not paid for here, and not of all of it (guide, 3.3.2.5). They are not taken, nor are their children. Of one kind the
+  not paid for here, and not of all of it (guide). They are not taken, nor are their children. Of one kind the
   CNAM says that it is really paid, and has to stay in costs: the flat contribution of the insured person (CPL_AFF_COD
   16) with DPN_QLF 0 and PRS_DPN_QLP 71.
-- **Supplements**, CPL_MAJ_TOP 2, are lines of their own beside the act that they go with (guide, 3.3.2.3): their money
-  counts and their quantity does not (3.3.2.4). They are taken, with all amounts, and have `supplement_quantity` in
+- **Supplements**, CPL_MAJ_TOP 2, are lines of their own beside the act that they go with (guide): their money
+  counts and their quantity does not (guide). They are taken, with all amounts, and have `supplement_quantity` in
   place of `quantity`; so the sums over claims are right for both. A medicine on one is not handed out once more.
 - **Reversals** are lines with negative quantities and amounts, which cancel an earlier line; lines are never changed
-  (3.3.2.4). They are taken as they are, as records of their own: sums come out right, and no earlier record changes.
-- **Corrections** are something else: a file that was sent cut short, or a month without one of its files, and sent again
-  whole. So every event is one, and a line that is sent again replaces what was read of it before.
+  (guide). They are taken as they are, as records of their own: sums come out right, and no earlier record changes.
+- **Corrections** are something else: a file that was sent cut short, or a month without one of its files, and sent
+  again whole. So every event is one, and a line that is sent again replaces what was read of it before.
 - **Reimbursed** is what the act and its complement come to: BSE_REM_MNT + CPL_REM_MNT, counted in cents.
 - Amounts are the claim's alone. ER_PHA_F has a unit price, and repeats no amount.
 """
@@ -298,8 +298,8 @@ def _dispensations(claim: dict[str, Any] | Refusal | str, pieces: Sequence[Piece
 def _children(part: str, pieces: Sequence[Piece]) -> Iterator[_Child | Read]:
     """The lines of one key, in an order that does not depend on the file's; refused or repeated ones as Read.
 
-    They are numbered by the table's own column. Where the file lacks it, a line is known by what it says, and by how often
-    that was said before: so one more line leaves the others what they were.
+    They are numbered by the table's own column. Where the file lacks it, a line is known by what it says, and by how
+    often that was said before: so one more line leaves the others what they were.
     """
     if not pieces:
         return

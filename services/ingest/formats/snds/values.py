@@ -88,7 +88,7 @@ def day(text: str) -> str | None:
     SAS writes DATETIME20. (01JAN2024:00:00:00, so in the value tables of SNDS) or DATE9., Oracle and R write ISO 8601,
     requests to_date(..., 'DDMMYYYY'), dictionaries AAAAMMJJ. Eight digits are never both of the last two: their last
     four are a year from 1850 on, or a month and a day. Years 1, 1600 and 9999 say that there is no date (1600: guide
-    of the causes of death, II).
+    of the causes of death).
     """
     text = text.strip().upper()
     if not text:
