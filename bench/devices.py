@@ -1,19 +1,16 @@
 """Measures of 10,000 devices through the whole hub, beside a pass-through; and how long a single live one takes.
 
-`python -m bench.devices` prints one JSON object. Figures of one run compare with each other alone.
+Known and new devices, and the same records packed with gzip, each until all of them are in a permit's view.
 """
 
 from __future__ import annotations
 
-import json
 import statistics
-import sys
 import threading
 import time
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import msgspec
@@ -44,7 +41,7 @@ PERMIT = Permit.model_validate(
 _LAST = 999.0
 
 
-def main(home: Path, port: int = 18_500, devices: int = 10_000, each: int = 3, live: int = 300) -> dict[str, Any]:
+def main(home: Path, port: int, devices: int = 10_000, each: int = 3, live: int = 300) -> dict[str, Any]:
     """Records per second for devices that the hub does not know yet, and for those that it does; seconds from POST to
     the view for `live` measures, ten a second."""
     with Platform(home, port, report=lambda _line: None, trace_ratio=0.0) as platform:
@@ -123,9 +120,3 @@ def _latencies(platform: Platform, count: int) -> list[float]:
     stop.set()
     thread.join(10)
     return [arrived[value] - moment for value, moment in sent.items()]
-
-
-if __name__ == "__main__":
-    with TemporaryDirectory(prefix="estuaire-bench-") as folder:
-        print(json.dumps(main(Path(folder))))
-    sys.exit(0)

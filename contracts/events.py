@@ -188,9 +188,9 @@ class ViewEvent(BaseModel):
     """A message of `view-<permit>`: a record under the project's own ids, or a control event.
 
     `id` is HMAC(K_permit, event id), `subject` HMAC(K_permit, patient); `sequence` increases strictly for a
-    subject. `data` has the `record`, the `demographics`, and `after_death` (true) where the record is later than the
-    death of its person and the permit releases the death. Control events carry in `data` what they name: `record` (the
-    id withdrawn), `survivor`, `retired`.
+    subject. `data` has the `record`, the `demographics`, `undated` (true) where the time is that of arrival, and
+    `after_death` (true) where the record is later than the death of its person and the permit releases the death.
+    Control events carry in `data` what they name: `record` (the id withdrawn), `survivor`, `retired`.
     """
 
     model_config = ConfigDict(extra="ignore")

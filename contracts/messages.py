@@ -96,13 +96,14 @@ class Demographics(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Content(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The stripped record, as only access reads it. `time` is RFC 3339 in UTC."""
+    """The stripped record, as only access reads it. `time` is RFC 3339 in UTC: of arrival, where it is not `dated`."""
 
     type: str
     time: str
     schema_version: int = 1
     record: dict[str, Any] = {}
     demographics: Demographics = Demographics()
+    dated: bool = True
 
 
 class Measures(msgspec.Struct, frozen=True):

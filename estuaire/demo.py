@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import msgspec
+from rich.table import Table
 
 from contracts.permits import Permit, read_permit
 from estuaire.files import FileSender, Sent, groups_of
@@ -68,6 +69,17 @@ def run(platform: Platform, records: Path | None) -> Result:
         views={permit.id: len(Subscriber(platform.settings(), permit.id).read().entries()) for permit in permits},
         seconds=round(time.monotonic() - begun, 2),
     )
+
+
+def as_table(result: Result) -> Table:
+    """What came out of each step, for a person."""
+    table = Table("step", "what came out", title=f"{result.sent} events in {result.seconds} s")
+    table.add_row("ingest", f"{result.accepted} accepted, {result.rejected} refused with a reason")
+    linked = f"{result.linked} linked, {result.duplicates} duplicates, {result.dead_lettered} dead letters"
+    table.add_row("linkage", f"{linked}; {result.patients} patients")
+    for permit, count in result.views.items():
+        table.add_row("access", f"view-{permit}: {count} records")
+    return table
 
 
 def bundled_permits() -> list[Permit]:

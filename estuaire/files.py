@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import re
 import shutil
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -18,10 +19,10 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 import msgspec
 
 from estuaire.ledger import Ledger
-from estuaire.producer import NDJSON, Answer, Producer, SendError
+from estuaire.producer import BATCH, BATCH_BYTES, Answer, Producer, SendError, line_of
 from services.ingest.domain import batches
 from services.ingest.domain.refusals import TOO_LARGE, Refusal
-from services.ingest.files import FORMATS, HEAD, File, join, part_of
+from services.ingest.files import FORMATS, HEAD, File, join, lines, part_of
 from services.ingest.formats.fhir import files as fhir_files
 from services.ingest.formats.hl7v2 import messages as hl7v2
 from services.ingest.formats.reading import JoinedFormat
@@ -36,7 +37,8 @@ KNOWN: Final = (
 )
 LARGEST: Final = 8 * 2**20
 """Bytes of one event beyond which it is not even tried."""
-BATCH_BYTES: Final = 4 * 2**20
+MOST_AT_ONCE: Final = 16 * 2**20
+"""Bytes of a JSON document of CloudEvents, which is read as a whole."""
 _REJECTED: Final = ".rejected.ndjson"
 
 
@@ -106,7 +108,7 @@ def groups_of(paths: Iterable[Path]) -> tuple[list[Group], list[Path]]:
         for path in sorted(given.rglob("*")) if given.is_dir() else [given]:
             if path.is_dir() or path.name.endswith(_REJECTED):
                 continue
-            kind = _kind_of(path)
+            kind = _kind_of(path) if path.is_file() else None
             if kind is None:
                 left.append(path)
                 continue
@@ -119,8 +121,9 @@ def groups_of(paths: Iterable[Path]) -> tuple[list[Group], list[Path]]:
 
 
 class FileSender:
-    """Sends files for one source. With a ledger, what it knows to be kept is passed over: so a repeated call sends what
-    is new, what was corrected, and what an interrupted one did not come to."""
+    """Sends files for one source, and writes down in a ledger what is kept. What the ledger knows is passed over: so a
+    repeated call sends what is new, what was corrected, and what an interrupted one did not come to; unless it is to
+    send everything `again`."""
 
     def __init__(
         self,
@@ -128,13 +131,27 @@ class FileSender:
         source: str,
         ledger: Ledger | None = None,
         zone: tzinfo = hl7v2.PARIS,
-        batch: int = 500,
+        *,
+        again: bool = False,
+        batch: int = BATCH,
     ) -> None:
         self._producer = producer
         self._source = source
         self._ledger = ledger
         self._zone = zone
+        self._again = again
         self._batch = batch
+
+    def look_ahead(self, groups: Iterable[Group]) -> None:
+        """Find out in which state each record ends, where some are known: call it before these are sent, if at all.
+
+        Without it, a file that has several states of a record is sent as if it ended with each. Raises SendError.
+        """
+        if self._ledger is None or self._again or self._ledger.is_empty():
+            return
+        for group in groups:
+            for records in self._batches(Reading(group, self._source, self._zone).records()):
+                self._ledger.look_ahead(one.event for one in records if isinstance(one.event, bytes))
 
     def send(self, group: Group, progress: Callable[[Sent, float], object] = lambda _sent, _share: None) -> Sent:
         """Send the files; refused records are listed in `<file>.rejected.ndjson` with line, reason and detail.
@@ -162,15 +179,17 @@ class FileSender:
                 refused.append((one, *one.event))
             else:
                 part.not_taken[one.event] = part.not_taken.get(one.event, 0) + 1
-        if self._ledger is not None and fresh:
+        if self._ledger is not None and not self._again and fresh:
             known = self._ledger.knows([event for _, event in fresh])
             part.known = sum(known)
             fresh = [one for one, is_known in zip(fresh, known, strict=True) if not is_known]
         if fresh:
             events = [event for _, event in fresh]
-            answer = self._producer.post("/v1/events", b"\n".join(events), NDJSON)
-            part.accepted = len(answer.accepted)
+            answer = self._producer.send_lines([line_of(event) for event in events])
             bad = {one["index"] for one in answer.rejected}
+            part.accepted = len(answer.accepted)
+            if part.accepted + len(bad) != len(events):
+                raise SendError("what answers is no ingest, or one of another version: it does not tell what it kept")
             refused += [(fresh[one["index"]][0], one["reason"], one["detail"]) for one in answer.rejected]
             if self._ledger is not None:
                 self._ledger.keep(event for at, event in enumerate(events) if at not in bad)
@@ -213,7 +232,7 @@ class Reading:
                     yield from _cloudevents(files[0], content)
                 else:
                     yield from self._alone(files[0], opened.enter_context(_seekable(files[0])))
-        except (EOFError, gzip.BadGzipFile, OSError) as broken:
+        except (EOFError, zlib.error, OSError) as broken:
             raise SendError(f"{self._group.name} cannot be read to its end ({type(broken).__name__})") from None
 
     def share(self) -> float:
@@ -258,15 +277,23 @@ def _size(content: BinaryIO) -> int:
 
 def _cloudevents(path: Path, file: BinaryIO) -> Iterator[Record]:
     if _is_lines(path):
-        elements: Iterable[tuple[int, bytes]] = ((line, one.strip()) for line, one in enumerate(file, 1))
-    else:
-        try:
-            elements = [(place + 1, json) for place, json in batches.one_or_many(file.read())]
-        except batches.BadBody as bad:
-            raise SendError(f"{path.name}: {bad}") from None
-    for line, event in elements:
-        if event:
-            yield Record(path, line, event if len(event) <= LARGEST else TOO_LARGE)
+        for line, _, event in lines(file, LARGEST):
+            if event is None:
+                yield Record(path, line, TOO_LARGE)
+            elif event := event.strip():
+                yield Record(path, line, event)
+        return
+    body = file.read(MOST_AT_ONCE + 1)
+    if len(body) > MOST_AT_ONCE:
+        raise SendError(
+            f"{path.name} is one document of more than {MOST_AT_ONCE} bytes: write it as .ndjson, an event a line"
+        )
+    try:
+        elements = batches.one_or_many(body)
+    except batches.BadBody as bad:
+        raise SendError(f"{path.name}: {bad}") from None
+    for place, event in elements:
+        yield Record(path, place + 1, event if len(event) <= LARGEST else TOO_LARGE)
 
 
 def _as_json(outcome: dict[str, Any] | Refusal | str) -> bytes | Refusal | str:
@@ -278,9 +305,9 @@ def _list(refused: Sequence[tuple[Record, str, str]]) -> None:
     by_file: defaultdict[Path, list[bytes]] = defaultdict(list)
     for one, reason, detail in refused:
         by_file[one.file].append(msgspec.json.encode({"line": one.line, "reason": reason, "detail": detail}) + b"\n")
-    for path, lines in by_file.items():
+    for path, listed in by_file.items():
         with _reasons(path).open("ab") as out:
-            out.writelines(lines)
+            out.writelines(listed)
 
 
 def _reasons(path: Path) -> Path:
@@ -293,7 +320,7 @@ def _kind_of(path: Path) -> str | None:
     with _open(path) as file:
         try:
             head = file.read(HEAD)
-        except (EOFError, gzip.BadGzipFile, OSError):
+        except (EOFError, zlib.error, OSError):
             head = b""
     if name.lower().endswith((".json", ".ndjson", ".jsonl")):
         return FHIR if _RESOURCE.search(head) and not _SPECVERSION.search(head) else CLOUDEVENTS

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 
+from estuaire.home import addresses, home_folder
 from estuaire.keyring import Keyring
-from estuaire.platform import addresses, home_folder
 from estuaire.producer import Producer
 from estuaire.subscriber import Subscriber
 from runtime.settings import RuntimeSettings

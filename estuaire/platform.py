@@ -30,21 +30,6 @@ DATABASES = ("linkage", "access", "statistics")
 BROKER_OFFSET = 1092
 
 
-def home_folder() -> Path:
-    """Where the state lives: `$ESTUAIRE_HOME`, or `.estuaire` here."""
-    return Path(os.environ.get("ESTUAIRE_HOME", ".estuaire")).absolute()
-
-
-def addresses(home: Path) -> dict[str, str]:
-    """Where the platform that was last started here listens, by the environment variable a client reads it from."""
-    path = home / "addresses.json"
-    try:
-        found: dict[str, str] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        found = {}
-    return found
-
-
 @dataclass(slots=True)
 class Service:
     """One service's process, which can be killed and started again."""

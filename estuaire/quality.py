@@ -3,33 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterable, Iterator
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import httpx
-import typer
-from rich.console import Console, Group, RenderableType
+from rich.console import Group
 from rich.table import Table
 
-from estuaire.keyring import OPERATOR, Keyring
-from estuaire.platform import home_folder
 from estuaire.producer import checked
-from estuaire.quality_page import LATENESS, percent, render_quality, render_sources
+from estuaire.quality_page import LATENESS, percent
 
 Quality = dict[str, Any]
-STATISTICS, LINKAGE = "http://127.0.0.1:8004", "http://127.0.0.1:8003"
-
-StatisticsUrl = Annotated[
-    str, typer.Option("--url", envvar="ESTUAIRE_STATISTICS_URL", help="Where statistics listens.")
-]
-LinkageUrl = Annotated[
-    str, typer.Option("--linkage", envvar="ESTUAIRE_LINKAGE_URL", help="Where linkage listens, for the linkage rate.")
-]
-Token = Annotated[
-    str | None, typer.Option(envvar="ESTUAIRE_TOKEN", help="Bearer token; the local platform's if absent.")
-]
 
 
 class Statistics:
@@ -57,49 +41,6 @@ class Statistics:
 
     def _get(self, url: str, **params: str) -> httpx.Response:
         return httpx.get(url, params=params, headers=self._headers, timeout=30)
-
-
-Source = Annotated[
-    str | None, typer.Argument(help="The producer's source; without one, all producers are listed.", show_default=False)
-]
-Day = Annotated[
-    dt.datetime | None, typer.Option(formats=["%Y-%m-%d"], help="A day (UTC).", show_default=False, metavar="DAY")
-]
-
-
-def quality(
-    source: Source = None,
-    begin: Annotated[
-        dt.datetime | None,
-        typer.Option("--from", formats=["%Y-%m-%d"], metavar="DAY", help="First day (UTC); 29 days before the last."),
-    ] = None,
-    end: Annotated[
-        dt.datetime | None,
-        typer.Option("--to", formats=["%Y-%m-%d"], metavar="DAY", help="Last day, included; today, if absent."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The JSON document.")] = False,
-    page: Annotated[Path | None, typer.Option(help="Write an HTML page here, which needs nothing else.")] = None,
-    url: StatisticsUrl = STATISTICS,
-    linkage: LinkageUrl = LINKAGE,
-    token: Token = None,
-) -> None:
-    """The producers, or the quality of what one sent: completeness, wrong values, refusals, lateness, linkage."""
-    statistics = Statistics(url, linkage, token or Keyring(home_folder()).token("operators", OPERATOR))
-    if source is None:
-        listed = statistics.sources()
-        _show(listed, sources_table(listed), render_sources(listed), as_json, page)
-    else:
-        found = statistics.quality(source, begin and begin.date(), end and end.date())
-        _show(found, quality_table(found), render_quality(found), as_json, page)
-
-
-def _show(found: Any, table: RenderableType, html: str, as_json: bool, page: Path | None) -> None:
-    if page is not None:
-        page.write_text(html, encoding="utf-8")
-    if as_json:
-        print(json.dumps(found, ensure_ascii=False))  # noqa: T201 - the result itself
-    elif page is None:
-        Console(highlight=False).print(table)
 
 
 def sources_table(sources: Iterable[dict[str, Any]]) -> Table:
@@ -141,7 +82,7 @@ def _volume(found: Quality) -> Iterator[tuple[str, int, float | None]]:
     yield "accepted", found["accepted"], None
     yield "refused", found["refused"], found["refused_share"]
     yield "duplicates", found["duplicates"], found["duplicates_share"]
-    for name in ("corrections", "retractions", "conflicts", "after_death"):
+    for name in ("corrections", "retractions", "conflicts"):
         yield name.replace("_", " "), found[name], None
     yield "dead letters", sum(one["records"] for one in found["dead_letters"]), None
     yield "unlinkable", found["unlinkable"]["records"], found["unlinkable"]["share"]

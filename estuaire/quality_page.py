@@ -94,7 +94,6 @@ def _tiles(found: Found) -> str:
         ("linkage rate", (linkage and percent(linkage["rate"])) or "–", "" if linkage else "linkage did not answer"),
         ("unlinkable", _number(found["unlinkable"]["records"]), f"{percent(found['unlinkable']['share'])} of records"),
         ("dead letters", _number(dead), f"{_number(found['conflicts'])} of them conflicts"),
-        ("after a death", _number(found["after_death"]), ""),
     ]
     cells = (f"<div><dt>{name}</dt><dd>{value}<small>{note}</small></dd></div>" for name, value, note in tiles)
     return f'<dl class="tiles">{"".join(cells)}</dl>'

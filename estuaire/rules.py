@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
+from rich.table import Table
 
 from estuaire.database import running_database
 from estuaire.producer import SendError, checked
@@ -152,3 +153,17 @@ def described(trial: Trial) -> str:
         change = f"{pair.before or NOTHING} -> {pair.after or NOTHING} by {pair.method}"
         lines += [f"  {pair.pair}", f"    {'; '.join(filter(None, (change, traits)))}"]
     return "\n".join(lines if trial.turned else [*lines, "no pair has another outcome"])
+
+
+def versions_table(found: dict[str, Any]) -> Table:
+    """All versions that are kept, with the one that decides and how far the index has followed it."""
+    table = Table("version", "kept since", "")
+    for one in found["kept"]:
+        decides = one["name"] == found["active"]
+        table.add_row(one["name"], one["kept_at"][:19], f"decides {_searched(found)}" if decides else "")
+    return table
+
+
+def _searched(found: dict[str, Any]) -> str:
+    since = f"since {found['switched_at'][:19]} ({found['operator']})" if found["operator"] else "from the beginning"
+    return since + ("" if found["searched"] >= 1 else f"; {found['searched']:.0%} searched again")

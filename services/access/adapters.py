@@ -241,7 +241,7 @@ class History(Protocol):
         """Take (permit, event id) out of the views."""
 
 
-_FACTS = "SELECT event_id, subject, revision, type, source, time, retracted, diagnoses, told FROM history WHERE "
+_FACTS = "SELECT event_id, subject, revision, type, source, time, retracted, dated, diagnoses, told FROM history WHERE "
 
 
 class PostgresHistory:
@@ -386,7 +386,7 @@ class PostgresHistory:
 
     def priors(self, event_ids: Collection[bytes]) -> dict[bytes, Prior]:
         rows = self._run(_FACTS + "event_id = ANY(%b)", list(event_ids))
-        return {row[0]: Prior(Facts(*row[:7]), row[7], row[8]) for row in rows}
+        return {row[0]: Prior(Facts(*row[:8]), row[8], row[9]) for row in rows}
 
     def store(self, records: Sequence[StoredRecord]) -> None:
         if not records:
@@ -395,21 +395,21 @@ class PostgresHistory:
             (
                 *(one.facts.event_id, one.facts.subject, one.facts.revision, one.facts.type, one.facts.source),
                 *(one.facts.time, one.schema_version, " ".join(one.diagnoses), one.facts.retracted, one.body),
-                msgspec.json.encode(one.told).decode(),
+                *(msgspec.json.encode(one.told).decode(), one.facts.dated),
             )
             for one in records
         ]
         done = self._run(
             "INSERT INTO history (event_id, subject, revision, type, source, time, schema_version, diagnoses,"
-            " retracted, body, told) SELECT e, s, r, t, o, at, v, string_to_array(d, ' '), x, b, j::jsonb"
+            " retracted, body, told, dated) SELECT e, s, r, t, o, at, v, string_to_array(d, ' '), x, b, j::jsonb, y"
             " FROM unnest(%b::bytea[], %b::bytea[], %b::text[], %b::text[], %b::text[], %b::timestamptz[],"
-            " %b::smallint[], %b::text[], %b::boolean[], %b::bytea[], %b::text[])"
-            " AS new (e, s, r, t, o, at, v, d, x, b, j)"
+            " %b::smallint[], %b::text[], %b::boolean[], %b::bytea[], %b::text[], %b::boolean[])"
+            " AS new (e, s, r, t, o, at, v, d, x, b, j, y)"
             " ON CONFLICT (event_id) DO UPDATE SET subject = EXCLUDED.subject, revision = EXCLUDED.revision,"
             " type = EXCLUDED.type, source = EXCLUDED.source, time = EXCLUDED.time,"
             " schema_version = EXCLUDED.schema_version, diagnoses = EXCLUDED.diagnoses,"
             " retracted = EXCLUDED.retracted, stored_at = EXCLUDED.stored_at, body = EXCLUDED.body,"
-            " told = EXCLUDED.told"
+            " told = EXCLUDED.told, dated = EXCLUDED.dated"
             " WHERE history.revision < EXCLUDED.revision",
             *_columns(rows),
         )
@@ -418,7 +418,7 @@ class PostgresHistory:
 
     def facts_of(self, subjects: Collection[bytes]) -> list[Facts]:
         rows = self._run(_FACTS + "subject = ANY(%b)", list(subjects))
-        return [Facts(*row[:7]) for row in rows]
+        return [Facts(*row[:8]) for row in rows]
 
     def bodies(self, event_ids: Collection[bytes]) -> dict[bytes, bytes]:
         query = "SELECT event_id, body FROM history WHERE event_id = ANY(%b) AND body IS NOT NULL"
@@ -617,13 +617,13 @@ class PostgresReader:
         """The entries of these patients, and what each patient's subjects say of it."""
         with self._pool.connection() as connection:
             rows = connection.execute(
-                "SELECT e.patient, e.sequence, event_id, subject, revision, type, source, time, retracted, key, body"
-                " FROM view_entries e JOIN history h USING (event_id) JOIN subjects s USING (subject)"
+                "SELECT e.patient, e.sequence, event_id, subject, revision, type, source, time, retracted, dated, key,"
+                " body FROM view_entries e JOIN history h USING (event_id) JOIN subjects s USING (subject)"
                 " WHERE e.permit = %s AND e.patient = ANY(%s) AND s.patient = e.patient",
                 [permit, list(patients)],
                 binary=True,
             )
-            found = [EntryRow(row[0], row[1], Facts(*row[2:9]), row[9], row[10]) for row in rows]
+            found = [EntryRow(row[0], row[1], Facts(*row[2:10]), row[10], row[11]) for row in rows]
             told: dict[str, list[Told]] = {}
             for patient, demographics in connection.execute(
                 "SELECT patient, demographics FROM subjects WHERE patient = ANY(%s)", [list(patients)]

@@ -54,7 +54,6 @@ from services.access.reconciliation import (
     Reconciler,
     Release,
     Work,
-    after_death,
     permit_owner,
     release_from,
     target,
@@ -363,8 +362,6 @@ class Access:
                 work.contents[event_id] = one.content
         self._history.store(rows)
         self._tell(rows, priors, subjects)
-        for facts in after_death(work):
-            outputs.count(facts.source, "after_death")
         self._views.reconcile(releases, work, outputs)
 
     def _read(self, message: Message) -> _Record:
@@ -382,6 +379,7 @@ class Access:
                 source=source,
                 time=_utc(moment),
                 retracted=kind.endswith(DELETED),
+                dated=content.dated,
             )
         except SealBroken as broken:
             raise InvalidMessage(Reason.KEYS, f"the content cannot be opened: {broken}") from None

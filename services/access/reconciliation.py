@@ -106,20 +106,6 @@ class Work:
         return {self.subjects[one].patient for one in of_records | before} | self.patients
 
 
-def after_death(work: Work) -> list[Facts]:
-    """The records that are later than the death of their person, as far as it is known by now."""
-    deaths = {
-        patient: views.demographics_of(views.newest(one.told for one in subjects)).deceased
-        for patient, subjects in work.subjects_of().items()
-    }
-    return [
-        facts
-        for facts in work.records.values()
-        if not facts.retracted
-        and views.is_after(facts.time.date().isoformat(), deaths.get(work.subjects[facts.subject].patient))
-    ]
-
-
 @dataclass(slots=True)
 class _View:
     """One permit's view, as far as the work concerns it."""

@@ -34,9 +34,12 @@ MOST_LINES: Final = 20_000
 """Lines of one record."""
 _CACHE_KIB: Final = 32 * 1024
 _TOO_LONG: Final = Refusal("line-too-long", f"a line has more than {LONGEST_LINE} bytes: look for a missing line end")
-_TOO_MANY: Final = Refusal(
-    "too-many-lines", f"more than {MOST_LINES} lines have the same key: look for a key that was left empty"
-)
+
+
+def too_many(count: int) -> Refusal:
+    """So many lines have one key: they are refused together, at the first."""
+    detail = f"{count} lines have the same key, and a record has {MOST_LINES} at the most: look for a key left empty"
+    return Refusal("too-many-lines", detail)
 
 
 class File(NamedTuple):
@@ -159,18 +162,18 @@ def _index(
 def _records(
     index: sqlite3.Connection, form: JoinedFormat, files: Sequence[File], layouts: dict[int, Layout], source: str
 ) -> Iterator[Read]:
-    alike = "SELECT rank, file, line, start, size FROM lines WHERE key = ? ORDER BY rank LIMIT ?"
-    for rank, key in index.execute("SELECT rank, key FROM lines ORDER BY rank"):
-        found = index.execute(alike, (key, MOST_LINES + 1)).fetchall()
-        if found[0][0] != rank:
+    alike = "SELECT file, line, start, size FROM lines WHERE key = ? ORDER BY rank"
+    keys = "SELECT min(rank) AS first, key, count(*) FROM lines GROUP BY key ORDER BY first"
+    for first, key, count in index.execute(keys):
+        if count > MOST_LINES:
+            number, line = index.execute("SELECT file, line FROM lines WHERE rank = ?", (first,)).fetchone()
+            yield Read(files[number].name, line, too_many(count))
             continue
-        if len(found) > MOST_LINES:
-            yield Read(files[found[0][1]].name, found[0][2], _TOO_MANY)
-            continue
+        found = index.execute(alike, (key,)).fetchall()
         pieces = []
-        for number, rows in groupby(found, key=lambda row: row[1]):
+        for number, rows in groupby(found, key=lambda row: row[0]):
             file, layout = files[number], layouts[number]
-            for _, _, line, start, size in rows:
+            for _, line, start, size in rows:
                 file.content.seek(start)
                 pieces.append(Piece(layout, Line(file.name, line, file.content.read(size))))
         yield from form.events(pieces, source)

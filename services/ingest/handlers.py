@@ -205,7 +205,9 @@ class Intake:
             block = msgspec.structs.replace(block, correction=True)
         digest = self.ids.digest(event.type, stated, event.version, document.get("data"))
         deceased = record.get("date") if event.record_type == "death.v1" else None
-        body = Content(event.record_type, time, 1, record, demographics(event.data.identity, deceased))
+        body = Content(
+            event.record_type, time, 1, record, demographics(event.data.identity, deceased), stated is not None
+        )
         bound = associated(event_id, event.type, source, digest)
         received = RecordReceived(
             self._to_pseudonym.seal(encode(block), bound), self._to_access.seal(encode(body), bound)

@@ -39,6 +39,7 @@ CLOUDEVENTS: Final = "application/cloudevents-batch+json"
 NDJSON: Final = "application/x-ndjson"
 JSON: Final = "application/json"
 FHIR: Final = "application/fhir+json"
+FILES: Final = ("multipart/form-data", "text/plain", "text/csv", "application/octet-stream")
 HL7V2: Final = ("application/hl7-v2", "x-application/hl7-v2+er7")
 """As in HAPI's "HL7 over HTTP", and as other engines have it."""
 SLICE: Final = 200
@@ -127,9 +128,11 @@ class Desk:
         self._tally = tally
         self._budget = Budget(limits.max_pending_bytes)
         self._worker = ThreadPoolExecutor(1, "intake")
+        self._reader = ThreadPoolExecutor(1, "files")
 
     def close(self) -> None:
-        """End the thread."""
+        """End the threads."""
+        self._reader.shutdown()
         self._worker.shutdown()
 
     async def events(self, request: Request, source: str, lane: Lane) -> Response:
@@ -198,14 +201,27 @@ class Desk:
         form = FORMATS.get(name)
         if form is None:
             raise ProblemError(404, "unknown format", f"Send one of {', '.join(FORMATS)}.")
+        _media_type(request, FILES)
         kind = request.headers.get("content-type", "")
         async with self._body(request, source) as body:
-            reads = await asyncio.to_thread(_read, form, body, kind, source)
+            loop = asyncio.get_running_loop()
+            reads = await loop.run_in_executor(self._reader, self._read, form, body, kind, source)
             del body
             passed_over = Counter(one.outcome for one in reads if isinstance(one.outcome, str))
             places = [one for one in reads if not isinstance(one.outcome, str)]
             documents = [Document(at, one.outcome) for at, one in enumerate(places) if not isinstance(one.outcome, str)]
             return await self._answered(documents, source, lane, passed_over, places)
+
+    def _read(self, form: JoinedFormat, body: bytes, content_type: str, source: str) -> list[Read]:
+        """On a thread of its own, for it may take a while, and the intake has no part in it. Raises ProblemError."""
+        reads: list[Read] = []
+        try:
+            for one in join(form, uploaded(form, body, content_type), source):
+                reads.append(one)
+                self._bound(reads)
+        except batches.BadBody as bad:
+            raise _unreadable(bad) from None
+        return reads
 
     async def _answered(
         self,
@@ -335,14 +351,6 @@ class Desk:
             raise _too_large(most) from None
         except batches.NoRoom:
             raise _full() from None
-
-
-def _read(form: JoinedFormat, body: bytes, content_type: str, source: str) -> list[Read]:
-    """On a thread of its own, for it may take a while, and the intake has no part in it. Raises ProblemError."""
-    try:
-        return list(join(form, uploaded(form, body, content_type), source))
-    except batches.BadBody as bad:
-        raise _unreadable(bad) from None
 
 
 def authenticated(request: Request, authorization: Authorization) -> str:
@@ -590,8 +598,7 @@ _FILES: Final[dict[str, dict[str, Any]]] = {
         "description": "A field for each file; named after its part of the format, or told by the file's beginning.",
         "additionalProperties": _CONTENT,
     },
-    "text/plain": _CONTENT,
-    "text/csv": _CONTENT,
+    **dict.fromkeys(FILES[1:], _CONTENT),
 }
 _ASKING: Final = problems(
     {

@@ -323,19 +323,31 @@ def test_a_death_closes_the_timeline_and_what_comes_after_it_is_flagged_and_kept
     hub.opened(permit(demographics=["deceased"]))
     hub.opened(permit("months", demographics=["deceased"], precision={"time": "month"}))
     hub.opened(permit("silent", demographics=["sex"]))
-    days = ("2026-04-30", "2026-05-01", "2026-05-02", "2026-06-03")
+    days = ("2026-04-30", "2026-05-02", "2026-05-03", "2026-06-03")
     hub.run(*(hub.record(day, f"s{n}", "p1", code("A"), time=f"{day}T23:59:59Z") for n, day in enumerate(days)))
     assert not any(flagged("cardio").values())
     hub.run(hub.record("d", "s9", "p1", {"date": "2026-05-01"}, kind="death.v1", deceased="2026-05-01"))
-    assert flagged("cardio") == {"2026-04-30": False, "2026-05-01": False, "2026-05-02": True, "2026-06-03": True}
+    assert flagged("cardio") == {"2026-04-30": False, "2026-05-02": False, "2026-05-03": True, "2026-06-03": True}
     assert flagged("months") == {"2026-04": False, "2026-05": False, "2026-06": True}
     assert not any(flagged("silent").values())
-    assert not hub.outputs.counts[SOURCE, "after_death"]
     hub.run(hub.record("late", "s0", "p1", code("B"), time="2026-07-01T00:00:00Z"))
     assert flagged("cardio")["2026-07-01"]
-    assert hub.outputs.counts[SOURCE, "after_death"] == 1
+    assert not any(verdict.startswith("after") for _, verdict in hub.outputs.counts), "no source learns of a death"
     hub.run(hub.record("d", "s9", "p1", kind="death.v1", revision=2, deleted=True))
     assert not any(flagged("cardio").values())
+
+
+def test_a_record_whose_time_nobody_stated_says_so_and_a_death_is_not_after_itself(hub: Hub) -> None:
+    hub.opened(
+        permit(types=["diagnosis.v1", "death.v1"], fields={"diagnosis.v1": ["*"]}, demographics=["deceased"]),
+    )
+    hub.run(
+        hub.record("d", "s", "p", {"date": "2026-02-01"}, kind="death.v1", deceased="2026-02-01"),
+        hub.record("a", "s", "p", code("A"), dated=False),
+        hub.record("b", "s", "p", code("B")),
+    )
+    said = {(one.type, *sorted(one.data.keys() - {"record", "demographics"})) for one in hub.views["cardio"].entries()}
+    assert said == {("death.v1",), ("diagnosis.v1", "undated"), ("diagnosis.v1", "after_death")}
 
 
 def test_a_version_counts_within_its_record_only(hub: Hub) -> None:

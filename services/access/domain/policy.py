@@ -36,7 +36,7 @@ _DIAGNOSES: Final[dict[str, tuple[str, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of a record without opening it. `time` is aware."""
+    """What is known of a record without opening it. `time` is aware, and that of arrival where it is not `dated`."""
 
     event_id: bytes
     subject: bytes
@@ -45,6 +45,7 @@ class Facts:
     source: str
     time: dt.datetime
     retracted: bool
+    dated: bool = True
 
 
 class Rows(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hmac
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -135,14 +136,17 @@ class Event(msgspec.Struct, kw_only=True):
 def published(
     policy: Policy, facts: Facts, record: Mapping[str, Any], person: Person, name: str, subject: str, sequence: int
 ) -> Event:
-    """The message that puts a record into the view, as `name`; one of after its person's death says so.
+    """The message that puts a record into the view, as `name`.
 
-    That is told only where the permit releases the death, and from the two times as it releases them: what the flag
-    says, its reader could have found.
+    `undated` says that its time is that of arrival, `after_death` that it is later than its person's death. The latter
+    is told only where the permit releases the death, and from the two times as it releases them: what the flag says,
+    its reader could have found.
     """
     time = policy.time(facts.time)
     data: dict[str, Any] = {"record": policy.record(facts.type, record), "demographics": person.demographics}
-    if is_after(time, person.demographics.get("deceased")):
+    if not facts.dated:
+        data["undated"] = True
+    elif facts.type != "death.v1" and is_after(time, person.demographics.get("deceased")):
         data["after_death"] = True
     return Event(
         id=name,
@@ -156,8 +160,18 @@ def published(
 
 
 def is_after(time: str, death: str | None) -> bool:
-    """Whether an ISO 8601 time is later than a death, as far as the less precise of the two tells; dates are UTC."""
-    return death is not None and time[: len(death)] > death[: len(time)]
+    """Whether an ISO 8601 time is later than a death, as far as the less precise of the two tells.
+
+    A day of the one may be another day of the other, for times are in UTC and deaths are local: the day after is none.
+    """
+    if death is None:
+        return False
+    if len(time) < _DAY or len(death) < _DAY:
+        return time[: len(death)] > death[: len(time)]
+    return dt.date.fromisoformat(time[:_DAY]) > dt.date.fromisoformat(death[:_DAY]) + dt.timedelta(days=1)
+
+
+_DAY = len("2026-03-01")
 
 
 def withdrawn(name: str, subject: str, sequence: int) -> Event:

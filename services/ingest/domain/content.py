@@ -17,8 +17,10 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
-MAX_ITEMS: Final = 1000
-"""A longer list in an allowed place refuses the record: cutting it short would change what it says."""
+MAX_ITEMS: Final = 10_000
+"""As many acts as fit into the largest record that is kept (900 kB).
+
+A longer list in an allowed place refuses the record: cutting it short would change what it says."""
 
 HOLLOW: Final = frozenset(("resourceType", "status", "use", "intent", "outcome"))
 """Fields that say nothing about care by themselves: a record of nothing else is refused."""

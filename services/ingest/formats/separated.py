@@ -10,6 +10,8 @@ from typing import Final, NamedTuple
 from services.ingest.domain.refusals import Refusal, Refused
 
 SEPARATORS: Final = ";,\t"
+LONGEST_VALUE: Final = 64
+"""Characters of a value that is read, without the spaces around it."""
 _BOM: Final = b"\xef\xbb\xbf"
 _BAD_QUOTES: Final = Refusal(
     "bad-quotes", 'the line has a quote that is not closed, or text after one: write " within a value as ""'
@@ -54,6 +56,7 @@ class Separated:
                 raise Refused(Refusal("repeated-column", f"{table.name}: the header names {name} twice"))
         self.part = table.name
         self.has: Final = frozenset(name for name in table.columns if name in names)
+        self._table: Final = table
         self._separator = separator
         self._width = len(names)
         self._key = key
@@ -61,11 +64,24 @@ class Separated:
         self._pick = _picker(names, table.columns)
 
     def key(self, data: bytes) -> bytes:
-        return self._key(self._pick_key(self._split(data)))
+        return self._key(self._trimmed(self._pick_key(self._split(data)), self._table.key))
 
     def values(self, data: bytes) -> tuple[str, ...]:
-        """The values of the table's columns; those of columns that the file lacks are empty. Raises Refused."""
-        return self._pick(self._split(data))
+        """The values of the table's columns without spaces around them, of at most LONGEST_VALUE characters.
+
+        Those of columns that the file lacks are empty. Raises Refused.
+        """
+        return self._trimmed(self._pick(self._split(data)), self._table.columns)
+
+    def _trimmed(self, values: tuple[str, ...], names: Sequence[str]) -> tuple[str, ...]:
+        """What readers may keep in memory, whatever a line is padded with. Raises Refused, naming the column."""
+        trimmed = tuple(map(str.strip, values))
+        if max(map(len, trimmed)) > LONGEST_VALUE:
+            name = next(name for name, value in zip(names, trimmed, strict=True) if len(value) > LONGEST_VALUE)
+            raise Refused(
+                Refusal("value-too-long", f"{self.part}, {name}: the value has more than {LONGEST_VALUE} characters")
+            )
+        return trimmed
 
     def _split(self, data: bytes) -> list[str]:
         """All values, and an empty one behind them, which stands for the columns that are not there."""

@@ -139,7 +139,6 @@ class Quality(BaseModel):
     duplicates_share: float | None = Field(description="Of the accepted events.")
     corrections: int
     conflicts: int = Field(description="Accepted events with other content under a known id, and no correction.")
-    after_death: int = Field(description="Records that are later than their person's death.")
     dead_letters: list[DeadLetters]
     steps: dict[str, dict[str, int]] = Field(description="What each later step made of the records, by verdict.")
     days: list[Day]
@@ -224,7 +223,6 @@ def report(
         duplicates_share=_share(linkage.get("duplicates", 0), accepted),
         corrections=linkage.get("corrections", 0),
         conflicts=linkage.get(f"{_DEAD}conflict", 0),
-        after_death=steps.get("access", {}).get("after_death", 0),
         dead_letters=[
             DeadLetters(step=step, reason=verdict.removeprefix(_DEAD), records=count)
             for step in STEPS

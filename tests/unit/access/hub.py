@@ -106,11 +106,12 @@ class Hub:
         time: str = "2026-03-01T10:00:00Z",
         source: str = SOURCE,
         deleted: bool = False,
+        dated: bool = True,
         **demographics: Any,
     ) -> Message:
         """A records-linked message."""
         full = kind + (".deleted" if deleted else "")
-        content = Content(full, time, 1, dict(record or {}), Demographics(**demographics))
+        content = Content(full, time, 1, dict(record or {}), Demographics(**demographics), dated)
         bound = associated(event_id(name), full, source, "digest")
         value = RecordLinked(subject_id(subject), self.sealer.seal(messages.encode(content), bound))
         headers = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 
 from estuaire import files
 from estuaire.files import FHIR, FileSender, Group, Sent, groups_of
-from estuaire.ledger import Ledger, ledger_of
+from estuaire.ledger import Ledger, LedgerError, ledger_of
 from estuaire.producer import Answer, SendError
 from services.ingest import files as formats
 from services.ingest.domain.refusals import Refusal
@@ -31,22 +32,23 @@ class Fake:
         self.calls = 0
         self.patience = patience
 
-    def post(self, path: str, body: bytes, _content_type: str) -> Answer:
-        assert path == "/v1/events"
+    def send_lines(self, sent: Sequence[bytes]) -> Answer:
         if self.calls == self.patience:
             raise SendError("no answer")
         self.calls += 1
-        lines = [json.loads(line) for line in body.splitlines()]
+        lines = [json.loads(line) for line in sent]
         bad = [at for at, line in enumerate(lines) if line.get("bad")]
         self.events += [line for line in lines if not line.get("bad")]
         rejected = [{"index": at, "reason": "bad", "detail": "d"} for at in bad]
         return Answer([{"source": "s", "id": "i", "event_id": "e"}] * (len(lines) - len(bad)), rejected)
 
 
-def send(hub: Fake, path: Path, ledger: Ledger | None = None) -> Sent:
+def send(hub: Fake, path: Path, ledger: Ledger | None = None, *, again: bool = False) -> Sent:
     total = Sent()
-    for group in groups_of([path])[0]:
-        total.include(FileSender(hub, SOURCE, ledger, batch=10).send(group))  # type: ignore[arg-type]
+    groups, sender = groups_of([path])[0], FileSender(hub, SOURCE, ledger, again=again, batch=10)  # type: ignore[arg-type]
+    sender.look_ahead(groups)
+    for group in groups:
+        total.include(sender.send(group))
     return total
 
 
@@ -79,6 +81,72 @@ def test_what_was_corrected_is_sent_and_an_earlier_state_that_comes_back_too(tmp
     for state in ("first", "second", "first", "first"):
         send(hub, write(tmp_path / "a.ndjson", [{"id": "a", "state": state}, {"id": "b"}]), ledger)
     assert [event.get("state") for event in hub.events] == ["first", None, "second", "first"]
+
+
+def test_a_file_with_several_states_of_a_record_is_known_by_the_last(tmp_path: Path, ledger: Ledger) -> None:
+    hub = Fake()
+    states = [{"id": "a", "state": state} for state in "ABC"]
+    others = [{"id": str(number)} for number in range(15)]  # so that the states are in several batches
+    file = write(tmp_path / "a.ndjson", [states[0], *others, *states[1:]])
+    assert send(hub, file, ledger).accepted == 18
+    for _ in range(2):
+        assert send(hub, file, ledger) == Sent(known=18)
+    write(file, [states[0], *others, states[2], states[1]])
+    assert send(hub, file, ledger) == Sent(accepted=3, known=15)
+    assert [event["state"] for event in hub.events if "state" in event] == ["A", "B", "C", "A", "C", "B"]
+    (tmp_path / "b.ndjson").write_text(json.dumps(states[2]))  # after a.ndjson: the files end in C
+    assert send(hub, tmp_path, ledger).accepted == 4
+    assert send(hub, tmp_path, ledger) == Sent(known=19)
+
+
+def test_what_is_sent_again_is_written_down_too(tmp_path: Path, ledger: Ledger) -> None:
+    hub = Fake()
+    send(hub, write(tmp_path / "x.ndjson", [{"id": "a", "state": "x"}]), ledger)
+    send(hub, write(tmp_path / "y.ndjson", [{"id": "a", "state": "y"}]), ledger, again=True)
+    assert send(hub, tmp_path / "x.ndjson", ledger).accepted == 1
+    assert send(hub, tmp_path / "x.ndjson", ledger, again=True).accepted == 1
+
+
+def test_what_is_not_acknowledged_is_not_written_down(tmp_path: Path, ledger: Ledger) -> None:
+    class Silent(Fake):
+        def send_lines(self, sent: Sequence[bytes]) -> Answer:
+            return Answer()
+
+    file = write(tmp_path / "a.ndjson", [{"id": "a"}])
+    with pytest.raises(SendError, match="is no ingest"):
+        send(Silent(), file, ledger)
+    assert send(Fake(), file, ledger).accepted == 1
+
+
+def test_a_broken_ledger_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.sqlite"
+    path.write_bytes(b"no database, but long enough to be taken for one" * 50)
+    with pytest.raises(LedgerError, match=r"ledger\.sqlite cannot be used"):
+        Ledger(path)
+
+
+def test_what_is_no_file_is_left_aside(tmp_path: Path) -> None:
+    write(tmp_path / "a.ndjson", [{"id": "a"}])
+    os.mkfifo(tmp_path / "pipe.ndjson")
+    (tmp_path / "gone.ndjson").symlink_to(tmp_path / "nowhere")
+    groups, left = groups_of([tmp_path])
+    assert [group.name for group in groups] == ["a.ndjson"]
+    assert [path.name for path in left] == ["gone.ndjson", "pipe.ndjson"]
+
+
+def test_an_indented_array_is_sent_event_by_event(tmp_path: Path) -> None:
+    hub = Fake()
+    events = [{"specversion": "1.0", "id": name, "bad": name == "b"} for name in "abc"]
+    (tmp_path / "a.json").write_text(json.dumps(events, indent=2))
+    assert send(hub, tmp_path / "a.json").accepted == 2
+    assert json.loads((tmp_path / "a.json.rejected.ndjson").read_text())["line"] == 2
+
+
+def test_no_document_and_no_line_is_held_whatever_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_AT_ONCE", 100)
+    (tmp_path / "a.json").write_text("[" + ",".join(["{}"] * 60) + "]")
+    with pytest.raises(SendError, match="an event a line"):
+        send(Fake(), tmp_path / "a.json")
 
 
 def test_what_was_refused_is_sent_once_it_is_mended_and_without_a_ledger_everything_is(

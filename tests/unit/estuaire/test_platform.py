@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from estuaire.home import addresses
 from estuaire.keyring import PUBLIC, SECRETS, Keyring
-from estuaire.platform import ROLES, SERVICES, addresses
+from estuaire.platform import ROLES, SERVICES
 
 pytestmark = pytest.mark.unit
 

@@ -39,6 +39,7 @@ def test_an_entry_is_an_identity() -> None:
         "source": SOURCE,
         "type": "identity.v1",
         "time": None,
+        "correction": True,
         "data": {
             "identity": {
                 "identifiers": [
@@ -64,6 +65,14 @@ def test_one_number_and_rank_is_one_person() -> None:
     assert (len(events(found)), passed_over(found)) == (2, [("IR_BEN_R.csv", 3, "duplicate-line")])
     found = read(Register(), IR_BEN_R=table(ENTRY, ENTRY, ENTRY | {"BEN_SEX_COD": "1"}))
     assert [reason for _, _, reason in refusals(found)] == ["conflicting-lines"] * 2
+
+
+def test_the_register_of_the_next_year_replaces_that_of_the_last() -> None:
+    first, moved = (
+        events(read(Register(), IR_BEN_R=table(ENTRY, ENTRY | {"BEN_RES_COM": place})))[0] for place in ("238", "051")
+    )
+    assert (first["id"], first["correction"]) == (moved["id"], moved["correction"]) == (first["id"], True)
+    assert moved["data"]["identity"]["residence"] == {"commune": "35051"}
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,7 @@ def test_a_death() -> None:
         "source": SOURCE,
         "type": "death.v1",
         "time": "2023-11-17T00:00:00Z",
+        "correction": True,
         "data": {
             "identity": {
                 "identifiers": [{"system": "ben-nir-ano", "value": "R4T8W2K6N1QZ9XMVB"}],
@@ -155,11 +156,26 @@ def test_causes_without_their_death_and_a_bad_one_with_it() -> None:
     ]
 
 
+def test_a_file_of_causes_that_is_mended_replaces_what_was_read_before() -> None:
+    causes = table(CAUSES, cause(1, 1, "I219"), cause(2, 1, "E119"))
+    short, long = (
+        events(read(Cepidc(), KI_CCI_R=table(COLUMNS, DEATH), KI_ECD_R=one)) for one in (causes[:-8], causes)
+    )
+    assert [one["data"]["record"]["causes"] for one in (*short, *long)] == [["I219"], ["I219", "E119"]]
+    assert short[0]["id"] == long[0]["id"]
+    assert short[0]["correction"] and long[0]["correction"]
+
+
+def test_a_cause_may_have_what_pmsi_has_after_its_code() -> None:
+    assert death(DCD_CIM_COD="J961+0")["data"]["record"]["causes"] == ["J961+0"]
+
+
 def test_a_death_twice_is_one_and_two_that_differ_are_none() -> None:
     found = read(Cepidc(), KI_CCI_R=table(COLUMNS, DEATH, DEATH))
     assert (len(events(found)), passed_over(found)) == (1, [("KI_CCI_R.csv", 3, "duplicate-line")])
     found = read(Cepidc(), KI_CCI_R=table(COLUMNS, DEATH, DEATH | {"DCD_CIM_COD": "C349"}))
     assert [reason for _, _, reason in refusals(found)] == ["conflicting-lines"] * 2
+    assert all(CCI in detail for detail in details(found))
 
 
 @pytest.mark.parametrize("column", ["DCD_IDT_ENC", "BEN_DCD_DTE", "DCD_CIM_COD"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import tracemalloc
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -92,6 +93,7 @@ def test_a_consultation() -> None:
         "source": SOURCE,
         "type": "claim.v1",
         "time": "2024-03-05T00:00:00Z",
+        "correction": True,
         "data": {
             "identity": {
                 "identifiers": [
@@ -216,6 +218,7 @@ def test_what_is_not_known_of_a_person_is_left_out() -> None:
         ({"PRS_DPN_QLP": "71", "CPL_AFF_COD": "16", "CPL_MAJ_TOP": "2"}, True),
         ({"DPN_QLF": "71", "PRS_DPN_QLP": "71", "CPL_AFF_COD": "16", "CPL_MAJ_TOP": "2"}, False),
         ({"DPN_QLF": "", "PRS_DPN_QLP": "71", "CPL_AFF_COD": "16", "CPL_MAJ_TOP": "2"}, False),
+        ({"DPN_QLF": "00", "PRS_DPN_QLP": " 71 ", "CPL_AFF_COD": "16", "CPL_MAJ_TOP": "2"}, True),
     ],
 )
 def test_a_line_for_information_is_not_taken_nor_are_its_medicines(qualifiers: dict[str, str], taken: bool) -> None:
@@ -225,6 +228,15 @@ def test_a_line_for_information_is_not_taken_nor_are_its_medicines(qualifiers: d
     assert bool(events(found)) is taken
     if not taken:
         assert passed_over(found) == reasons
+
+
+@pytest.mark.parametrize("column", ["DPN_QLF", "PRS_DPN_QLP", "CPL_AFF_COD"])
+@pytest.mark.parametrize("text", ["71.0", "071", "71,0", "7l", "?"])
+def test_a_qualifier_that_cannot_be_read_is_no_sign_of_payment(column: str, text: str) -> None:
+    quoted = {name: f'"{value}"' for name, value in (LINE | {column: text}).items()}
+    found = read(Dcir(), ER_PRS_F=prs(quoted))
+    assert refusals(found) == [("ER_PRS_F.csv", 2, "unknown-code")]
+    assert column in details(found)[0]
 
 
 def test_a_complement_of_an_act_is_paid_with_it() -> None:
@@ -265,7 +277,6 @@ def test_a_reversal_is_a_record_of_its_own_that_cancels_another() -> None:
         assert sum(one[name] for one in claims) == 0
     assert sum(one["quantity"] for one in handed_out) == 0
     assert len({one["id"] for one in events(found)}) == 4
-    assert not any("correction" in one for one in events(found))
 
 
 # --- lines that belong together ---
@@ -314,9 +325,10 @@ def test_two_medicines_under_one_number_cannot_both_be_right() -> None:
     found = read(Dcir(), ER_PRS_F=prs(LINE), ER_PHA_F=two)
     assert [one["id"] for one in events(found)] == [f"prs:{ID}", f"pha:{ID}:2"]
     assert [reason for _, _, reason in refusals(found)] == ["conflicting-lines"] * 2
+    assert all(PHA in detail for detail in details(found))
 
 
-def test_a_file_without_numbers_has_its_lines_numbered_by_what_they_say() -> None:
+def test_a_file_without_numbers_has_its_lines_named_by_what_they_say() -> None:
     columns = [column for column in COLUMNS[PHA] if column != "PHA_ORD_NUM"]
     rows = [PACKAGE, PACKAGE | {"PHA_PRS_C13": "3400935163905"}, PACKAGE]
     found = [
@@ -328,6 +340,13 @@ def test_a_file_without_numbers_has_its_lines_numbered_by_what_they_say() -> Non
     ]
     assert len(found[0]) == 4
     assert found[0] == found[1] == found[2]
+    more = [*rows, PACKAGE | {"PHA_ACT_QSN": "1"}, PACKAGE | {"PHA_PRS_C13": "3400930000014"}]
+    later = {
+        one["id"]: one["data"]["record"]
+        for one in events(read(Dcir(), ER_PRS_F=prs(LINE), ER_PHA_F=table(columns, *more)))
+    }
+    assert len(later) == 6
+    assert found[0].items() <= later.items()
 
 
 def test_an_act_that_cannot_be_read_takes_its_claim_with_it_and_nothing_else() -> None:
@@ -335,6 +354,17 @@ def test_an_act_that_cannot_be_read_takes_its_claim_with_it_and_nothing_else() -
     found = read(Dcir(), ER_PRS_F=prs(LINE, LINE | another(2)), ER_CAM_F=acts, ER_PHA_F=table(COLUMNS[PHA], PACKAGE))
     assert refusals(found) == [("ER_CAM_F.csv", 3, "unknown-code"), ("ER_PHA_F.csv", 2, "prestation-refused")]
     assert [one["acts"] for one in records(found)] == [[{"code": "DEQP003", "activity": "1", "phase": "0"}]]
+
+
+@pytest.mark.parametrize("first", ["cut off", "absent"])
+def test_a_file_that_is_mended_replaces_what_was_read_before(first: str) -> None:
+    whole = table(COLUMNS[CAM], ACT)
+    before = {} if first == "absent" else {CAM: whole[: whole.rindex(b";", 0, -10)]}
+    files = {PRS: prs(LINE), PHA: table(COLUMNS[PHA], PACKAGE)}
+    short, long = (events(read(Dcir(), **files, **acts)) for acts in (before, {CAM: whole}))
+    assert [one["id"] for one in short] == [one["id"] for one in long]
+    assert short != long
+    assert [one["correction"] for one in (*short, *long)] == [True] * 4
 
 
 def test_the_order_of_lines_changes_nothing() -> None:
@@ -405,6 +435,31 @@ def test_a_bad_value_refuses_its_line_naming_the_column_and_not_the_value(column
     assert column in detail
     assert len(value) < 4 or value not in detail
     assert len(events(found)) == 2
+
+
+def test_what_a_value_is_padded_with_is_not_kept_in_memory() -> None:
+    pad = " " * 50_000
+    padded = [
+        LINE | {"DCT_ORD_NUM": str(number), "EXE_SOI_DTD": f"{pad[number:]}05MAR2024", "PRS_PAI_MNT": f"31{pad}"}
+        for number in range(100)
+    ]
+    body = prs(*padded)
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        assert len(records(read(Dcir(), ER_PRS_F=body))) == 100
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2_000_000
+
+
+@pytest.mark.parametrize("column", ["PRS_PAI_MNT", "DCT_ORD_NUM", "BEN_NIR_PSA"])
+def test_a_value_longer_than_any_column_is_refused_unread(column: str) -> None:
+    found = read(Dcir(), ER_PRS_F=prs(LINE | {column: "1." + "0" * 70}, LINE | another(2)))
+    assert refusals(found) == [("ER_PRS_F.csv", 2, "value-too-long")]
+    assert column in details(found)[0]
+    assert len(events(found)) == 1
 
 
 def test_a_line_that_was_cut_off_is_refused_and_the_rest_goes_on() -> None:

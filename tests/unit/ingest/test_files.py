@@ -93,6 +93,28 @@ def test_a_key_of_too_many_lines_is_refused_once(monkeypatch: pytest.MonkeyPatch
     assert [type(one.outcome) for one in found] == [Refusal, dict]
 
 
+def test_lines_of_one_key_cost_no_more_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each line is fetched once, however many have its key: counted, for a clock says nothing on a loaded machine."""
+    fetched = 0
+
+    class Counting(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            nonlocal fetched
+            fetched += 1
+            return super().read(size)
+
+    body = b"a:1\n" * 3000 + b"b:1\n" * 3000
+    assert len(list(join(Colons(), [File("h", "head", Counting(body))], "urn:x"))) == 2
+    assert fetched == 6000
+
+
+def test_a_million_lines_of_one_key_are_refused_at_once() -> None:
+    (one,) = read(("h", "head", b"a:\n" * 1_000_000))
+    assert isinstance(one.outcome, Refusal)
+    assert (one.line, one.outcome.reason) == (1, "too-many-lines")
+    assert one.outcome.detail.startswith("1000000 lines")
+
+
 def test_records_of_one_id_are_told_apart_and_none_replaces_another() -> None:
     found = [one.outcome for one in read(("h", "head", b"a:=\nb:2\nc:=\nd:=\n"))]
     assert [one["id"] for one in found if isinstance(one, dict)][::2] == ["same", "same:2"]

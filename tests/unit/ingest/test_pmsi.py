@@ -6,10 +6,12 @@ import datetime as dt
 import io
 import random
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +21,7 @@ from services.ingest.domain import content, identity
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.files import File, join
 from services.ingest.formats.fixed_width import tables
+from services.ingest.formats.pmsi import values
 from services.ingest.formats.pmsi.mco import PmsiMco
 from services.ingest.formats.reading import Line, Piece, Read
 from tests.unit.ingest.pmsi_lines import (
@@ -249,6 +252,8 @@ def test_a_residence_abroad_is_no_postcode() -> None:
         ([(374, INSURED + KEY)], ["ins-nir", "nir-opener", "ipp"]),
         ([(62, INSURED + KEY)], ["ins-nir", "nir-opener", "ipp"]),
         ([(62, INSURED + "  ")], ["ins-nir", "nir-opener", "ipp"]),
+        *(([(62, first + INSURED[1:])], ["ins-nia", "nir-opener", "ipp"]) for first in "3478"),
+        *(([(374, first + INSURED[1:])], ["ins-nia", "nir-opener", "ipp"]) for first in "3478"),
         ([(62, "X" * 15), (374, " " * 15)], ["nir-opener", "ipp"]),
     ],
 )
@@ -301,6 +306,29 @@ def test_a_byte_order_mark_and_spaces_after_the_end_are_nothing() -> None:
     assert one_event(rss=b"\xef\xbb\xbf" + RUM + b"  ") == one_event(rss=RUM)
 
 
+def test_a_documentary_code_of_another_classification_is_dropped_and_counted() -> None:
+    stay = one_event(rss=changed(RUM, (209, "8140/3")))
+    kept = content.strip("hospital-stay.v1", stay["data"]["record"])
+    assert (kept.removed, kept.invalid) == (1, ("documentary_codes",))
+    assert kept.record == {name: value for name, value in stay["data"]["record"].items() if name != "documentary_codes"}
+
+
+def test_what_may_be_read_is_what_may_be_kept() -> None:
+    shapes = yaml.safe_load((files("contracts") / "content" / "hospital-stay.v1.yaml").read_text("utf-8"))["shapes"]
+    assert set(shapes["exit-mode"]["values"]) == values.EXIT_MODES
+    assert set(shapes["entry-mode"]["values"]) == values.ENTRY_MODES
+    assert set(shapes["field-of-care"]["values"]) == values.FIELDS_OF_CARE
+
+
+def test_a_long_stay_has_all_its_acts() -> None:
+    rum = changed(RUM[:216], (138, "900")) + ACT * 900
+    first = changed(rum, (103, "26022025"), (111, "6"), (112, "1"))
+    second = changed(rum, (68, "0002"), (93, "26022025"), (101, "6"), (102, "1"))
+    event = one_event(rss=[first, second])
+    as_kept(event)
+    assert len(event["data"]["record"]["acts"]) == 1800
+
+
 BAD_RUMS = {
     "a format of another year": (changed(RUM, (10, "121")), "format-version", "(positions 10-12)"),
     "cut within the acts": (RUM[:-1], "line-length", "it ends at 244: it should have 245 characters"),
@@ -323,12 +351,17 @@ BAD_RUMS = {
         "the principal diagnosis (positions 141-148)",
     ),
     "no diagnosis": (changed(RUM, (141, " " * 8)), "missing-field", "the principal diagnosis (positions 141-148)"),
-    "an unknown associated one": (changed(RUM, (201, "961+0")), "unknown-code", "of which number 2 is not a CIM-10"),
+    "an unknown associated one": (
+        changed(RUM, (201, "961+0 ")),
+        "unknown-code",
+        "the associated diagnosis (positions 201-208) is not a CIM-10 code",
+    ),
     "an unknown act": (changed(RUM, (225, "D3Q")), "unknown-code", "the CCAM code (positions 225-231)"),
     "an act on no day": (changed(RUM, (217, "31112025")), "bad-date", "the date of the act (positions 217-224)"),
     "an unknown activity": (changed(RUM, (236, "9")), "unknown-code", "the activity (position 236)"),
     "an unknown GHM": (changed(RUM, (3, "05X092")), "unknown-code", "the GHM (positions 3-8)"),
     "no number of the stay": (changed(RUM, (48, " " * 20)), "missing-field", "(positions 48-67) is blank"),
+    "a FINESS with another check digit": (changed(RUM, (16, "350000023")), "bad-finess", "(positions 16-24)"),
     "another FINESS": (changed(RUM, (16, "35000002X")), "bad-finess", "(positions 16-24)"),
     "a number in Latin-1": (RUM.replace(b"25000777", b"2500077\xe9"), "bad-characters", "(positions 48-67)"),
     "all bytes": (bytes(range(14, 256)), "format-version", "(positions 10-12)"),
@@ -366,7 +399,7 @@ def test_a_rsa_is_what_it_and_its_chaining_line_say() -> None:
     as_kept(event)
     assert event == {
         "specversion": "1.0",
-        "id": f"rsa:{FINESS}:{PSEUDONYM}:2025-02-24:2025-03-01:1::",
+        "id": f"rsa:{FINESS}:{PSEUDONYM}:1:2025-02-24:2025-03-01",
         "source": "urn:x",
         "type": "hospital-stay.v1",
         "time": "2025-02-24T00:00:00Z",
@@ -398,12 +431,17 @@ def test_a_rsa_is_what_it_and_its_chaining_line_say() -> None:
     }
 
 
-def test_without_its_chaining_line_a_rsa_has_a_month_of_exit_and_no_number() -> None:
-    event = one_event(rsa=RSA)
+def test_without_its_chaining_line_a_rsa_is_nobodys_and_refused() -> None:
+    refusal = one_refusal(rsa=RSA)
+    assert refusal.reason == "not-chained"
+    assert "send the RSA and ANO files of one transmission together" in refusal.detail
+
+
+def test_without_the_days_in_its_chaining_line_a_rsa_has_a_month_of_exit() -> None:
+    event = one_event(rsa=RSA, ano=changed(ANO, (50, "2025"), (172, " " * 16)))
     as_kept(event)
-    assert event["id"] == f"rsa:{FINESS}:2025:0000000007"
+    assert event["id"] == f"rsa:{FINESS}:{PSEUDONYM}:1::2025-03"
     assert event["time"] == "2025-03-01T00:00:00Z"
-    assert "identifiers" not in event["data"]["identity"]
     record = event["data"]["record"]
     assert (record.get("entry"), record["exit"], record["nights"]) == (None, "2025-03", 5)
     assert record["acts"] == [{"code": "DEQP003-01", "activity": "1", "phase": "0", "count": 2, "day": 1}]
@@ -429,15 +467,13 @@ def test_units_share_out_what_stands_at_the_end() -> None:
 
 
 @pytest.mark.parametrize("position", range(54, 63))
-def test_a_pseudonym_counts_only_where_all_nine_return_codes_are_nought(position: int) -> None:
-    event = one_event(rsa=RSA, ano=changed(ANO, (position, "1")))
-    assert "identifiers" not in event["data"]["identity"]
-    assert event["data"]["record"]["entry"] == "2025-02-24"
+def test_a_stay_counts_only_where_all_nine_return_codes_are_nought(position: int) -> None:
+    assert one_refusal(rsa=RSA, ano=changed(ANO, (position, "1"))).reason == "not-chained"
 
 
 @pytest.mark.parametrize("pseudonym", ["x" * 17, "X" * 16 + "D", " " * 17])
 def test_a_pseudonym_that_stands_for_none_is_none(pseudonym: str) -> None:
-    assert "identifiers" not in one_event(rsa=RSA, ano=changed(ANO, (63, pseudonym)))["data"]["identity"]
+    assert one_refusal(rsa=RSA, ano=changed(ANO, (63, pseudonym))).reason == "not-chained"
 
 
 def test_a_mothers_chaining_number_is_nobodys_here() -> None:
@@ -449,14 +485,45 @@ def test_a_stay_keeps_its_name_when_the_next_transmission_numbers_it_anew() -> N
     assert later == one_event(rsa=RSA, ano=ANO)
 
 
-def test_twins_and_sessions_of_one_day_have_names_of_their_own() -> None:
-    def name(rsa: bytes, ano: bytes) -> str:
-        return str(one_event(rsa=rsa, ano=ano)["id"])
+def test_a_stay_is_chained_by_the_next_transmission_whatever_number_it_has_there() -> None:
+    other = changed(RSA, (71, "0002"))
+    other_chain = changed(ANO, (63, "zY2xW4vU6tS8rQ0pN"), (172, "27022025"))
+    before = read(rsa=[RSA, changed(other, (13, "0000000008"))], ano=[changed(other_chain, (162, "0000000008"))])
+    after = read(rsa=[changed(RSA, (13, "0000000008")), other], ano=[changed(ANO, (162, "0000000008")), other_chain])
+    assert [one.reason for one in refusals(before)] == ["not-chained"]
+    assert refusals(after) == []
+    names = [one["id"] for one in events(after)]
+    assert len(set(names)) == 2
+    assert [one["id"] for one in events(before)] == [name for name in names if "zY2xW4vU6tS8rQ0pN" in name]
 
-    twin = name(RSA, changed(ANO, (435, "2")))
-    lighter = name(changed(RSA, (85, "2310")), ANO)
-    chemotherapy, dialysis = (name(changed(RSA, (42, ghm)), ANO) for ghm in ("28Z07Z", "28Z04Z"))
-    assert len({name(RSA, ANO), twin, lighter, chemotherapy, dialysis}) == 5
+
+def test_a_corrected_weight_or_ghm_is_no_other_stay() -> None:
+    first = one_event(rsa=RSA, ano=ANO)
+    for change in ((85, "2310"), (42, "28Z07Z"), (42, "05M093")):
+        later = one_event(rsa=changed(RSA, change), ano=ANO)
+        assert later["id"] == first["id"]
+        assert later["data"]["record"] != first["data"]["record"]
+
+
+def test_stays_of_one_person_on_the_same_days_are_several_and_of_twins_two() -> None:
+    chemotherapy, dialysis = changed(RSA, (42, "28Z07Z")), changed(RSA, (13, "0000000008"), (42, "28Z04Z"))
+    again = changed(ANO, (162, "0000000008"))
+    found = [
+        {one["id"]: one["data"]["record"]["ghm"] for one in events(read(rsa=rsa, ano=[ANO, again]))}
+        for rsa in ([chemotherapy, dialysis], [dialysis, chemotherapy])
+    ]
+    assert [len(one) for one in found] == [2, 2]
+    assert found[0].keys() == found[1].keys()
+    assert [sorted(one.values()) for one in found] == [["28Z04Z", "28Z07Z"]] * 2
+    assert one_event(rsa=RSA, ano=changed(ANO, (435, "2")))["id"] != one_event(rsa=RSA, ano=ANO)["id"]
+
+
+def test_a_stay_of_several_units_may_have_been_suspended() -> None:
+    two = changed(RSA[:265], (51, "02"), (227, "0002"), (231, "00002")) + RSA[265:274] + RSA[274:334] * 2
+    two += b"E119  " * 2 + RSA[-24:] * 2
+    assert events(read(rsa=changed(two, (71, "0003")), ano=ANO))
+    found = read(rsa=changed(two, (71, "0006")), ano=ANO)
+    assert [one.reason for one in refusals(found)] == ["not-of-this-stay", "not-chained"]
 
 
 BAD_CHAINS = {
@@ -469,27 +536,34 @@ BAD_CHAINS = {
 
 
 @pytest.mark.parametrize("name", BAD_CHAINS)
-def test_a_bad_chaining_line_is_refused_and_its_stay_taken(name: str) -> None:
+def test_a_bad_chaining_line_is_refused_and_its_stay_with_it(name: str) -> None:
     ano, reason = BAD_CHAINS[name]
     found = read(rsa=RSA, ano=ano)
-    assert [one.reason for one in refusals(found)] == [reason]
-    assert events(found) == [one_event(rsa=RSA)]
+    assert [one.reason for one in refusals(found)] == [reason, "not-chained"]
+    assert events(found) == []
 
 
 def test_a_chaining_line_without_its_stay_is_refused() -> None:
     assert one_refusal(ano=ANO).reason == "no-stay"
-    assert {one.reason for one in refusals(read(rsa=RSA, ano=changed(ANO, (180, "01032024"))))} == {"no-stay"}
+    assert {one.reason for one in refusals(read(rsa=RSA, ano=changed(ANO, (180, "01032024"))))} == {
+        "no-stay",
+        "not-chained",
+    }
 
 
 def test_several_lines_of_one_number_are_ambiguous() -> None:
     found = read(rsa=[RSA, changed(RSA, (59, "1"))], ano=ANO)
     assert [one.reason for one in refusals(found)] == ["second-line", "second-line"]
     found = read(rsa=[RSA, RSA], ano=[ANO, changed(ANO, (63, "Q"))])
-    assert [one.reason for one in refusals(found)] == ["second-line", "second-line"]
-    assert "identifiers" not in events(found)[0]["data"]["identity"]
+    assert [one.reason for one in refusals(found)] == ["second-line", "second-line", "not-chained"]
 
 
 BAD_RSAS = {
+    "an associated diagnosis that is none": (
+        changed(RSA, (335, "8140/3")),
+        "unknown-code",
+        "the associated diagnosis (positions 335-340)",
+    ),
     "a format of another year": (changed(RSA, (10, "227")), "format-version", "(positions 10-12)"),
     "cut short": (RSA[:-2], "line-length", "it should have 364 characters"),
     "no such month": (changed(RSA, (62, "13")), "bad-date", "the month of exit (positions 62-63)"),

@@ -103,6 +103,23 @@ def test_a_broken_form_is_a_problem_and_never_an_error(ingest: Ingest, body: byt
     assert ingest.post(body, kind, FORM).status_code == 422
 
 
+def test_more_records_than_a_request_may_have_are_refused_before_all_are_read(
+    ingest: Ingest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = 0
+
+    def events(_self: Parted, pieces: Sequence[Piece], source: str) -> Iterator[Read]:
+        nonlocal told
+        told += 1
+        yield Read("more", 1, "a-note")
+
+    monkeypatch.setattr(Parted, "events", events)
+    body = b"".join(b"%d|\n" % number for number in range(5000))
+    assert upload(ingest, ("more", ("x", body))).status_code == 413
+    assert told <= 1001
+    assert ingest.post(body, "application/json", FORM).status_code == 415
+
+
 def test_no_path_that_was_asked_for_is_a_label_of_a_metric(ingest: Ingest) -> None:
     ingest.post(b"x", "text/plain", f"/v1/files/{PLANTED}")
     assert PLANTED not in ingest.get("/metrics").text

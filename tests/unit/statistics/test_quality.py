@@ -40,7 +40,6 @@ COUNTS = {
     ("", "linkage.corrections"): 1,
     ("", "linkage.dead_lettered:conflict"): 1,
     ("", "access.stored"): 7,
-    ("", "access.after_death"): 1,
     ("", "access.dead_lettered:keys"): 2,
 }
 DAYS = [
@@ -93,7 +92,7 @@ def test_lateness_flags_and_what_cannot_be_linked(found: Quality) -> None:
 
 
 def test_what_later_steps_made_of_it(found: Quality) -> None:
-    assert (found.duplicates, found.corrections, found.conflicts, found.after_death) == (2, 1, 1, 1)
+    assert (found.duplicates, found.corrections, found.conflicts) == (2, 1, 1)
     assert found.duplicates_share == round(2 / 12, 4)
     assert [(one.step, one.reason, one.records) for one in found.dead_letters] == [
         ("linkage", "conflict", 1),

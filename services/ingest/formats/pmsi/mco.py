@@ -4,8 +4,9 @@
   (a series of sessions); RSA and ANO by FINESS number, year of exit and number of the RSA. The year of a stay is that
   of its exit (ATIH, guide méthodologique MCO).
 - The version of a format stands in each line; the tables are in `services/ingest/formats/pmsi-mco.yaml`.
-- A line that cannot be read refuses the whole stay. A VID-HOSP or ANO line that cannot be read, or that is at odds with
-  its stay, is refused by itself: the stay is taken by what it has, as ATIH keeps a stay that fails to chain.
+- A line that cannot be read refuses the whole stay. A VID-HOSP line that cannot be read, or that is at odds with its
+  stay, is refused by itself: the stay is taken by what it has. A RSA has nothing else than its ANO line to be known by,
+  and is refused without one.
 - Transmissions are cumulative over a year: every event is a correction, and what is not sent again stays.
 """
 
@@ -15,6 +16,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from services.ingest.domain.content import known
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.fixed_width import Table, tables, text_of
 from services.ingest.formats.pmsi import rsa, rss
@@ -30,6 +32,7 @@ _KEYS: Final = {
     "ano": ("finess", "exit_year", "number"),
 }
 _FINESS: Final = re.compile(r"\d{9}|2[AB]\d{7}", re.ASCII)
+"""What tells a file. A line is of no hospital unless the check digit fits, too (`content.known`)."""
 _NAMES: Final = (
     (re.compile(r"vid[-_.]?hosp|\.vid\b|(^|[-_. ])vh[-_. ]", re.IGNORECASE), "vid-hosp"),
     (re.compile(r"(^|[-_. ])ano(\.txt)?$", re.IGNORECASE), "ano"),
@@ -100,7 +103,7 @@ class _Lines:
                 raise Refused(Refusal("missing-field", f"{field.named()} is blank"))
             if not (value.isascii() and value.isprintable()):
                 raise Refused(Refusal("bad-characters", f"{field.named()} has characters that are not ASCII"))
-            if name == "finess" and not _FINESS.fullmatch(value):
-                raise Refused(Refusal("bad-finess", f"{field.named()} is not a FINESS number"))
+            if name == "finess" and not known("finess", value):
+                raise Refused(Refusal("bad-finess", f"{field.named()} is none, or its check digit does not fit"))
             found.append(value)
         return self._family + "\0".join(found).encode()

@@ -3,14 +3,16 @@
 A RSA has neither a name nor a birth date: it finds its person by pseudo-NIR only. The nine return codes of its ANO line
 all have to be 0 for that (NIR_RET, NAI_RET, SEX_RET, SEJ_RET, FHO_RET, PMS_RET, DAT_RET, COH_NAI_RET, COH_SEX_RET):
 confirmed in the SNDS documentation (indsante/Documentation-SNDS: fiches/requete_type_pmsi_mco.md and the Cnam's guide
-on causes of death, appendix 1), in the Health Data Hub's sndsTools (extract_stays_mcob.R), and by ATIH, GENRSA, manuel
-2022, section 5.5, where 0 is "RAS". The number that chains a mother with her child is read by nobody here.
+on causes of death), in the Health Data Hub's sndsTools (extract_stays_mcob.R), and by ATIH, GENRSA, manuel 2022, where
+0 is "RAS". The number that chains a mother with her child is read by nobody here.
+A RSA that is not chained is refused, `not-chained`: nobody can be found by it, and nothing names it that lasts.
 
 The number of a RSA counts the stays of one transmission. GENRSA and DRUIDES write a table of correspondence (.tra) with
 each; of the other number that it gives, a unit's, GENRSA's manual says that it may change from one run to the next
-(2022, section 3.11); no source says that a RSA keeps its number. So where its chaining is valid, a stay is named by
-what stays: hospital, pseudo-NIR, entry and exit; twins by birth rank and weight besides, sessions of one day by the
-root of their GHM. Else the year of exit and the number are all that there is.
+(2022); no source says that a RSA keeps its number. Under its number a stay would be overwritten by
+another one next month, and would be there twice once it is chained. So a stay is named by what stays: hospital,
+pseudo-NIR and birth rank, entry and exit. Weight and GHM are corrected from one month to the next, and are no part of
+it: stays of one person on the same days are told apart by being several (`services/ingest/files.py`).
 """
 
 from __future__ import annotations
@@ -85,13 +87,17 @@ class _Ano(NamedTuple):
 
 
 class _Chain(NamedTuple):
-    """What an ANO line says of its stay; without a number where the chaining is not valid."""
+    """What an ANO line says of its stay: whose it is, where the chaining is valid, and its days."""
 
     number: dict[str, Any] | None = None
     entry: dt.date | None = None
     exit: dt.date | None = None
 
 
+_NOT_CHAINED: Final = (
+    "no ANO line with nine return codes of 0 says whose stay it is: send the RSA and ANO files of one transmission"
+    " together, or correct the number in VID-HOSP, and the stay is taken with the transmission that chains it"
+)
 _TABLES: Final = tables("pmsi-mco")
 _TABLE: Final = _TABLES["rsa"]
 _CUT: Final = {id(shape): cutter(shape, _Rsa) for shape in _TABLE.shapes.values()}
@@ -118,7 +124,7 @@ def reads(pieces: Sequence[Piece], source: str) -> Iterator[Read]:
         return
     if len(chains) > 1:
         for piece in chains:
-            yield _refused(piece, "second-line", "several ANO lines that differ have its number: the stay has none")
+            yield _refused(piece, "second-line", "several ANO lines that differ have its number")
         chains = []
     line = stays[0].line
     try:
@@ -147,14 +153,14 @@ def _chain(piece: Piece, stay: _Stay) -> _Chain:
     entry = values.date_or_none(place, "entry", row.entry)
     exit_ = values.date_or_none(place, "exit", row.exit)
     if exit_ and (exit_.year, exit_.month) != stay.exit_month:
-        place.refuse("exit", "not-of-this-stay", "is not in the month of exit of its RSA; the stay has no number")
-    if entry and exit_ and stay.nights not in (None, (exit_ - entry).days):
-        place.refuse("entry", "not-of-this-stay", "does not agree with the duration of its RSA; the stay has no number")
+        place.refuse("exit", "not-of-this-stay", "is not in the month of exit of its RSA")
+    if entry and exit_ and not stay.may_last((exit_ - entry).days):
+        place.refuse("entry", "not-of-this-stay", "does not agree with the duration of its RSA")
     pseudonym = row.pseudonym.strip(" ")
     if set(row.controls) != {"0"} or not pseudonym or is_dummy(pseudonym):
-        return _Chain(None, entry, exit_)
+        return _Chain()
     if not (len(pseudonym) == 17 and pseudonym.isascii() and pseudonym.isprintable()):
-        place.refuse("pseudonym", "bad-identifier", "is not 17 characters; the stay has no number")
+        place.refuse("pseudonym", "bad-identifier", "is not 17 characters")
     number: dict[str, Any] = {"system": "nir-ano-17", "value": pseudonym}
     if row.rank_control == "0" and row.rank in tuple("123456789"):
         number |= {"rank": int(row.rank), "scheme": RANKS}
@@ -177,22 +183,27 @@ class _Stay:
         self.exit_month = (year, int(month))
         self.nights = place.number("nights", row.nights)
 
+    def may_last(self, days: int) -> bool:
+        """Whether it can have its nights within so many days: those of a suspension, between two units, are not its
+        own."""
+        suspended = len(self._units) > 1
+        return self.nights is None or self.nights == days or (suspended and self.nights < days)
+
     def event(self, chain: _Chain, source: str) -> dict[str, Any]:
-        """The stay: its exit is a day where the chaining file says it, and a month else."""
+        """The stay: its exit is a day where the chaining file says it, and a month else. Raises Refused."""
         row, place = self.row, self.place
         year, month = self.exit_month
         identity: dict[str, Any] = {"sex": values.sex(place, row.sex)}
-        if chain.number:
-            identity["identifiers"] = [chain.number]
+        record = self._record(chain)
+        if chain.number is None:
+            raise Refused(Refusal("not-chained", f"line {place.line}: {_NOT_CHAINED}"))
+        identity["identifiers"] = [chain.number]
         if home := values.postcode(row.postcode):
             identity["residence"] = {"postcode": home}
-        name = f"rsa:{row.finess}:{year}:{row.number.strip(' ')}"
-        if chain.number and chain.entry and chain.exit:
-            twin = f"{chain.number.get('rank', '')}:{(place.number('weight', row.weight) or '')}"
-            session = row.ghm[:5] if row.ghm.startswith("28") else ""
-            name = f"rsa:{row.finess}:{chain.number['value']}:{chain.entry}:{chain.exit}:{twin}:{session}"
+        days = f"{chain.entry or ''}:{chain.exit or f'{year}-{month:02}'}"
+        name = f"rsa:{row.finess}:{chain.number['value']}:{chain.number.get('rank', '')}:{days}"
         when = chain.entry or chain.exit or dt.date(year, month, 1)
-        return values.stay_event(source, name, when, identity, self._record(chain))
+        return values.stay_event(source, name, when, identity, record)
 
     def _record(self, chain: _Chain) -> dict[str, Any]:
         row, place = self.row, self.place
@@ -200,7 +211,7 @@ class _Stay:
         principal = values.diagnosis(place, "principal", row.principal)
         related = values.diagnosis(place, "related", row.related)
         acts, units = self._read_acts(chain.entry), self._read_units()
-        associated = values.diagnoses(place, "associated", self._associated)
+        associated = values.diagnoses(place.line, self._base + sum(map(len, self._units)), self._associated)
         self._share_out(units, associated, acts)
         told = (
             code for one in units for code in (one.get("principal_diagnosis"), one.get("related_diagnosis")) if code

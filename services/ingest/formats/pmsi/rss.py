@@ -1,7 +1,10 @@
 """Stays of RSS and VID-HOSP: the units (RUM) of one RSS become one hospital-stay.v1. Pure.
 
-Sources: ATIH, guide méthodologique MCO (RUM, RSS); DRUIDES, guide utilisateur 2023, controls 019 to 035 of the grouping
-function (what a date, a mode, and a sequence of RUM may be).
+Sources: ATIH, guide méthodologique MCO (RUM, RSS); DRUIDES, guide utilisateur 2023, controls of the grouping function
+(what a date, a mode, and a sequence of RUM may be).
+
+Documentary codes are a hospital's own choice, of whatever classification: those that are no CIM-10 codes are dropped
+and counted where the record is stripped, and refuse nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ from services.ingest.formats.pmsi import values, vid_hosp
 from services.ingest.formats.reading import Piece, Read
 
 _WITHIN: Final = ("6", "1")
-"""A mutation within the hospital's MCO: it neither begins nor ends a stay (controls 026 and 035)."""
+"""A mutation within the hospital's MCO: it neither begins nor ends a stay."""
 
 
 class _Rum(NamedTuple):
@@ -142,8 +145,8 @@ def _unit(piece: Piece) -> _Unit:
         exit=exit_,
         principal=principal,
         related=values.diagnosis(place, "related", row.related),
-        associated=values.diagnoses(place, "associated", associated),
-        documentary=values.diagnoses(place, "documentary", documentary),
+        associated=values.diagnoses(place.line, shape.length, associated),
+        documentary=[code for piece in documentary if (code := piece.strip(" "))],
         acts=_acts(place, shape.length + sum(map(len, associated + documentary)), acts),
     )
 
@@ -177,7 +180,7 @@ def _sequence(units: list[_Unit]) -> list[_Unit]:
             if getattr(one.row, field) != getattr(first.row, field):
                 one.place.refuse(field, "identities-disagree", f"is not that of line {first.place.line}, of one RSS")
     for before, after in pairwise(units):
-        # A stay that another hospital's service suspends resumes later (control 049).
+        # A stay that another hospital's service suspends resumes later.
         suspended = before.row.exit_mode == "0" == after.row.entry_mode
         if after.entry < before.exit or (after.entry > before.exit and not suspended):
             says = f"is not the exit of the RUM before it (line {before.place.line}): look for a RUM that is missing"

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from contracts.events import EARLIEST, LATEST
 from services.ingest.domain.content import known
-from services.ingest.formats.fixed_width import Place
+from services.ingest.formats.fixed_width import Field, Place
 from services.ingest.formats.reading import Piece
 
 SEXES: Final = {"1": "male", "2": "female", "3": "other"}
@@ -94,14 +94,16 @@ def diagnosis(place: Place, field: str, text: str) -> str | None:
     return code(place, field, text, "cim10", "a CIM-10 code as PMSI writes it")
 
 
-def diagnoses(place: Place, count: str, pieces: list[str]) -> list[str]:
-    """The codes that a field announces; `count` is that field."""
+def diagnoses(line: int, base: int, pieces: list[str]) -> list[str]:
+    """The associated diagnoses of a line, of which the first stands at `base`; none may be blank."""
     found = []
-    for number, piece in enumerate(pieces, 1):
+    for piece in pieces:
         text = piece.strip(" ")
         if not known("cim10", text):
-            place.refuse(count, "unknown-code", f"announces codes, of which number {number} is not a CIM-10 code")
+            fields = {"code": Field(0, len(piece), "associated diagnosis")}
+            Place(line, fields, base).refuse("code", "unknown-code", "is not a CIM-10 code as PMSI writes it")
         found.append(text)
+        base += len(piece)
     return found
 
 

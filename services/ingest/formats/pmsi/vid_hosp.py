@@ -2,9 +2,10 @@
 
 The line has the insured person's number, and may have the person's own (of the carte Vitale, or the national health
 identity). It says nothing of how the identity was checked. The birth rank is that of twins; the rank of the beneficiary
-counts something else. A number is valid where its key fits; 13 X stand for none (ATIH, GENRSA, manuel 2022, section
-5.5), as they do for the permanent number of the patient. The stay is taken without a line that is refused here: ATIH
-keeps a stay that fails to chain, too.
+counts something else. A number is valid where its key fits; 13 X stand for none (ATIH, GENRSA, manuel 2022), as they do
+for the permanent number of the patient. A number that begins with 3, 4, 7 or 8 is one being assigned (NIA), which its
+holder's NIR replaces (for 7 and 8: CNAM, FAQ DCIR); no field that is read says so by its OID. The stay is taken without
+a line that is refused here: ATIH keeps a stay that fails to chain, too.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from services.ingest.formats.reading import Piece, Read
 
 _TABLE: Final = tables("pmsi-mco")["vid-hosp"]
 _INSURED: Final = re.compile(r"\d{5}(\d\d|2[AB])\d{6}", re.ASCII)
+_BEING_ASSIGNED: Final = ("3", "4", "7", "8")
 _WITHOUT: Final = "; the stay is taken without this line"
 
 
@@ -110,7 +112,7 @@ def _own(place: Place, row: _Row) -> dict[str, Any] | None:
             nir(number)
         except InvalidIdentity as invalid:
             place.refuse(field, invalid.reason, "is not a NIR whose key fits")
-        return {"system": "ins-nir", "value": number}
+        return {"system": "ins-nia" if number.startswith(_BEING_ASSIGNED) else "ins-nir", "value": number}
     return None
 
 

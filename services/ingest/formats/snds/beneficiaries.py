@@ -3,17 +3,18 @@
 A line of the register says that a number of the DCIR, BEN_NIR_PSA with its rank, is the person of BEN_NIR_ANO, which
 is one for a whole life, and by which the causes of death know them. There are as many lines about a person as there
 were people who insured them (documentation-snds: "Identifiants des bénéficiaires"; CNAM, guide of the causes of
-death, II and III).
+death). Next year's register says where the person lives then: what is sent again replaces what was there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import Refused
 from services.ingest.formats.reading import Piece, Read
 from services.ingest.formats.separated import Separated, Table, columns
+from services.ingest.formats.snds.lines import DUPLICATE, conflicting, read_as, values_of
 from services.ingest.formats.snds.values import Unreadable, born, code, commune, missing, pseudonym
 
 PERSON: Final = (
@@ -86,8 +87,7 @@ def _pseudo_nir(value: str, rank: str | None, organisation: str) -> dict[str, An
 
 _NAME: Final = "IR_BEN_R"
 _TABLE: Final = Table(_NAME, ("BEN_NIR_PSA", "BEN_RNG_GEM"), ("BEN_NIR_PSA", "BEN_RNG_GEM", "BEN_NIR_ANO"), PERSON)
-_CONFLICT: Final = Refusal("conflicting-lines", f"{_NAME}: lines that differ are about the same number and rank")
-DUPLICATE: Final = "duplicate-line"
+_CONFLICT: Final = conflicting(_NAME)
 
 
 class Register:
@@ -106,25 +106,25 @@ class Register:
 
     def events(self, pieces: Sequence[Piece], source: str) -> Iterator[Read]:
         first, *others = pieces
-        layout = cast("Separated", first.layout)
         try:
-            values = layout.values(first.line.data)
-            if any(cast("Separated", one.layout).values(one.line.data) != values for one in others):
+            values = values_of(first)
+            if any(values_of(one) != values for one in others):
                 raise Refused(_CONFLICT)
             event = {
                 "specversion": "1.0",
-                "id": f"ben:{layout.key(first.line.data).decode()}",
+                "id": f"ben:{first.layout.key(first.line.data).decode()}",
                 "source": source,
                 "type": "identity.v1",
                 "time": None,
+                "correction": True,
                 "data": {"identity": person(_NAME, values)},
             }
         except Refused as refused:
             told = pieces if refused.refusal is _CONFLICT else (first,)
-            yield from (Read(one.line.file, one.line.number, refused.refusal) for one in told)
+            yield from (read_as(one, refused.refusal) for one in told)
             return
-        yield Read(first.line.file, first.line.number, event)
-        yield from (Read(one.line.file, one.line.number, DUPLICATE) for one in others)
+        yield read_as(first, event)
+        yield from (read_as(one, DUPLICATE) for one in others)
 
 
 def _key(values: tuple[str, ...]) -> bytes:

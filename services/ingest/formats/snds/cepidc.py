@@ -1,11 +1,11 @@
 """Causes of death (CépiDc): KI_CCI_R, a line for each death, and KI_ECD_R, a line for each of its causes (CSV). Pure.
 
 A death is a `death.v1`, which closes a timeline. Source: CNAM, guide of the causes of death in SNDS
-(documentation-snds, guide_cepidc), chapters II to IV. DCD_IDT_ENC identifies a death in both tables. A death that was
+(documentation-snds, guide_cepidc). DCD_IDT_ENC identifies a death in both tables. A death that was
 matched to the beneficiaries has BEN_NIR_ANO, or in BEN_IDT_ANO the pseudonymised NIR with its rank, as BEN_IDT_TOP
 says; one that was not has neither, and is found by its traits or nobody's. The initial cause may be none of those in
 KI_ECD_R. R99 is an unknown cause, and is kept as what it is. What a doctor wrote (ECD_CAU_LIB, DCD_LIE_LIB) is not
-read.
+read. What is sent again replaces what was read of a death before: causes may be coded anew, or have been cut off.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from __future__ import annotations
 import re
 from calendar import monthrange
 from collections.abc import Iterator, Sequence
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, NamedTuple
 
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.reading import Piece, Read
 from services.ingest.formats.separated import Separated, Table, columns
-from services.ingest.formats.snds.beneficiaries import DUPLICATE, PERSON, person
+from services.ingest.formats.snds.beneficiaries import PERSON, person
+from services.ingest.formats.snds.lines import DUPLICATE, conflicting, read_as, values_of
 from services.ingest.formats.snds.values import (
     Field,
     Unreadable,
+    cim10,
     code,
     columns_of,
     commune,
@@ -37,11 +39,10 @@ CCI, ECD = "KI_CCI_R", "KI_ECD_R"
 NOT_FINAL: Final = "not-final"
 """TRT_STA_COD 2: what the CépiDc is still working on (in SNDS all are final)."""
 
-_cim10 = code(r"[A-Z]\d{2}([0-9+]\d{0,2})?", "a CIM-10 code without a dot, as I219")
 _DIGIT: Final = "a code of one digit"
 _FIELDS: Final = (
     Field("BEN_DCD_DTE", "date", day),
-    Field("DCD_CIM_COD", "initial_cause", _cim10),
+    Field("DCD_CIM_COD", "initial_cause", cim10),
     Field("DCD_LIE_COD", "place", code("[0-7]", "a place from 0 to 7 (DS_LIE_V)")),
     Field("TYP_CER_COD", "certificate", code("[12]", "1 or 2 (DS_CER_V)")),
     Field("DCD_CIR_COD", "circumstance", code("[1-9]", "a circumstance from 1 to 9 (DS_CIR_V)")),
@@ -51,7 +52,7 @@ _FIELDS: Final = (
     Field("DCD_FIA_COD", "date_reliability", code("[12]", "1 or 2 (DS_FIA_V)")),
 )
 _CAUSE: Final = (
-    Field("ECD_CIM_COD", "code", _cim10),
+    Field("ECD_CIM_COD", "code", cim10),
     Field("CER_LIG_NUM", "line", number),
     Field("ECD_CAU_RNG", "rank", number),
 )
@@ -70,7 +71,6 @@ TABLES: Final = {
 _FIELDS_AT: Final = len(_RULES) + len(PERSON)
 
 _NO_DEATH: Final = Refusal("no-death", f"{CCI} has no line with this line's {_KEY}: send the two files together")
-_CONFLICT: Final = Refusal("conflicting-lines", f"lines of {CCI} that differ have the same {_KEY}")
 
 
 class Cepidc:
@@ -91,15 +91,15 @@ class Cepidc:
     def events(self, pieces: Sequence[Piece], source: str) -> Iterator[Read]:
         deaths = [one for one in pieces if one.layout.part == CCI]
         if not deaths:
-            yield from (_read(one, _NO_DEATH) for one in pieces)
+            yield from (read_as(one, _NO_DEATH) for one in pieces)
             return
         first, *others = deaths
         death = _death(first, source)
         if others and not all(_death(one, source) == death for one in others):
-            yield from (_read(one, _CONFLICT) for one in deaths)
+            yield from (read_as(one, conflicting(CCI)) for one in deaths)
             return
-        yield _with_causes(first, death, pieces) if isinstance(death, dict) else _read(first, death)
-        yield from (_read(one, DUPLICATE) for one in others)
+        yield _with_causes(first, death, pieces) if isinstance(death, dict) else read_as(first, death)
+        yield from (read_as(one, DUPLICATE) for one in others)
 
 
 def _key(part: str, values: tuple[str, ...]) -> bytes:
@@ -111,17 +111,9 @@ def _key(part: str, values: tuple[str, ...]) -> bytes:
     return value.encode()
 
 
-def _read(piece: Piece, outcome: dict[str, Any] | Refusal | str) -> Read:
-    return Read(piece.line.file, piece.line.number, outcome)
-
-
-def _values(piece: Piece) -> tuple[str, ...]:
-    return cast("Separated", piece.layout).values(piece.line.data)
-
-
 def _death(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
     try:
-        values = _values(piece)
+        values = values_of(piece)
         status, version, month, department, place = (text.strip() for text in values[: len(_RULES)])
         if status == "2":
             return NOT_FINAL
@@ -144,6 +136,7 @@ def _death(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
         "source": source,
         "type": "death.v1",
         "time": f"{_last_day(known)}T00:00:00Z",
+        "correction": True,
         "data": {"identity": identity, "record": told},
     }
 
@@ -173,12 +166,12 @@ def _with_causes(first: Piece, death: dict[str, Any], pieces: Sequence[Piece]) -
     for piece in pieces:
         if piece.layout.part == ECD:
             try:
-                cause = record(ECD, _CAUSE, _values(piece))
+                cause = record(ECD, _CAUSE, values_of(piece))
             except Refused as refused:
-                return _read(piece, refused.refusal)
+                return read_as(piece, refused.refusal)
             if "code" in cause:
                 mentioned.append(_Cause(cause.get("line", 0), cause.get("rank", 0), cause["code"]))
     initial = [told["initial_cause"]] if "initial_cause" in told else []
     if causes := dict.fromkeys(initial + [one.code for one in sorted(mentioned)]):
         told["causes"] = list(causes)
-    return _read(first, death)
+    return read_as(first, death)

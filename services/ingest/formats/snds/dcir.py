@@ -3,38 +3,44 @@
 A line of ER_PRS_F is a `claim.v1` with the acts of its lines of ER_CAM_F and ER_BIO_F; a line of ER_PHA_F is a
 `dispensation.v1`. All of them belong together by nine columns, which are the identity of a line of ER_PRS_F.
 
-What the rules rest on: the schemas of the tables (Health Data Hub, schema-snds); its guide to the SNDS, 3.3.2
+What the rules rest on: the schemas of the tables (Health Data Hub, schema-snds); its guide to the SNDS,
 "Table des prestations"; its page "Requête type dans la table prestations du DCIR" (Santé publique France); the CNAM's
 answers on the DCIR (documentation-snds, faq_dcir). In short:
 
 - **For information** are lines with DPN_QLF 71 or 72, or PRS_DPN_QLP 71: public hospitals tell of care that they are
-  not paid for here, and not of all of it (guide, 3.3.2.5). They are not taken, nor are their children. Of one kind the
+  not paid for here, and not of all of it (guide). They are not taken, nor are their children. Of one kind the
   CNAM says that it is really paid, and has to stay in costs: the flat contribution of the insured person (CPL_AFF_COD
   16) with DPN_QLF 0 and PRS_DPN_QLP 71.
-- **Supplements**, CPL_MAJ_TOP 2, are lines of their own beside the act that they go with (guide, 3.3.2.3): their money
-  counts and their quantity does not (3.3.2.4). They are taken, with all amounts, and have `supplement_quantity` in
+- **Supplements**, CPL_MAJ_TOP 2, are lines of their own beside the act that they go with (guide): their money
+  counts and their quantity does not (guide). They are taken, with all amounts, and have `supplement_quantity` in
   place of `quantity`; so the sums over claims are right for both. A medicine on one is not handed out once more.
 - **Reversals** are lines with negative quantities and amounts, which cancel an earlier line; lines are never changed
-  (3.3.2.4). They are taken as they are, as records of their own: sums come out right, and nothing is a correction.
+  (guide). They are taken as they are, as records of their own: sums come out right, and no earlier record changes.
+- **Corrections** are something else: a file that was sent cut short, or a month without one of its files, and sent
+  again whole. So every event is one, and a line that is sent again replaces what was read of it before.
 - **Reimbursed** is what the act and its complement come to: BSE_REM_MNT + CPL_REM_MNT, counted in cents.
 - Amounts are the claim's alone. ER_PHA_F has a unit price, and repeats no amount.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Generator, Iterator, Sequence
+from hashlib import blake2b
 from itertools import groupby
 from typing import Any, Final, NamedTuple, cast
 
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.reading import Piece, Read
 from services.ingest.formats.separated import Separated, Table, columns
-from services.ingest.formats.snds.beneficiaries import DUPLICATE, PERSON, person
+from services.ingest.formats.snds.beneficiaries import PERSON, person
+from services.ingest.formats.snds.lines import DUPLICATE, conflicting, read_as, values_of
 from services.ingest.formats.snds.values import (
     Field,
     Reader,
     Unreadable,
     amount,
+    ccam,
     cip13,
     code,
     columns_of,
@@ -70,6 +76,8 @@ _KEY: Final[tuple[tuple[str, Reader], ...]] = (
 )
 _KEY_COLUMNS: Final = tuple(column for column, _ in _KEY)
 _RULES: Final = ("DPN_QLF", "PRS_DPN_QLP", "CPL_AFF_COD")
+_QUALIFIER: Final = code(r"\d{1,2}", "a code of one or two digits", width=2)
+"""What the rules are about: 0 is a value here, as 00, and an empty one is none."""
 _IS_SUPPLEMENT: Final = "2"
 """CPL_MAJ_TOP from here on."""
 _CARE: Final = Field("EXE_SOI_DTD", "care_date", day)
@@ -101,7 +109,7 @@ _CLAIM: Final = (
     Field("PSP_ACT_NAT", "prescriber_profession", _SNDS_CODE),
 )
 _ACT: Final = (
-    Field("CAM_PRS_IDE", "code", code(r"[A-Z]{4}\d{3}(-\d{2})?", "a CCAM code as DEQP003")),
+    Field("CAM_PRS_IDE", "code", ccam),
     Field("CAM_ACT_COD", "activity", code("[1-5]", "an activity from 1 to 5 (XC_ATE_V)", none=("0",))),
     Field("CAM_TRT_PHA", "phase", code("[0-3]", "a phase from 0 to 3 (XC_PHA_V)")),
     Field("CAM_ASS_COD", "association", code("[1-5]", "an association from 1 to 5 (IR_ASS_V)", none=("0", "9"))),
@@ -145,15 +153,12 @@ _NO_PRESTATION: Final = Refusal(
     "no-prestation", f"{PRS} has no line with this line's key: send all files of a month together"
 )
 _PRESTATION_REFUSED: Final = Refusal("prestation-refused", f"its line of {PRS} is refused: correct that one first")
-_CONFLICT: Final = Refusal(
-    "conflicting-lines", "lines that differ have the same key (and the same number within it): only one can be right"
-)
 
 
 class _Child(NamedTuple):
-    """A line of a child table: its number among those of its key, if the file has one, and what it says."""
+    """A line of a child table: what tells it from the others of its key, and what it says."""
 
-    order: int
+    order: str
     fields: dict[str, Any]
     piece: Piece
 
@@ -180,17 +185,17 @@ class Dcir:
         for piece in pieces:
             of_part[piece.layout.part].append(piece)
         if not of_part[PRS]:
-            yield from (_read(piece, _NO_PRESTATION) for piece in pieces)
+            yield from (read_as(piece, _NO_PRESTATION) for piece in pieces)
             return
         prestation, *others = of_part[PRS]
         claim = _claim(prestation, source)
         if others and not all(_claim(one, source) == claim for one in others):
-            claim = _CONFLICT
-            yield from (_read(one, _CONFLICT) for one in others)
+            claim = conflicting(PRS)
+            yield from (read_as(one, claim) for one in others)
         else:
-            yield from (_read(one, DUPLICATE) for one in others)
+            yield from (read_as(one, DUPLICATE) for one in others)
         bad = yield from _add_acts(claim, of_part) if isinstance(claim, dict) else ()
-        yield bad or _read(prestation, claim)
+        yield bad or read_as(prestation, claim)
         yield from _dispensations(_PRESTATION_REFUSED if bad or isinstance(claim, Refusal) else claim, of_part[PHA])
 
 
@@ -208,23 +213,14 @@ def _key(part: str, values: tuple[str, ...]) -> bytes:
     return "-".join(found).encode()
 
 
-def _read(piece: Piece, outcome: dict[str, Any] | Refusal | str) -> Read:
-    return Read(piece.line.file, piece.line.number, outcome)
-
-
-def _values(piece: Piece) -> tuple[str, ...]:
-    return cast("Separated", piece.layout).values(piece.line.data)
-
-
 # --- claims ---
 
 
 def _claim(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
     """The event of a line of ER_PRS_F, why it is refused, or the name of why it is not taken."""
     try:
-        values = _values(piece)
-        qualifier, transmitted, kind = (text.strip() for text in values[: len(_RULES)])
-        if qualifier in ("71", "72") or (transmitted == "71" and not (qualifier == "0" and kind == "16")):
+        values = values_of(piece)
+        if _is_for_information(values[: len(_RULES)]):
             return FOR_INFORMATION
         told = _amounts(record(PRS, _CLAIM, values[_CLAIM_AT:]))
         if _CARE.name not in told:
@@ -239,8 +235,21 @@ def _claim(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
         "source": source,
         "type": "claim.v1",
         "time": f"{told['care_date']}T00:00:00Z",
+        "correction": True,
         "data": {"identity": identity, "record": told},
     }
+
+
+def _is_for_information(values: Sequence[str]) -> bool:
+    """Raises Refused: a qualifier that cannot be read may be that of a line that nobody is paid for."""
+    told: dict[str, str | None] = dict.fromkeys(_RULES)
+    for column, text in zip(_RULES, values, strict=True):
+        try:
+            told[column] = _QUALIFIER(text)
+        except Unreadable as unreadable:
+            raise Refused(unreadable.refusal(PRS, column)) from None
+    qualifier, transmitted, kind = told.values()
+    return qualifier in ("71", "72") or (transmitted == "71" and not (qualifier == "00" and kind == "16"))
 
 
 def _amounts(told: dict[str, Any]) -> dict[str, Any]:
@@ -273,12 +282,12 @@ def _add_acts(claim: dict[str, Any], of_part: dict[str, list[Piece]]) -> Generat
 
 def _dispensations(claim: dict[str, Any] | Refusal | str, pieces: Sequence[Piece]) -> Iterator[Read]:
     if not isinstance(claim, dict):
-        yield from (_read(piece, claim) for piece in pieces)
+        yield from (read_as(piece, claim) for piece in pieces)
         return
     supplement = claim["data"]["record"].get("supplement", "0") >= _IS_SUPPLEMENT
     for child in _children(PHA, pieces):
         if isinstance(child, _Child):
-            yield _read(child.piece, SUPPLEMENT if supplement else _dispensation(claim, child))
+            yield read_as(child.piece, SUPPLEMENT if supplement else _dispensation(claim, child))
         else:
             yield child
 
@@ -289,7 +298,8 @@ def _dispensations(claim: dict[str, Any] | Refusal | str, pieces: Sequence[Piece
 def _children(part: str, pieces: Sequence[Piece]) -> Iterator[_Child | Read]:
     """The lines of one key, in an order that does not depend on the file's; refused or repeated ones as Read.
 
-    They are numbered by the table's own column. Where the file lacks it, their content orders them.
+    They are numbered by the table's own column. Where the file lacks it, a line is known by what it says, and by how
+    often that was said before: so one more line leaves the others what they were.
     """
     if not pieces:
         return
@@ -299,38 +309,45 @@ def _children(part: str, pieces: Sequence[Piece]) -> Iterator[_Child | Read]:
         try:
             children.append(_child(part, piece, numbered))
         except Refused as refused:
-            yield _read(piece, refused.refusal)
-    children.sort(key=lambda one: (one.order, repr(one.fields)))
+            yield read_as(piece, refused.refusal)
+    children.sort(key=lambda one: (len(one.order), one.order, repr(one.fields)))
     if not numbered:
-        yield from (one._replace(order=position) for position, one in enumerate(children, start=1))
+        for order, alike in groupby(children, key=lambda one: one.order):
+            first, *others = alike
+            yield first
+            yield from (one._replace(order=f"{order}-{times}") for times, one in enumerate(others, start=2))
         return
     for _, alike in groupby(children, key=lambda one: one.order):
         first, *others = alike
         if all(one.fields == first.fields for one in others):
             yield first
-            yield from (_read(one.piece, DUPLICATE) for one in others)
+            yield from (read_as(one.piece, DUPLICATE) for one in others)
         else:
-            yield from (_read(one.piece, _CONFLICT) for one in (first, *others))
+            yield from (read_as(one.piece, conflicting(part)) for one in (first, *others))
 
 
 def _child(part: str, piece: Piece, numbered: bool) -> _Child:
     """Raises Refused."""
     fields = _CHILD_FIELDS[part]
-    order, *values = _values(piece)
+    order, *values = values_of(piece)
     told = record(part, fields, values)
     if fields[0].name not in told:
         raise Refused(missing(part, fields[0].column))
-    return _Child(_order(part, order) if numbered else 0, told, piece)
+    return _Child(_order(part, order) if numbered else _digest(told), told, piece)
 
 
-def _order(part: str, text: str) -> int:
+def _digest(told: dict[str, Any]) -> str:
+    return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=8).hexdigest()
+
+
+def _order(part: str, text: str) -> str:
     try:
         found = _ORDINAL(text)
     except Unreadable as unreadable:
         raise Refused(unreadable.refusal(part, _ORDER[part])) from None
     if found is None:
         raise Refused(missing(part, _ORDER[part]))
-    return int(found)
+    return found.lstrip("0") or "0"
 
 
 def _dispensation(claim: dict[str, Any], child: _Child) -> dict[str, Any]:

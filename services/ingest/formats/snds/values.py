@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
+from services.ingest.domain.content import known
 from services.ingest.domain.refusals import Refusal, Refused
 
 
@@ -29,6 +30,7 @@ class Unreadable(Exception):
 
 
 _cached = lru_cache(maxsize=1 << 16)
+"""For readers of values that many lines share. `separated.py` bounds how long one is; pseudonyms are not kept."""
 
 # --- columns ---
 
@@ -86,7 +88,7 @@ def day(text: str) -> str | None:
     SAS writes DATETIME20. (01JAN2024:00:00:00, so in the value tables of SNDS) or DATE9., Oracle and R write ISO 8601,
     requests to_date(..., 'DDMMYYYY'), dictionaries AAAAMMJJ. Eight digits are never both of the last two: their last
     four are a year from 1850 on, or a month and a day. Years 1, 1600 and 9999 say that there is no date (1600: guide
-    of the causes of death, II).
+    of the causes of death).
     """
     text = text.strip().upper()
     if not text:
@@ -151,7 +153,7 @@ def _year(text: str) -> str:
 
 # --- codes and numbers ---
 
-_AMOUNT: Final = re.compile(r"(-?)(\d{0,8})(?:[.,](\d*))?", re.ASCII)
+_AMOUNT: Final = re.compile(r"(-?)(\d{0,8})(?:[.,](\d{0,12}))?", re.ASCII)
 
 
 def code(pattern: str, about: str, none: Collection[str] = (), width: int = 0) -> Callable[[str], str | None]:
@@ -208,18 +210,23 @@ def number(text: str) -> int | float | None:
     return int(value) if value.is_integer() else value
 
 
-@_cached
-def cip13(text: str) -> str | None:
-    """A package of a medicine, with its check digit (EAN-13)."""
-    text = text.strip()
-    if not text.strip("0"):
-        return None
-    if (
-        not re.fullmatch(r"34009\d{8}", text, re.ASCII)
-        or sum(map(int, text[::2])) % 10 != -3 * sum(map(int, text[1::2])) % 10
-    ):
-        raise Unreadable("unknown-code", "not a CIP13 (34009 and eight digits), or its check digit does not fit")
-    return text
+def known_code(pattern: str, about: str) -> Callable[[str], str | None]:
+    """A reader of codes by a pattern of `contracts/content/systems.yaml`; zeros alone stand for none."""
+
+    def read(text: str) -> str | None:
+        text = text.strip()
+        if not text.strip("0"):
+            return None
+        if not known(pattern, text):
+            raise Unreadable("unknown-code", f"not {about}")
+        return text
+
+    return read
+
+
+cim10: Final = known_code("cim10", "a CIM-10 code without a dot, as I219")
+ccam: Final = known_code("ccam", "a CCAM code as DEQP003")
+cip13: Final = known_code("cip13", "a CIP13 (34009 and eight digits), or its check digit does not fit")
 
 
 # --- places ---
@@ -255,7 +262,6 @@ def commune(department: str, place: str) -> str | None:
 _PSEUDONYM: Final = re.compile(r"[!-~]{17}", re.ASCII)
 
 
-@_cached
 def pseudonym(text: str) -> str | None:
     """BEN_NIR_PSA or BEN_NIR_ANO. Those that stand for nobody pass: linkage knows them."""
     text = text.strip()

@@ -1,0 +1,88 @@
+"""`estuaire`: the hub on one machine, and the clients of any hub."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import typer
+from rich.markup import escape
+
+from estuaire.cli import linkage, operators, platform, producers, projects
+from estuaire.cli.options import err
+from estuaire.home import addresses, home_folder
+
+# Commands import what they run when they run: to import everything takes longer than all else that --help does.
+COMMANDS = (
+    operators.quality,
+    platform.up,
+    platform.demo,
+    producers.send,
+    producers.relay,
+    producers.keys,
+    linkage.link,
+    linkage.evaluate,
+    linkage.population,
+    operators.tap,
+    operators.trace,
+    operators.replay,
+    projects.subscribe,
+    platform.bench,
+)
+"""In the order of the help."""
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+for command in COMMANDS:
+    app.command()(command)
+app.add_typer(projects.permits, name="permit")
+app.add_typer(linkage.reviews, name="review")
+app.add_typer(linkage.rules, name="rules")
+
+
+def main() -> None:
+    """Run a command; what goes wrong is one line on standard error and exit code 1."""
+    for name, address in addresses(home_folder()).items():
+        os.environ.setdefault(name, address)
+    try:
+        app()
+    except Exception as error:
+        line = _in_one_line(error)
+        if line is None:
+            raise
+        err.print(f"[red]error[/red]: {escape(line)}", soft_wrap=True)
+        sys.exit(1)
+
+
+def _in_one_line(error: Exception) -> str | None:
+    """What to say of an error that may happen; None for a defect."""
+    import httpx
+    from confluent_kafka import KafkaException
+
+    from contracts.permits import PermitError
+    from estuaire.link import LinkError
+    from estuaire.process import StartError
+    from estuaire.producer import SendError
+    from estuaire.relay import RelayError
+    from estuaire.subscriber import ViewError
+    from estuaire.topics import TopicError
+    from runtime.keys import KeyUnavailable
+
+    match error:
+        case (
+            StartError()
+            | SendError()
+            | RelayError()
+            | KeyUnavailable()
+            | TopicError()
+            | LinkError()
+            | PermitError()
+            | ViewError()
+        ):
+            return str(error)
+        case KafkaException():
+            return f"the broker: {error.args[0].str()}"
+        case OSError():
+            return f"{error.filename or ''}: {error.strerror}"
+        case httpx.TransportError():
+            return f"no answer from {error.request.url} ({type(error).__name__})"
+    return None

@@ -1,0 +1,133 @@
+"""For operators: look into topics, follow a record, send dead letters round again, and see the quality of sources."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from estuaire.cli.options import (
+    ACCESS,
+    INGEST,
+    LINKAGE,
+    LOCAL_BROKER,
+    STATISTICS,
+    AccessUrl,
+    Broker,
+    IngestUrl,
+    LinkageUrl,
+    Token,
+    at_broker,
+    local_token,
+    out,
+)
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+
+def tap(
+    topic: str,
+    most: Annotated[int | None, typer.Option("--max", help="Stop after so many.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on at the end.")] = False,
+    broker: Broker = LOCAL_BROKER,
+) -> None:
+    """Print a topic as NDJSON: coordinates, headers, decoded envelope."""
+    from estuaire.topics import print_topic
+
+    with _quiet_interrupt():
+        print_topic(at_broker(broker), topic, most, follow, print)
+
+
+def trace(
+    source: str,
+    record_id: Annotated[str, typer.Argument(metavar="ID")],
+    url: IngestUrl = INGEST,
+    access: AccessUrl = ACCESS,
+    linkage: LinkageUrl = LINKAGE,
+    token: Token = None,
+) -> None:
+    """Where a record is: every step it passed, when, how it was linked, which views it reached."""
+    from estuaire.keyring import OPERATOR
+    from estuaire.producer import Producer, SendError
+    from estuaire.trace import follow, trace_table
+
+    with Producer(url, token or local_token("producers", source)) as producer:
+        event_id = producer.event_id(source, record_id)
+    linked, stored = follow(event_id, linkage, access, local_token("operators", OPERATOR))
+    if linked is None and stored is None:
+        raise SendError(f"nobody has seen {record_id} of {source}: never sent, refused, or among the dead letters")
+    out.print(trace_table(f"{source} {record_id}", event_id, linked, stored))
+
+
+def replay(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC-dlq")],
+    most: Annotated[int, typer.Option("--max", help="At the most so many.")],
+    broker: Broker = LOCAL_BROKER,
+) -> None:
+    """Send dead letters round again; each goes once, and keeps its revision."""
+    from estuaire import topics
+
+    if not topic.endswith("-dlq"):
+        raise topics.TopicError(f"{topic} is no dead-letter topic: its name ends in -dlq")
+    out.print(f"{topics.replay(at_broker(broker), topic, most)} sent round again")
+
+
+def quality(
+    source: Annotated[
+        str | None,
+        typer.Argument(help="The producer's source; without one, all producers are listed.", show_default=False),
+    ] = None,
+    begin: Annotated[
+        dt.datetime | None,
+        typer.Option("--from", formats=["%Y-%m-%d"], metavar="DAY", help="First day (UTC); 29 days before the last."),
+    ] = None,
+    end: Annotated[
+        dt.datetime | None,
+        typer.Option("--to", formats=["%Y-%m-%d"], metavar="DAY", help="Last day, included; today, if absent."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The JSON document.")] = False,
+    page: Annotated[Path | None, typer.Option(help="Write an HTML page here, which needs nothing else.")] = None,
+    url: Annotated[
+        str, typer.Option("--url", envvar="ESTUAIRE_STATISTICS_URL", help="Where statistics listens.")
+    ] = STATISTICS,
+    linkage: Annotated[
+        str,
+        typer.Option("--linkage", envvar="ESTUAIRE_LINKAGE_URL", help="Where linkage listens, for the linkage rate."),
+    ] = LINKAGE,
+    token: Token = None,
+) -> None:
+    """The producers, or the quality of what one sent: completeness, wrong values, refusals, lateness, linkage."""
+    from estuaire.keyring import OPERATOR
+    from estuaire.quality import Statistics, quality_table, sources_table
+    from estuaire.quality_page import render_quality, render_sources
+
+    statistics = Statistics(url, linkage, token or local_token("operators", OPERATOR))
+    if source is None:
+        listed = statistics.sources()
+        _show_report(listed, sources_table(listed), render_sources(listed), as_json, page)
+    else:
+        found = statistics.quality(source, begin and begin.date(), end and end.date())
+        _show_report(found, quality_table(found), render_quality(found), as_json, page)
+
+
+def _show_report(found: Any, table: RenderableType, html: str, as_json: bool, page: Path | None) -> None:
+    if page is not None:
+        page.write_text(html, encoding="utf-8")
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False))  # noqa: T201 - the result itself
+    elif page is None:
+        out.print(table)
+
+
+@contextmanager
+def _quiet_interrupt() -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, BrokenPipeError):
+        return

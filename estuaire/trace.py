@@ -1,0 +1,64 @@
+"""One record followed through the hub: the steps that have seen it, when, and what each made of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import Any
+
+import httpx
+from rich.table import Table
+
+from contracts.messages import accepted_at
+from estuaire.producer import checked
+
+Seen = dict[str, Any]
+
+
+def follow(event_id: str, linkage: str, access: str, token: str) -> tuple[Seen | None, Seen | None]:
+    """What linkage and what access know of a record, with an operator's token; None from one that has not seen it.
+
+    Raises SendError.
+    """
+    headers = {"Authorization": f"Bearer {token}"}
+    linked, stored = (_record(f"{base}/v1/records/{event_id}", headers) for base in (linkage, access))
+    return linked, stored
+
+
+def trace_table(title: str, event_id: str, linked: Seen | None, stored: Seen | None) -> Table:
+    """Every step that the record passed, a row or more each."""
+    table = Table("step", "when", "what", title=title)
+    table.add_row("ingest", _accepted(linked or stored), f"accepted as {event_id}")
+    if linked is None:
+        table.add_row("linkage", "", "has not seen it")
+    else:
+        for state in linked["states"]:
+            words = "a retraction" if state["retracted"] else "a correction" if state["correction"] else "a state"
+            at = state["coordinates"]
+            where = f"{at['topic']}/{at['partition']}@{at['offset']}"
+            table.add_row("linkage", _moment(state["linked_at"]), f"{words} of the record, from {where}")
+        table.add_row("linkage", "", f"patient {linked['patient_id']}, by {linked['method'] or 'itself'}")
+    if stored is None:
+        table.add_row("access", "", "has not seen it")
+    else:
+        held = "retracted" if stored["retracted"] else f"kept, {stored['type']}"
+        table.add_row("access", _moment(stored["stored_at"]), f"{held}, revision {stored['revision']}")
+        for permit, name in stored["views"].items():
+            table.add_row("access", "", f"in view-{permit} as {name}")
+    return table
+
+
+def _record(url: str, headers: dict[str, str]) -> Seen | None:
+    response = httpx.get(url, headers=headers, timeout=10)
+    if response.status_code == httpx.codes.NOT_FOUND:
+        return None
+    found: Seen = checked(response)
+    return found
+
+
+def _accepted(record: Seen | None) -> str:
+    moment = accepted_at(record["revision"]) if record else 0
+    return _moment(dt.datetime.fromtimestamp(moment / 1000, dt.UTC).isoformat()) if moment else ""
+
+
+def _moment(text: str) -> str:
+    return dt.datetime.fromisoformat(text).astimezone(dt.UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
