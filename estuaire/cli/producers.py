@@ -31,11 +31,15 @@ def send(
     backfill: Annotated[bool, typer.Option("--backfill", help="Send on the lane of lower priority.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Send also what was kept before.")] = False,
     timezone: Annotated[str, typer.Option(help="Where times are from that do not say it (HL7 v2).")] = "Europe/Paris",
+    removed: Annotated[
+        bool, typer.Option("--report", help="Print which elements the hub does not keep, and why.")
+    ] = False,
 ) -> None:
     """Send files of records. A repeated call sends what is new or corrected, and goes on where one was interrupted."""
     from estuaire.files import FileSender, Sent, groups_of
     from estuaire.ledger import Ledger, ledger_of
     from estuaire.producer import Producer, SendError
+    from estuaire.removed import WatchedProducer, removed_table
 
     try:
         zone = ZoneInfo(timezone)
@@ -46,7 +50,9 @@ def send(
         say(f"{path}: left aside, no format knows it")
     parts: list[Sent] = []
     with (
-        Producer(url, token or local_token("producers", source), backfill=backfill) as producer,
+        (WatchedProducer if removed else Producer)(
+            url, token or local_token("producers", source), backfill=backfill
+        ) as producer,
         Ledger(ledger_of(home_folder(), url, source)) as ledger,
         bar() as progress,
     ):
@@ -78,6 +84,8 @@ def send(
     out.print(f"sent {total.sent}: {total.accepted} accepted, {total.rejected} refused{known}")
     if passed_over:
         out.print(f"not taken: {passed_over}")
+    if isinstance(producer, WatchedProducer):
+        out.print(removed_table(producer.removed))
     if total.rejected:
         raise typer.Exit(1)
 
