@@ -30,6 +30,7 @@ from runtime.sealing import Sealer
 from runtime.settings import RuntimeSettings
 from runtime.telemetry import read_traceparent, record_span, write_traceparent
 from services.ingest.domain.flow import Flow, Lane, topic
+from services.ingest.domain.keys import DIGEST, EVENT_ID, LEVEL_1, TO_ACCESS, TO_PSEUDONYM
 from services.ingest.domain.measures import Counts, Tally, chunks
 from services.ingest.domain.receipts import Receipts
 from services.ingest.domain.tokens import Tokeniser
@@ -65,14 +66,14 @@ SOURCES_THROTTLED: Final = Gauge("estuaire_ingest_sources_throttled", "Sources t
 def intake_from(keys: KeyStore, trace: Trace, remember: int) -> Intake:
     """The intake with its keys. Raises KeyUnavailable."""
     try:
-        tokeniser = Tokeniser(keys.secret("level-1"), remember)
+        tokeniser = Tokeniser(keys.secret(LEVEL_1), remember)
     except ValueError as gap:
-        raise KeyUnavailable(f"key level-1: {gap}") from None
+        raise KeyUnavailable(f"key {LEVEL_1}: {gap}") from None
     return Intake(
         tokeniser=tokeniser,
-        ids=Ids(_for_good(keys, "event-id"), _for_good(keys, "digest")),
-        to_pseudonym=Sealer(keys.public("pseudonym-public")),
-        to_access=Sealer(keys.public("access-public")),
+        ids=Ids(_for_good(keys, EVENT_ID), _for_good(keys, DIGEST)),
+        to_pseudonym=Sealer(keys.public(TO_PSEUDONYM)),
+        to_access=Sealer(keys.public(TO_ACCESS)),
         trace=trace,
     )
 
