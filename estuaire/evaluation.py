@@ -13,6 +13,7 @@ from typing import Final, NamedTuple
 
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from estuaire.explanation import Held
 from estuaire.link import Linked, LinkError, Name
@@ -196,14 +197,14 @@ def as_table(found: Evaluation, linked: Linked) -> Group:
     for heading in ("", "pairs", "precision", "recall", "F1"):
         table.add_column(heading, justify="left" if not heading else "right")
     for label, one in (("all", overall), *found.by_trap.items()):
-        table.add_row(label, str(one.true), f"{one.precision:.4f}", f"{one.recall:.4f}", f"{one.f1:.4f}")
+        table.add_row(Text(label), str(one.true), f"{one.precision:.4f}", f"{one.recall:.4f}", f"{one.f1:.4f}")
     lines = [
         f"{relation}: {merged} of {records} records merged with the relative ({merged / records:.2%})"
         for relation, (records, merged) in found.with_relative.items()
     ]
     lines += [f"missed: {one.source} {one.id} and {other.source} {other.id}" for one, other in found.missed[:5]]
     lines += [f"wrong:  {one.source} {one.id} and {other.source} {other.id}" for one, other in found.wrong[:5]]
-    return Group(table, *lines, f"rules {linked.rules.name}")
+    return Group(table, *map(Text, (*lines, f"rules {linked.rules.name}")))
 
 
 def _within(groups: Iterable[object]) -> int:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Final
 
 from runtime.keys import FolderKeyStore, write_key
+from services.ingest.domain import keys
 
-SHARED: Final = "level-1"
-"""Secret 1, the same at every site: equal numbers have equal tokens under it."""
-OWN: Final = ("event-id", "digest")
-"""Each site has its own. Under another site's, one could work out its record ids, and try whole records."""
-GIVEN: Final = ("pseudonym-public", "access-public")
+SHARED: Final = keys.LEVEL_1
+"""What every site has the same: it is made once."""
+OWN: Final = keys.OWN
+"""What each site makes for itself."""
+GIVEN: Final = keys.RECIPIENTS
+"""What the hub's operator gives out."""
 
 
 def prepare(folder: Path, *, first: bool = False) -> dict[str, str]:
@@ -24,8 +26,8 @@ def prepare(folder: Path, *, first: bool = False) -> dict[str, str]:
     for name in (*OWN, *((SHARED,) if first else ())):
         if not (folder / f"{name}.json").exists():
             write_key(folder, name, {1: secrets.token_bytes(32)})
-    keys = FolderKeyStore(folder)
-    return {name: _fingerprint(keys.secret(name)) for name in (SHARED, *GIVEN, *OWN)}
+    store = FolderKeyStore(folder)
+    return {name: _fingerprint(store.secret(name)) for name in (SHARED, *GIVEN, *OWN)}
 
 
 def _fingerprint(versions: dict[int, bytes]) -> str:

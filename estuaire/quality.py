@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from estuaire.producer import checked
 from estuaire.quality_page import LATENESS, percent
@@ -44,15 +45,20 @@ class Statistics:
 
 
 def sources_table(sources: Iterable[dict[str, Any]]) -> Table:
-    """The producers, a row each."""
-    table = Table("source", "status", "last seen (UTC)", "accepted", "refused", "a day", "of expected", "title")
+    """The producers, some lines each, so that 80 columns show all of them."""
+    table = Table("producer", "last seven days", show_lines=True)
     for one in sources:
-        seen = (one["last_seen"] or "")[:19].replace("T", " ")
-        title = one["title"] if one["registered"] else "not registered"
-        counts = (f"{one['accepted']:,}", f"{one['refused']:,}", f"{one['per_day']:,.0f}")
-        table.add_row(one["source"], one["status"], seen, *counts, percent(one["expected_share"]), title)
-    for column in table.columns[3:7]:
-        column.justify = "right"
+        about = (", ".join(one["formats"]), one["contact"]) if one["registered"] else ("not registered",)
+        known = (one["title"], one["source"], *about)
+        seen = (one["last_seen"] or "")[:16].replace("T", " ")
+        expected = percent(one["expected_share"])
+        figures = (
+            f"{one['status']}, last {seen} UTC" if seen else one["status"],
+            f"{one['accepted']:,} accepted, {one['refused']:,} refused",
+            f"{one['per_day']:,.0f} a day" + (f", {expected} of expected" if expected else ""),
+        )
+        table.add_row(_plain("\n".join(filter(None, known))), _plain("\n".join(figures)))
+    table.columns[1].no_wrap = True
     table.caption = "Events of the last seven days, and their mean a day."
     return table
 
@@ -91,21 +97,32 @@ def _volume(found: Quality) -> Iterator[tuple[str, int, float | None]]:
 
 
 def _fields(of_type: dict[str, Any]) -> Table:
-    table = Table("field", "records", "complete", "invalid", "", title=f"{of_type['type']}: {of_type['records']:,}")
+    table = Table(
+        "field", "records", "complete", "invalid", "", title=_title(f"{of_type['type']}: {of_type['records']:,}")
+    )
     for one in of_type["fields"]:
         if one["records"] or one["invalid"]:
             counts = (f"{one['records']:,}", percent(one["share"]), f"{one['invalid']:,}")
-            table.add_row(one["name"], *counts, percent(one["invalid_share"]) if one["invalid"] else "")
+            table.add_row(_plain(one["name"]), *counts, percent(one["invalid_share"]) if one["invalid"] else "")
     empty = [one["name"] for one in of_type["fields"] if not one["records"] and not one["invalid"]]
-    table.caption = f"in no record: {', '.join(empty)}" if empty else None
+    table.caption = Text(f"in no record: {', '.join(empty)}", "table.caption") if empty else None
     return _aligned(table)
 
 
 def _counted(title: str, headings: Iterable[str], rows: Iterable[tuple[str, int, float | None]]) -> Table:
-    table = Table("", *headings, title=title)
+    table = Table("", *headings, title=_title(title))
     for name, count, share in rows:
-        table.add_row(name, f"{count:,}", percent(share))
+        table.add_row(_plain(name), f"{count:,}", percent(share))
     return _aligned(table)
+
+
+def _plain(text: str) -> Text:
+    """Text that others wrote, as it is: in a string, brackets would be styles and colons would be emoji."""
+    return Text(text, overflow="fold")
+
+
+def _title(text: str) -> Text:
+    return Text(text, "table.title", overflow="fold")
 
 
 def _aligned(table: Table) -> Table:

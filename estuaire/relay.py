@@ -25,7 +25,7 @@ from confluent_kafka.cimpl import NewTopic
 from estuaire.process import Report
 from estuaire.producer import BATCH, BATCH_BYTES, LONGEST_PAUSE, SendError, line_of
 from estuaire.producer import Producer as Hub
-from runtime.kafka import consumer_config, producer_config
+from runtime.kafka import common, consumer_config, producer_config
 from runtime.settings import RuntimeSettings
 from services.ingest.domain.refusals import NOT_JSON, SOURCE_NOT_YOURS, Refusal
 
@@ -38,6 +38,8 @@ TOLD_AFTER_SECONDS: Final = 5.0
 """Waiting for the hub that takes longer is reported."""
 NOT_YOURS_IN_A_ROW: Final = 100
 """Events of another source one after another, at which the relay itself is taken for the one with a wrong name."""
+ANSWER_SECONDS: Final = 10.0
+"""How long the producer's broker is waited for, at the start."""
 _ACKNOWLEDGED_SECONDS: Final = 20.0
 _OWN: Final = {
     "auto.offset.reset",
@@ -55,6 +57,8 @@ _OWN: Final = {
     "transactional.id",
 }
 """Settings of the client that the relay's promises rest on: nothing lost, and nothing secret in a log."""
+_SILENT: Final = {"log_level": 0}
+"""What the client would log, a line for each attempt to connect: the relay says once what is wrong."""
 
 
 class RelayError(Exception):
@@ -89,13 +93,17 @@ class Theirs:
 
     def settings(self) -> RuntimeSettings:
         """The settings of a client."""
-        return RuntimeSettings(bootstrap_servers=self.broker, kafka_config=dict(self.config))
+        return RuntimeSettings(bootstrap_servers=self.broker, kafka_config=dict(self.config) | _SILENT)
 
 
 def read_config(path: Path) -> dict[str, str]:
     """Settings of librdkafka from a properties file, a `name=value` a line. Raises RelayError, which holds no value."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise RelayError(f"{path.name} is not UTF-8: save it as UTF-8 (iconv -f latin1 -t utf-8)") from None
     found = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    for number, line in enumerate(text.splitlines(), 1):
         name, equals, value = (part.strip() for part in line.partition("="))
         if not name or name.startswith(("#", "!")):
             continue
@@ -195,7 +203,11 @@ class Relay:
 
     def _prepare(self, once: bool) -> None:
         topic = self._theirs.topic
-        known = self._consumer.list_topics(timeout=10).topics
+        try:
+            known = self._consumer.list_topics(timeout=ANSWER_SECONDS).topics
+        except KafkaException:
+            self._consumer.poll(0)  # whose callback has heard why
+            raise
         if topic not in known:
             raise RelayError(f"there is no topic {topic} on {self._theirs.broker}, or it may not be read")
         if topic + REFUSED not in known:
@@ -203,7 +215,7 @@ class Relay:
         if once:
             self._ends = {}
             for number in known[topic].partitions:
-                marks = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=10)
+                marks = self._consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=ANSWER_SECONDS)
                 if marks is None:
                     raise RelayError(f"the broker does not say where {topic} ends: try again")
                 self._ends[number] = marks[1]
@@ -213,7 +225,7 @@ class Relay:
     def _create_refused(self) -> None:
         name = self._theirs.topic + REFUSED
         try:
-            admin = AdminClient({**self._theirs.config, "bootstrap.servers": self._theirs.broker, "log_level": 3})
+            admin = AdminClient(common(self._theirs.settings()))
             admin.create_topics([NewTopic(name, num_partitions=1, replication_factor=-1)])[name].result(20)
         except KafkaException as error:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import socket
 import time
 from collections.abc import Callable
@@ -97,8 +98,9 @@ class Hub:
 
 
 def free_base_port(count: int = 5) -> int:
-    """A base port with `count` free ports in a row."""
-    for base in range(18_000, 28_000, 10):
+    """A base port with `count` free ports in a row; each process looks elsewhere first, for runs side by side."""
+    first = os.getpid() % 1000
+    for base in (18_000 + (first + number) % 1000 * 10 for number in range(1000)):
         try:
             for port in range(base, base + count):
                 with socket.socket() as probe:

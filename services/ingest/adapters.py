@@ -8,7 +8,7 @@ import random
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +30,7 @@ from runtime.sealing import Sealer
 from runtime.settings import RuntimeSettings
 from runtime.telemetry import read_traceparent, record_span, write_traceparent
 from services.ingest.domain.flow import Flow, Lane, topic
+from services.ingest.domain.keys import DIGEST, EVENT_ID, LEVEL_1, TO_ACCESS, TO_PSEUDONYM
 from services.ingest.domain.measures import Counts, Tally, chunks
 from services.ingest.domain.receipts import Receipts
 from services.ingest.domain.tokens import Tokeniser
@@ -58,6 +59,8 @@ MLLP_MESSAGES: Final = Counter("estuaire_ingest_mllp_messages", "Messages over M
 MLLP_CLOSED: Final = Counter("estuaire_ingest_mllp_closed", "Connections of MLLP closed by us.", ["source", "cause"])
 # Connections of MLLP that are open, by source.
 MLLP_OPEN: Final = Gauge("estuaire_ingest_mllp_open", "Connections of MLLP open.", ["source"])
+# Seconds since there was last nothing left to send, of measures and of receipts. Above a minute, the broker takes none.
+UNSENT_SECONDS: Final = Gauge("estuaire_ingest_unsent_seconds", "Seconds since all of these was sent.", ["what"])
 # Sources that have to wait because too much of theirs ends as dead letters.
 SOURCES_THROTTLED: Final = Gauge("estuaire_ingest_sources_throttled", "Sources that have to wait.")
 
@@ -65,14 +68,14 @@ SOURCES_THROTTLED: Final = Gauge("estuaire_ingest_sources_throttled", "Sources t
 def intake_from(keys: KeyStore, trace: Trace, remember: int) -> Intake:
     """The intake with its keys. Raises KeyUnavailable."""
     try:
-        tokeniser = Tokeniser(keys.secret("level-1"), remember)
+        tokeniser = Tokeniser(keys.secret(LEVEL_1), remember)
     except ValueError as gap:
-        raise KeyUnavailable(f"key level-1: {gap}") from None
+        raise KeyUnavailable(f"key {LEVEL_1}: {gap}") from None
     return Intake(
         tokeniser=tokeniser,
-        ids=Ids(_for_good(keys, "event-id"), _for_good(keys, "digest")),
-        to_pseudonym=Sealer(keys.public("pseudonym-public")),
-        to_access=Sealer(keys.public("access-public")),
+        ids=Ids(_for_good(keys, EVENT_ID), _for_good(keys, DIGEST)),
+        to_pseudonym=Sealer(keys.public(TO_PSEUDONYM)),
+        to_access=Sealer(keys.public(TO_ACCESS)),
         trace=trace,
     )
 
@@ -141,7 +144,7 @@ class ProducersFile:
 
 
 class NotKept(Exception):
-    """The broker has not confirmed that it has these messages."""
+    """The broker has not confirmed that it has these messages. Says its error's name, if it gave one."""
 
 
 class QueueFull(Exception):
@@ -167,16 +170,17 @@ class _Delivery:
         self.future: Future[None] = Future()
         self.future.set_running_or_notify_cancel()  # whoever waits may give up, and that does not cancel it
         self._left = count
-        self._failed = False
+        self._failed = ""
         if not count:
             self.future.set_result(None)
 
     def report(self, error: KafkaError | None, _message: object) -> None:
-        self._failed = self._failed or error is not None
+        if error is not None:
+            self._failed = error.name()
         self._left -= 1
         if not self._left:
             if self._failed:
-                self.future.set_exception(NotKept())
+                self.future.set_exception(NotKept(self._failed))
             else:
                 self.future.set_result(None)
 
@@ -221,7 +225,7 @@ class KafkaOutbox:
                 raise QueueFull from None
             except KafkaException as error:
                 self._on_error(error.args[0])
-                raise NotKept from None
+                raise NotKept(error.args[0].name()) from None
         return delivery.future
 
     def run(self) -> None:
@@ -298,38 +302,69 @@ class Markers:
 
 
 class Steady:
-    """Sends messages in their order, each until the broker has it. For one thread at a time."""
+    """Sends messages in their order, each until the broker has it. For one thread at a time.
+
+    New ones are asked for only when nothing is left, so a broker that takes none makes nothing grow here.
+    """
 
     PATIENCE_SECONDS: Final = 20.0
     """How long a confirmation is waited for before the same is sent again; at the end, a fifth of it."""
+    SAID_EVERY_SECONDS: Final = 60.0
 
-    def __init__(self, outbox: Outbox) -> None:
+    def __init__(self, outbox: Outbox, what: str) -> None:
+        """`what` names the messages, in the log and in the metric."""
         self._outbox = outbox
+        self._what = what
         self._waiting: deque[Emit] = deque()
         self._lock = Lock()
         self._end = math.inf
+        self._sent = time.monotonic()
+        self._said = -math.inf
+        UNSENT_SECONDS.labels(what).set_function(lambda: time.monotonic() - self._sent)
 
     def end(self) -> None:
         """From now on, give up soon."""
         self._end = time.monotonic() + self.PATIENCE_SECONDS / 5
 
-    def send(self, messages: Iterable[Emit]) -> None:
-        """Send these after what is left from before; what cannot be sent now is left for the next time."""
+    def send(self, take: Callable[[], Iterable[Emit]]) -> None:
+        """Send what is left from before, and once nothing is, what is taken now; what cannot be sent is left."""
         with self._lock:
-            self._waiting.extend(messages)
-            while self._waiting and self._is_kept(self._waiting[0]):
-                self._waiting.popleft()
+            if self._drain():
+                self._waiting.extend(take())
+                if self._drain():
+                    self._sent = time.monotonic()
 
-    def _is_kept(self, message: Emit) -> bool:
+    def _drain(self) -> bool:
+        while self._waiting:
+            if (cause := self._trouble(self._waiting[0])) is not None:
+                self._say(cause)
+                return False
+            self._waiting.popleft()
+        if self._said > -math.inf:
+            self._said = -math.inf
+            log.info("%s are sent again", self._what)
+        return True
+
+    def _trouble(self, message: Emit) -> str | None:
+        """Why the broker may not have this message; None when it has."""
         try:
             sent = self._outbox.send([message])
             until = time.monotonic() + self.PATIENCE_SECONDS
             while not wait([sent], 0.1).done:
                 if time.monotonic() > min(until, self._end):
-                    return False
-            return sent.exception() is None
-        except (NotKept, QueueFull):
-            return False
+                    return "no confirmation"
+            sent.result()
+        except QueueFull:
+            return "too much waits for the broker"
+        except NotKept as error:
+            return str(error) or "no confirmation"
+        return None
+
+    def _say(self, cause: str) -> None:
+        now = time.monotonic()
+        if now >= self._said + self.SAID_EVERY_SECONDS:
+            self._said = now
+            log.error("%s wait, and are sent later: the broker has not taken them (%s)", self._what, cause)
 
 
 class MeasuresSender:
@@ -346,7 +381,7 @@ class MeasuresSender:
     def __init__(self, settings: RuntimeSettings, tally: Tally, outbox: Outbox, seal: Seal) -> None:
         self._slot = settings.slot
         self._tally = tally
-        self._steady = Steady(outbox)
+        self._steady = Steady(outbox, "measures")
         self._seal = seal
         self._writer = secrets.token_bytes(8)
         self._number = 0
@@ -364,7 +399,7 @@ class MeasuresSender:
         self._send()
 
     def _send(self) -> None:
-        self._steady.send(self._message(one) for one in chunks(self._tally.take(), self.SOURCES))
+        self._steady.send(lambda: [self._message(one) for one in chunks(self._tally.take(), self.SOURCES)])
 
     def _message(self, counts: Counts) -> Emit:
         self._number += 1
@@ -382,7 +417,7 @@ class ReceiptsKeeper:
     def __init__(self, settings: RuntimeSettings, receipts: Receipts, outbox: Outbox) -> None:
         self._settings = settings
         self._receipts = receipts
-        self._steady = Steady(outbox)
+        self._steady = Steady(outbox, "receipts")
         self._stop = Event()
         self._ends: dict[int, int] | None = None
         self._decoder = msgspec.msgpack.Decoder(DailyReceipt)
@@ -445,8 +480,10 @@ class ReceiptsKeeper:
 
     def _write(self) -> None:
         self._steady.send(
-            Emit(RECEIPTS, "\n".join((one.source, one.date, one.writer)).encode(), encode(one))
-            for one in self._receipts.changed()
+            lambda: [
+                Emit(RECEIPTS, "\n".join((one.source, one.date, one.writer)).encode(), encode(one))
+                for one in self._receipts.changed()
+            ]
         )
 
 

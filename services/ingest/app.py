@@ -21,6 +21,7 @@ from services.ingest.adapters import (
     tracing,
 )
 from services.ingest.domain.flow import Flow, ThrottleRule
+from services.ingest.domain.keys import TO_STATISTICS
 from services.ingest.domain.measures import Tally
 from services.ingest.domain.receipts import Receipts
 from services.ingest.mllp import MllpListener, tls_of
@@ -36,7 +37,7 @@ def main() -> int:
     try:
         keys = FolderKeyStore(settings.keys)
         intake = intake_from(keys, trace, settings.remember_identities)
-        to_statistics = Sealer(keys.public("statistics-public"))
+        to_statistics = Sealer(keys.public(TO_STATISTICS))
         producers = ProducersFile(settings.producers)
         tls = tls_of(settings)
     except (KeyUnavailable, ValueError) as missing:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple, Protocol
@@ -94,11 +93,11 @@ class Versions(NamedTuple):
 
 
 class LinkedSource(NamedTuple):
-    """How far the identities of a source are linked, in a sample of the index.
+    """How far the identities of a source are linked, in a sample of them.
 
-    `share` of the index was looked through; `sampled` are the source's subjects in there that current records are
-    about. Of them `unlinkable` have nothing to be linked by; `shared` have a patient with another subject, `elsewhere`
-    with one of another source.
+    `sampled` of the source's subjects that current records are about were looked at, about `share` of all. Of them
+    `unlinkable` have nothing to be linked by; `shared` have a patient with another subject, `elsewhere` with one of
+    another source.
     """
 
     share: float
@@ -221,22 +220,18 @@ class SqlLookup:
     def linked_source(self, source: str) -> LinkedSource:
         """How far the identities of a source are linked.
 
-        Ids are spread evenly, so a range of them is a random sample. Ranges are looked through until there are ENOUGH
-        of the source, or time is up: a row here is a page from anywhere in a large table.
+        Ids are spread evenly, so the first of a source are a random sample of it, and the last of them says how large a
+        part. All are looked at where there are no more than ENOUGH.
         """
-        until = time.monotonic() + LOOK_SECONDS
         with self._answer() as connection, connection.cursor(binary=True) as cursor:
-            subjects = int((cursor.execute(_COUNTS).fetchone() or (0,))[0])
-            ranges = max(1, subjects // RANGE)
-            found: list[tuple[bytes, bytes]] = []
-            looked = 0
-            while looked < ranges and len(found) < ENOUGH and (not looked or time.monotonic() < until):
-                bounds = [_bound(number, ranges) for number in (looked, looked + 1)]
-                found += cursor.execute(_OF_SOURCE, [source, *bounds]).fetchall()
-                looked += 1
+            cursor.execute("SET LOCAL enable_sort = off")  # or it may read all of a large source to sort it
+            under_hash = cursor.execute(_OF_SOURCE, [source, ENOUGH]).fetchall()
+            cursor.execute("SET LOCAL enable_sort = on")
+            share = int.from_bytes(under_hash[-1][0]) / 2**128 if len(under_hash) == ENOUGH else 1.0
+            found = [(subject, block) for subject, block, whose in under_hash if whose == source]
             linkable = [subject for subject, block in found if not is_unlinkable(self._block.decode(block))]
             shared, elsewhere = cursor.execute(_SHARED, {"sample": linkable, "source": source}).fetchone() or (0, 0)
-        return LinkedSource(looked / ranges, len(found), len(found) - len(linkable), shared, elsewhere)
+        return LinkedSource(share, len(found), len(found) - len(linkable), shared, elsewhere)
 
     @contextmanager
     def _answer(self) -> Iterator[psycopg.Connection]:
@@ -245,13 +240,6 @@ class SqlLookup:
                 yield connection
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
             raise RetryLater("the index does not answer, or has no tables yet") from None
-
-
-def _bound(number: int, ranges: int) -> bytes:
-    """Where one of so many ranges of ids of 16 bytes ends, and the next one begins after."""
-    if number == ranges:
-        return b"\xff" * 17
-    return ((number << 128) // ranges).to_bytes(16) if number else b""
 
 
 def _share(rescans: Iterable[tuple[bytes, bytes, bytes]]) -> float:
@@ -284,7 +272,8 @@ SELECT coalesce(sum(subjects), 0), coalesce(sum(patients), 0), coalesce(sum(reco
 FROM counts
 """
 _OF_SOURCE: Final = """
-SELECT subject, block FROM subjects WHERE source = %s AND NOT retired AND subject > %s AND subject <= %s
+SELECT subject, block, source FROM subjects WHERE hashtext(source) = hashtext(%s) AND NOT retired
+ORDER BY subject LIMIT %s
 """
 _SHARED: Final = """
 WITH RECURSIVE mine AS (
@@ -304,10 +293,8 @@ WITH RECURSIVE mine AS (
 )
 SELECT count(*) FILTER (WHERE shared), count(*) FILTER (WHERE elsewhere) FROM mine JOIN patients USING (patient)
 """
-RANGE: Final = 5_000
-"""Subjects of all sources that are looked through at a time."""
 ENOUGH: Final = 2_000
-LOOK_SECONDS: Final = 1.5
+"""Identities of a source that are looked at: each is a page from anywhere in a large table."""
 _PAIR: Final = f"SELECT {DECIDED} FROM edges e WHERE e.a = %s AND e.b = %s"  # noqa: S608
 _WORD: Final = "SELECT together, steward, decided_at FROM steward_decisions WHERE a = %s AND b = %s"
 _FORMER: Final = """

@@ -240,7 +240,7 @@ class LinkageRate(BaseModel):
 
     source: str
     subjects: int = Field(description="Distinct identities of the source that current records are about; estimated.")
-    share: float = Field(description="The share of the index that was looked through, from 0 to 1.")
+    share: float = Field(description="About the share of them that was looked at, from 0 to 1; 1 is all.")
     sampled: int = Field(description="The identities that the rest counts.")
     unlinkable: int = Field(description="Of these, those that have nothing to be linked by.")
     with_another_identity: int = Field(description="Those whose patient has another identity, of any source.")
@@ -289,8 +289,8 @@ def application(
         responses=problems({422: "No source is named."}),
     )
     def linkage(source: OfSource, _operator: Operator = Depends(doors.operator)) -> LinkageRate:
-        """The linkage rate of a source as the index has it now, whatever came first: of a large index from a random
-        sample of its identities."""
+        """The linkage rate of a source as the index has it now, whatever came first: of a large source from a
+        random sample of its identities, of any other from all."""
         found = lookup.linked_source(source)
         linkable = found.sampled - found.unlinkable
         return LinkageRate(

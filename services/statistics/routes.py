@@ -79,7 +79,8 @@ def application(
     )
     def quality(source: Name, begin: Begin = None, end: End = None, _operator: Operator = Depends(operator)) -> Quality:
         """What a producer sent from one day to another: volume, completeness of each field, values outside of their
-        grammar, refusals by reason, lateness, and what the later steps made of it. All of it is counts."""
+        grammar, refusals by reason, lateness, and what the later steps made of it. All of it is counts, none
+        withheld: where they are small they are about few people, and for this producer and operators alone."""
         last = end or clock().date()
         first = begin or last - dt.timedelta(days=MONTH_DAYS - 1)
         if not 0 <= (last - first).days < MOST_DAYS:

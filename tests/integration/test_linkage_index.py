@@ -402,7 +402,9 @@ def test_the_linkage_rate_is_what_the_index_says(worker: Worker, url: str) -> No
         assert client.get("/v1/linkage", params={"source": mine}).status_code == 401
 
 
-def test_of_a_large_index_a_sample_is_looked_at(worker: Worker, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_a_large_source_a_sample_is_looked_at_and_of_a_small_one_all(
+    worker: Worker, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     topic = Topic()
     for start in range(0, 400, 100):
         pairs = range(start, start + 100, 2)
@@ -413,18 +415,19 @@ def test_of_a_large_index_a_sample_is_looked_at(worker: Worker, url: str, monkey
                 for source in ("urn:mine", "urn:theirs")[: 1 + (at % 4 == 0)]
             )
         )
-    monkeypatch.setattr(lookups, "RANGE", 30)
+    alone = [identity(f"few{at}", number("ins-nir", f"{at}"), source="urn:few") for at in (0, 1)]
+    worker.take(*(topic.record(f"few{at}", one) for at, one in enumerate(alone)))
     with closing(SqlLookup(url)) as lookup:
         lookup.open()
         whole = lookup.linked_source("urn:mine")
         assert (whole.share, whole.sampled, whole.elsewhere) == (1.0, 200, 100)
         monkeypatch.setattr(lookups, "ENOUGH", 100)
         found = lookup.linked_source("urn:mine")
-        assert 0.4 <= found.share <= 0.7
-        assert found.sampled >= 100
+        assert 0.35 <= found.share <= 0.65
+        assert found.sampled == 100
         assert 0.35 <= found.elsewhere / found.sampled <= 0.65
-        monkeypatch.setattr(lookups, "LOOK_SECONDS", 0.0)
-        assert lookup.linked_source("urn:mine").share == 0.1, "one range is always looked through"
+        few = lookup.linked_source("urn:few")
+        assert (few.share, few.sampled, few.elsewhere) == (1.0, 2, 1)
 
 
 def test_a_steward_decides_and_takes_it_back(worker: Worker, url: str) -> None:

@@ -96,12 +96,19 @@ def kind_of(document: object) -> str:
 
 
 class Tally:
-    """What was taken and refused since it was last asked for. Safe across threads."""
+    """What was taken and refused since it was last asked for. Safe across threads.
+
+    It is bounded, however long nobody asks: shapes that become too many are kept as the measures that come of them.
+    """
+
+    MOST_SHAPES: Final = 5_000
+    """Of one source."""
 
     def __init__(self) -> None:
         self._lock = Lock()
         self._taken: defaultdict[str, Counter[Shape]] = defaultdict(Counter)
         self._refused: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+        self._measured: dict[str, defaultdict[str, Counter[str]]] = {}
 
     def add(self, source: str, taken: Mapping[Shape, int], refused: Mapping[tuple[str, str], int]) -> None:
         """One request's records by shape, and its refusals by type and reason."""
@@ -110,18 +117,31 @@ class Tally:
                 self._taken[source].update(taken)
             if refused:
                 self._refused[source].update(refused)
+            if len(self._taken[source]) + len(self._refused[source]) > self.MOST_SHAPES:
+                self._measure(source)
 
     def take(self) -> Counts:
         """All of it as measures; it counts from nothing again."""
         with self._lock:
             taken, self._taken = self._taken, defaultdict(Counter)
             refused, self._refused = self._refused, defaultdict(Counter)
-        return {source: measures(taken[source], refused[source]) for source in {**taken, **refused}}
+            measured, self._measured = self._measured, {}
+        found = {}
+        for source in {**measured, **taken, **refused}:
+            of_source = measured.get(source) or defaultdict(Counter)
+            measure(of_source, taken[source], refused[source])
+            found[source] = {kind: dict(counts) for kind, counts in of_source.items()}
+        return found
+
+    def _measure(self, source: str) -> None:
+        of_source = self._measured.setdefault(source, defaultdict(Counter))
+        measure(of_source, self._taken.pop(source, {}), self._refused.pop(source, {}))
 
 
-def measures(taken: Mapping[Shape, int], refused: Mapping[tuple[str, str], int]) -> dict[str, dict[str, int]]:
-    """Shapes and refusals as measures, by type."""
-    found: defaultdict[str, Counter[str]] = defaultdict(Counter)
+def measure(
+    found: defaultdict[str, Counter[str]], taken: Mapping[Shape, int], refused: Mapping[tuple[str, str], int]
+) -> None:
+    """Add shapes and refusals as measures, by type."""
     for one, count in taken.items():
         of_type = found[one[0]]
         if one[1]:
@@ -145,7 +165,6 @@ def measures(taken: Mapping[Shape, int], refused: Mapping[tuple[str, str], int])
             of_type[UNLINKABLE if flag == UNLINKABLE_FLAG else FLAG + flag] += count
     for (kind, reason), count in refused.items():
         found[kind][REFUSED + reason] += count
-    return {kind: dict(counts) for kind, counts in found.items()}
 
 
 def chunks(counts: Counts, most: int) -> Collection[Counts]:

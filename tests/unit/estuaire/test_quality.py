@@ -12,7 +12,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from rich.console import Console
+from rich.console import Console, RenderableType
 
 from estuaire.quality import quality_table, sources_table
 from estuaire.quality_page import percent, render_quality, render_sources
@@ -126,6 +126,41 @@ def test_the_tables_have_the_figures() -> None:
     text = console.export_text()
     for said in ("Rennes, 2026-03-01 to 2026-03-10", "not-json", "within a day", "finess", "12,345", "not registered"):
         assert said in text, said
+
+
+STYLED = "urn:[/evil]:heart:chu[red]-x[/red]"
+
+
+def printed(*tables: RenderableType, width: int) -> str:
+    console = Console(width=width, record=True, file=io.StringIO(), highlight=False)
+    console.print(*tables)
+    return console.export_text()
+
+
+def test_names_are_shown_as_they_are_and_are_no_styles() -> None:
+    listing = sources(STYLED)
+    listing[1]["source"] = listing[0]["contact"] = STYLED
+    report = found(LINKAGE, STYLED)
+    for part in (report["reasons"][0], report["flags"][0], report["types"][0], report["types"][0]["fields"][0]):
+        part["name"] = STYLED
+    report["types"][0]["type"] = report["types"][0]["fields"][-1]["name"] = STYLED
+    assert printed(sources_table(listing), width=200).count(STYLED) == 3
+    assert printed(quality_table(report), width=200).count(STYLED) >= 5
+
+
+def test_at_80_columns_every_producer_is_told_from_the_others_and_is_whole() -> None:
+    one = sources("Centre hospitalier universitaire de Rennes")[0]
+    listing = []
+    for name in ("rennes", "brest"):
+        source = f"urn:estuaire:producer:chu-{name}"
+        listing.append(one | {"source": source, "contact": f"dim@chu-{name}.example", "formats": ["fhir", "pmsi-mco"]})
+    text = printed(sources_table(listing), width=80)
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+    for said in ("urn:estuaire:producer:chu-brest", "fhir, pmsi-mco ", "dim@chu-rennes.example", "12,345 accepted"):
+        assert said in text, said
+    longest = printed(sources_table([one | {"source": "urn:" + "x" * 252}]), width=80)
+    assert longest.count("x") >= 252, "folded, not cut"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from estuaire import relay
 from estuaire.relay import Relay, RelayError, Theirs, event_of, read_config
 from services.ingest.domain.refusals import Refusal
 
@@ -104,6 +105,26 @@ def test_settings_that_break_the_promise_or_are_java_s_are_refused(tmp_path: Pat
         with pytest.raises(RelayError, match=words) as error:
             read_config(write(tmp_path, text))
         assert "S3CRET" not in str(error.value)
+
+
+def test_settings_that_are_not_utf_8_are_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "broker.properties"
+    path.write_bytes("# propriétaire\nsasl.password=S3CRET".encode("latin-1"))
+    with pytest.raises(RelayError, match=r"broker\.properties is not UTF-8: save it as UTF-8") as error:
+        read_config(path)
+    assert "S3CRET" not in str(error.value)
+    path.write_bytes(b"\xef\xbb\xbfsecurity.protocol=SSL")
+    assert read_config(path) == {"security.protocol": "SSL"}
+
+
+def test_a_broker_that_is_away_is_one_error_and_no_line_of_the_client(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(relay, "ANSWER_SECONDS", 1.0)
+    relaying = Relay(Theirs("127.0.0.1:1", "t", "g", {}), "http://hub", "token", print)
+    with pytest.raises(RelayError, match=r"the broker of t: .*Connection refused"):
+        relaying.run()
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_wrong_setting_is_named_and_its_value_is_not() -> None:

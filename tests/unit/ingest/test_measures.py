@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from concurrent.futures import Future
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from contracts import measures as names
 from contracts.events import RECORD_TYPES
@@ -245,6 +247,52 @@ def test_what_is_left_is_sent_at_the_end_and_a_broker_that_is_away_does_not_hold
 
     add(tally)
     sender(Full(), tally).stop()
+
+
+@pytest.mark.parametrize("error", [NotKept("TOPIC_AUTHORIZATION_FAILED"), QueueFull()])
+def test_while_the_broker_takes_none_nothing_grows_and_it_is_said_and_measured(
+    error: Exception, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing(FakeOutbox):
+        def send(self, emits: Any) -> Future[None]:
+            raise error
+
+    clock = [1000.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    tally, outbox = Tally(), Refusing()
+    one = sender(outbox, tally)
+    for _ in range(180):
+        add(tally)
+        one._send()
+        clock[0] += 1
+    assert len(one._steady._waiting) == 1
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 3, "once a minute"
+    assert str(error) in said[0]
+    assert SOURCE not in "".join(said)
+    unsent = ("estuaire_ingest_unsent_seconds", {"what": "measures"})
+    assert REGISTRY.get_sample_value(*unsent) == 180
+
+    working = FakeOutbox()
+    one._steady._outbox = working
+    one._send()
+    counts = [opened(emit)[1].counts[SOURCE]["claim.v1"]["refused.bad-nir-key"] for emit in working.sent]
+    assert counts == [1, 179]
+    assert REGISTRY.get_sample_value(*unsent) == 0
+
+
+def test_a_tally_that_nobody_asks_is_bounded_and_counts_the_same() -> None:
+    held, asked = Tally(), Tally()
+    total: Counter[str] = Counter()
+    for number in range(12_000):
+        taken = {("claim.v1", False, ("validated", ("ipp",), number % 2), ("entry",), (), number, (), "hour"): 1}
+        held.add(SOURCE, taken, {("claim.v1", "bad-value"): 1})
+        asked.add(SOURCE, taken, {("claim.v1", "bad-value"): 1})
+        if number % 1000 == 999:
+            total.update(asked.take()[SOURCE]["claim.v1"])
+    assert len(held._taken[SOURCE]) <= Tally.MOST_SHAPES
+    assert held.take() == {SOURCE: {"claim.v1": dict(total)}}
+    assert held.take() == {}
 
 
 def test_ingests_own_summaries_change_nothing_for_its_flow() -> None:
