@@ -323,6 +323,12 @@ def fhir_refusal() -> str:
     return refusal.detail
 
 
+def test_a_line_of_a_million_values_is_not_decoded() -> None:
+    good = json.dumps(observation()).encode()
+    line = json.dumps(observation(note="HERE")).encode().replace(b'"HERE"', b"[" + b"[]," * 1_100_000 + b"1]")
+    assert reasons(b"\n".join((good, line, good)), "x.ndjson") == [(1, ""), (2, "too-large"), (3, "")]
+
+
 # --- memory ---
 
 
