@@ -125,6 +125,9 @@ _DATETIME = re.compile(rf"{_DAY}(?P<time>(?<=-\d\d-\d\d)T{_CLOCK}{_ZONE})?", re.
 
 _BOUND: Final = 100_000_000
 """Numbers stay under nine digits: no measure needs more, and a telephone number or a NIR has them."""
+_YYYYMMDD: Final = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])", re.ASCII)
+_DDMMYYYY: Final = re.compile(r"([12]\d|3[01])(0[1-9]|1[0-2])(1[89]|2[01])\d\d", re.ASCII)
+"""A day as a number of eight digits, which may be a birth date. A rounded measure is none: its day or month is 00."""
 
 
 def _in_calendar(match: re.Match[str]) -> bool:
@@ -165,8 +168,13 @@ def _boolean(value: Any, _: list[int]) -> Any:
 
 def _bounded(value: Any) -> Any:
     if (type(value) is float or type(value) is int) and -_BOUND < value < _BOUND:  # false for NaN
-        return value
+        return value if -10_000_000 < value < 10_000_000 or not _is_day(value) else GONE
     return GONE
+
+
+def _is_day(number: float) -> bool:
+    text = str(abs(int(number)))
+    return number == int(number) and bool(_YYYYMMDD.fullmatch(text) or _DDMMYYYY.fullmatch(text))
 
 
 def _number(value: Any, _: list[int]) -> Any:
@@ -238,7 +246,10 @@ GRAMMARS: Final[dict[str, tuple[Keep, str]]] = {
     "instant": (_instant, "a date and time with its offset (RFC 3339)"),
     "time": (_time, "a time of day (HH:MM:SS)"),
     "boolean": (_boolean, "true or false"),
-    "number": (_number, "a finite number of less than nine digits before the point, rounded to nine in all"),
+    "number": (
+        _number,
+        "a finite number of less than nine digits before the point, rounded to nine in all, and no day as one number",
+    ),
     "count": (_count, "a whole number from 0 to 99999"),
     "amount": (_amount, "an amount of money as a number"),
     "money": (_money, "an amount with its ISO 4217 currency"),
@@ -312,6 +323,17 @@ def _ean13(code: str) -> bool:
     return len(code) != 13 or sum(int(digit) * (1 + index % 2 * 2) for index, digit in enumerate(code)) % 10 == 0
 
 
+def _cip(code: str) -> bool:
+    """EAN-13 for 13 digits; for seven (CIP7, UCD7, LPP) the sum by weights 2 to 7, modulo 11, where ten is written 0.
+
+    Club Inter Pharmaceutique names the modulus for CIP7 and UCD7. The weights, and LPP, are found from their codes, and
+    true of each of those in tests/unit/ingest/test_content.py. Codes of other lengths have no check digit.
+    """
+    if len(code) != 7 or not code.isdigit():
+        return _ean13(code)
+    return sum(int(digit) * weight for weight, digit in enumerate(code[:6], 2)) % 11 % 10 == int(code[6])
+
+
 def _unit_code(code: str) -> bool:
     return _is_unit(code)
 
@@ -321,6 +343,7 @@ _CHECKS: Final[dict[str, Callable[[str], bool]]] = {
     "loinc": _loinc,
     "verhoeff": _verhoeff,
     "ean13": _ean13,
+    "cip": _cip,
     "ucum": _unit_code,
 }
 

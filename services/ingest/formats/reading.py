@@ -47,7 +47,10 @@ class Piece(NamedTuple):
 
 
 class JoinedFormat(Protocol):
-    """A format whose records are made of lines of several files, in any order. Nothing here raises on any bytes."""
+    """A format whose records are made of lines of several files, in any order.
+
+    Whatever the bytes are, nothing but Refused is raised, and that only where it is said.
+    """
 
     name: str
     """As in `POST /v1/files/{format}`."""

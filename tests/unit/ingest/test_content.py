@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from contracts.events import RECORD_TYPES
 from services.ingest.domain import content
-from services.ingest.domain.content import GRAMMARS, MAX_ITEMS, InvalidRecord, allowed, strip
+from services.ingest.domain.content import GRAMMARS, MAX_ITEMS, InvalidRecord, allowed, known, strip
 
 from .samples import PLANTED, records, with_corners_filled, with_each_place_replaced, with_each_text_spoilt
 
@@ -90,13 +90,17 @@ def test_no_pattern_takes_an_identity() -> None:
         ("http://hl7.org/fhir/sid/icd-10", ("I50.0", "I10", "C80.0", "I500"), ("I50.0 LE GOFF", "50", "i50.0")),
         (
             "http://data.esante.gouv.fr/ansm/medicament/UCD",
-            ("3400892592190", "3400891990263", "9259219"),
-            ("3400892592191", "1720729019042"),
+            ("3400892592190", "3400891990263", "9259219", "9261110", "9197694"),
+            ("3400892592191", "1720729019042", "9259218", "9123456"),
         ),
         ("urn:oid:1.2.250.1.213.2.3.2", ("3400935163905",), ("3400935163906",)),
         ("http://www.whocc.no/atc", ("C03CA01", "N02"), ("C03CA1", "MARTIN")),
         ("http://standardterms.edqm.eu", ("20053000",), ("19720714",)),
-        ("http://hl7.org/fhir/sid/ndc", ("0002-7510-01",), ("0612345678",)),
+        ("http://hl7.org/fhir/sid/ndc", (), ("0002-7510-01", "0612-3456-78")),
+        ("http://www.cms.gov/Medicare/Coding/ICD10", (), ("DUPRE12", "0DTJ4ZZ")),
+        ("http://www.nlm.nih.gov/research/umls/rxnorm", ("1594660",), ("19720714", "0612345")),
+        ("http://data.esante.gouv.fr/ansm/medicament/codeSMS", ("100000092629",), ("100000881234", "172072901904")),
+        ("urn:oid:1.2.250.1.213.2.59", ("MV00003245",), ("MV85053523", "MV06123456")),
         ("http://terminology.hl7.org/CodeSystem/condition-clinical", ("active",), ("LE GOFF", "Active")),
         ("http://chu.example/thesaurus", (), ("I50.0", "1")),
     ],
@@ -107,6 +111,36 @@ def test_codes(system: str, good: tuple[str, ...], bad: tuple[str, ...]) -> None
 
     assert [code for code in good if not kept(code)] == []
     assert [code for code in bad if kept(code)] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "is_act"),
+    [
+        *[
+            (code, True)
+            for code in ("DEQP003", "1104", "1136581", "1130220", "1128104", "2203240", "2287916", "2261874")
+        ],
+        *[(code, True) for code in ("2242457", "2223342", "1163030", "1196270", "1158097", "2273854", "2283953")],
+        *[(code, False) for code in ("8002914", "1234567", "1136582", "0612345", "MARTIN", "72345")],
+    ],
+)
+def test_an_act_is_no_local_number(code: str, is_act: bool) -> None:
+    assert known("act", code) is is_act
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        *[
+            (value, True)
+            for value in (20_000_000, 45_000_000, 99_999_999, 20101000, 13131313, 1_072_015, 7.25, -2_000_000)
+        ],
+        *[(value, False) for value in (19720714, 14071972, 19720714.0, -19720714, 612345678)],
+    ],
+)
+def test_a_quantity_is_no_date_of_birth(value: float, kept: bool) -> None:
+    found = strip("observation.v1", observation(valueQuantity={"value": value, "unit": "/mL"})).record
+    assert ("valueQuantity" in found) is kept
 
 
 def concept(system: str, code: str) -> dict[str, Any]:

@@ -926,6 +926,19 @@ def test_a_bundle_within_itself_and_a_deep_one_end() -> None:
     assert isinstance(read(bundle(observation(extension=[deep]), patient(extension=[deep]), deep)).events[2], Refusal)
 
 
+@pytest.mark.parametrize("value", [10**5000, ["x"]], ids=["number", "list"])
+def test_what_stands_where_text_belongs_never_raises(value: Any) -> None:
+    for _ in range(10_000 if isinstance(value, list) else 0):
+        value = [value]
+    contained = [{"resourceType": "Medication", "id": value}]
+    reference = {"medicationReference": {"reference": "#x"}, "subject": {"reference": "Patient/p-1"}}
+    medicine = {"resourceType": "MedicationRequest", "id": "m-1", "contained": contained} | reference
+    deleted = {"request": {"method": "DELETE", "url": value}}
+    document = bundle(patient(extension=[{"url": value}]), medicine)
+    document["entry"].append(deleted)
+    assert [isinstance(event, Refusal) for event in read(document).events] == [False, False, True]
+
+
 SCALARS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
 NAMES = (
     *("resourceType", "type", "entry", "resource", "id", "meta", "versionId", "lastUpdated", "subject", "patient"),

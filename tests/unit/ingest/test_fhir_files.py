@@ -20,6 +20,7 @@ from services.ingest.formats.fhir import files as fhir_files
 from services.ingest.formats.fhir.references import Servers
 from services.ingest.formats.reading import Read
 
+from .conftest import new_intake
 from .samples import ROOT, SOURCE
 
 pytestmark = pytest.mark.unit
@@ -322,6 +323,12 @@ def fhir_refusal() -> str:
     return refusal.detail
 
 
+def test_a_line_of_a_million_values_is_not_decoded() -> None:
+    good = json.dumps(observation()).encode()
+    line = json.dumps(observation(note="HERE")).encode().replace(b'"HERE"', b"[" + b"[]," * 1_100_000 + b"1]")
+    assert reasons(b"\n".join((good, line, good)), "x.ndjson") == [(1, ""), (2, "too-large"), (3, "")]
+
+
 # --- memory ---
 
 
@@ -391,3 +398,32 @@ def test_memory_does_not_grow_with_the_file(form: str) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < peaks[0] + 1_000_000
+
+
+# --- the same over HTTP ---
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b'{"a": 1, "a": 1}', "duplicate-name"),
+        (b'{"a": 1, "\\u0061": "\\u003a"}', "duplicate-name"),
+        (b'{"a": "\\u003a \\u003A", "b": ":"}', ""),
+        (b'{"a": "\\\\u003a"}', ""),
+        (b"[" * 200 + b"]" * 200, ""),
+    ],
+)
+def test_a_name_that_is_there_twice_is_refused_over_http_too(value: bytes, reason: str) -> None:
+    bad = spoilt(note="HERE")(value)
+    body = bundle(GOOD, "BAD", {"resource": {"resourceType": "Goal"}}, GOOD).replace(b'"BAD"', bad)
+    documents, not_taken = new_intake().documents(body, SOURCE)
+    told = [(place, one.reason if isinstance(one, Refusal) else "") for place, one in documents]
+    assert told == [(0, ""), (1, reason), (3, "")]
+    assert not_taken == {"Goal": 1}
+    if reason:
+        assert [(place, one) for place, one in read(body) if not isinstance(one, str)] == documents
+
+
+def test_a_document_that_has_a_name_twice_is_refused_as_a_whole_over_http_too() -> None:
+    documents, _ = new_intake().documents(b'{"resourceType":"Patient","id":"p","id":"q"}', SOURCE)
+    assert [(place, one.reason) for place, one in documents if isinstance(one, Refusal)] == [(0, "duplicate-name")]

@@ -63,7 +63,9 @@ def codes(concept: Any) -> set[str]:
 
 def extensions(holder: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     """The extensions whose URL ends in a name: the canonical base of FR Core has changed with its versions."""
-    return [one for one in objects(holder, "extension") if str(one.get("url")).endswith(name)]
+    return [
+        one for one in objects(holder, "extension") if isinstance(url := one.get("url"), str) and url.endswith(name)
+    ]
 
 
 def time(value: Any) -> str | None:

@@ -1,7 +1,7 @@
 """FHIR R4 to the hub's events: a Bundle or a resource becomes CloudEvents. Pure, stateless.
 
-What the events carry is still whole: `content.strip` prunes it. Nothing here raises on any JSON value, and no detail
-of a refusal repeats a value of the input.
+What the events carry is still whole: `content.strip` prunes it. Any JSON value comes to events, refusals or names, and
+raises nothing; no detail of a refusal repeats a value of the input.
 """
 
 from __future__ import annotations
@@ -355,10 +355,15 @@ def _with_contained_medication(resource: dict[str, Any]) -> dict[str, Any]:
     """A prescription whose medicine is contained in it says its code itself: contained resources do not pass."""
     reference = at(resource, "medicationReference.reference")
     contained = resource.get("contained")
-    if not isinstance(reference, str) or "medicationCodeableConcept" in resource or not isinstance(contained, list):
+    if (
+        not isinstance(reference, str)
+        or reference[:1] != "#"
+        or "medicationCodeableConcept" in resource
+        or not isinstance(contained, list)
+    ):
         return resource
     for one in contained:
-        if isinstance(one, dict) and one.get("resourceType") == "Medication" and reference == f"#{one.get('id')}":
+        if isinstance(one, dict) and one.get("resourceType") == "Medication" and one.get("id") == reference[1:]:
             return {**resource, "medicationCodeableConcept": one.get("code")}
     return resource
 

@@ -1,4 +1,8 @@
-"""Files of FHIR R4 of any size, read in bounded memory: a Bundle or a resource as JSON, or NDJSON (bulk export)."""
+"""Files of FHIR R4: a Bundle or a resource as JSON, or NDJSON (bulk export).
+
+Memory is bounded by the largest entry that is taken (LARGEST), whatever the file's size. What full URLs stand for is in
+a temporary database on disk; only a history without versions takes about 100 bytes more for each of its records.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +57,10 @@ _TWO_LISTS: Final = Refusal("duplicate-name", "Bundle.entry is there twice: put 
 
 
 def read(content: BinaryIO, file_name: str, source: str) -> Iterator[Read]:
-    """What each resource of an open, seekable file comes to, in the file's order. Nothing raises on any bytes.
+    """What each resource of an open, seekable file comes to, in the file's order.
+
+    No bytes raise: what is wrong with them is a refusal. Reading can raise (OSError), and so can a disk that is full of
+    full URLs (sqlite3.Error).
 
     `line` is the entry's position in a Bundle, or the number of a line of NDJSON. What stands before a broken place is
     read. A Bundle is read twice, so that an entry may refer to a later one; a line refers to no other by its full URL.
@@ -104,10 +111,16 @@ def _of_lines(content: BinaryIO, source: str) -> Iterator[tuple[int, Outcome]]:
 
 
 def _decoded(data: bytes) -> Any:
-    """A line's JSON, with the values that the same line has over HTTP. Raises Refused."""
+    """A line's JSON, with the values that the same line has over HTTP. Raises Refused.
+
+    It refuses two things more: a number beyond 64 bits or of LONGEST_NUMBER characters, which over HTTP goes as any
+    value does that is no measure, and a line of a million values, which would take many times its size.
+    """
+    if 8 * sum(data.count(mark) for mark in (b",", b"[", b"{")) > LARGEST:
+        raise Refused(_TOO_LARGE)
     try:
-        document = _json.decode(data)
         json.loads(data, object_pairs_hook=_once, parse_float=_number, parse_int=_number)
+        document = _json.decode(data)
     except msgspec.ValidationError:
         raise Refused(refusals.NUMBER_OUT_OF_RANGE) from None
     except RecursionError:
