@@ -160,7 +160,7 @@ def test_an_admission() -> None:
         },
     }
     assert (diagnosis["id"], diagnosis["type"]) == (f"Condition/{ASSIGNER}|VN778/I500", "diagnosis.v1")
-    assert diagnosis["time"] == "2026-03-01T00:00:00+01:00"
+    assert diagnosis["time"] == "2026-03-01T00:00:00+00:00"
     record = diagnosis["data"]["record"]
     assert record["code"] == {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": "I500"}]}
     assert record["onsetDateTime"] == "2026-03-01"
@@ -447,6 +447,18 @@ def test_times_without_an_offset_are_those_of_the_zone() -> None:
     assert version("20680118000000+0000") < 2**31
     with_clock = events(changed(A01, "PV1", 44, "20260701100000"))[1]["data"]["record"]["period"]
     assert with_clock == {"start": "2026-07-01T10:00:00+02:00"}
+
+
+@pytest.mark.parametrize("told", ["20260301", "20260301+0100", "20260301-0400"])
+def test_a_day_stays_that_day(told: str) -> None:
+    begun = "2026-03-01T00:00:00+00:00"
+    stay, diagnosis = events(changed(changed(A01, "PV1", 44, told), "DG1", 5, told))[1:]
+    assert (stay["time"], stay["data"]["record"]["period"]["start"]) == (begun, "2026-03-01")
+    assert (diagnosis["time"], diagnosis["data"]["record"]["onsetDateTime"]) == (begun, "2026-03-01")
+    death = events(changed(changed(A31, "PID", 29, told), "PID", 30, "Y"))[1]
+    assert (death["time"], death["data"]["record"]["date"]) == (begun, "2026-03-01")
+    occurred = changed(changed(changed(A31, "EVN", 2, told), "EVN", 6, told), "MSH", 7, told)
+    assert (events(occurred)[0]["time"], events(occurred)[0]["version"]) == (begun, 825_638_400)
 
 
 def test_the_time_of_the_header_stands_in() -> None:

@@ -164,7 +164,10 @@ _ANCIENT: Final = re.compile("[\x80-\x9f]")
 
 
 class _Time(NamedTuple):
-    """A time as FHIR writes it, as precise as it was told; its day, where it was; and its earliest moment."""
+    """A time as FHIR writes it, as precise as it was told; its day, where it was; and its earliest moment.
+
+    A day has no zone: it begins at midnight in UTC, as in all that the hub reads.
+    """
 
     stated: str
     day: str
@@ -386,7 +389,9 @@ def _time(told: str, place: str, zone: tzinfo) -> _Time:
     month = None if month == "00" else month
     day = None if month is None or day == "00" else day
     hour = None if day is None else hour
-    if offset:
+    if hour is None:
+        zone = UTC
+    elif offset:
         minutes = int(offset[1:3]) * 60 + int(offset[3:])
         zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
     try:
