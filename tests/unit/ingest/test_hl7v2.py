@@ -300,6 +300,14 @@ def test_numbers() -> None:
 def test_made_up_people_are_fictitious() -> None:
     told = identity(pid_3="1~999999999999999^^^ASIP-SANTE-INS-NIR&1.2.250.1.213.1.4.10&ISO^INS")
     assert told["identity_status"] == "fictitious"
+    test, shown = (f"9999999999999{key}^^^&1.2.250.1.213.1.4.1{at}&ISO^INS" for key, at in (("99", 0), ("98", 1)))
+    assert identity(pid_3=f"1~{test}~{shown}") == identity(pid_3=f"1~{test}") | {
+        "identifiers": [
+            {"system": "ipp", "assigner": SOURCE, "value": "1"},
+            {"system": "ins-nir", "value": "999999999999999"},
+            {"system": "ins-nir", "value": "999999999999998"},
+        ]
+    }
 
 
 @pytest.mark.parametrize(

@@ -604,7 +604,7 @@ class _Patient(NamedTuple):
     def identity(self) -> dict[str, Any]:
         """An identity as the events carry it. Raises Refused."""
         numbers = self.numbers(self.pid, 3, "PID")
-        made_up = any(one.pop("fictitious", False) for one in numbers)
+        made_up = any([one.pop("fictitious", False) for one in numbers])
         has_ins = any(one["system"] in ("ins-nir", "ins-nia") for one in numbers)
         codes = [self.text.value(one) for one in self.text.repetitions(self.pid, 32)]
         status = "fictitious" if made_up else ins.status(codes, has_ins)
