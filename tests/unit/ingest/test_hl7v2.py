@@ -275,6 +275,59 @@ def test_its_codes_of_cim10_are_those_of_the_allow_list() -> None:
     assert hl7v2.CIM10.pattern == patterns["http://hl7.org/fhir/sid/icd-10"]["pattern"]
 
 
+# --- names of records ---
+
+
+def ids(message: bytes) -> list[str]:
+    return [one["id"] for one in events(message)]
+
+
+def test_numbers_with_separators_in_them_name_different_records() -> None:
+    def named(visit: str, number: str) -> list[str]:
+        return ids(changed(changed(A01, "PV1", 19, visit), "DG1", 20, number))[1:]
+
+    assert named("1", "2/3") == [f"Encounter/{SOURCE}|1", f"Condition/{SOURCE}|1/2%2F3"]
+    assert named("1/2", "3") == [f"Encounter/{SOURCE}|1%2F2", f"Condition/{SOURCE}|1%2F2/3"]
+    assert named("1%2F2", "3")[0] == f"Encounter/{SOURCE}|1%252F2"
+    assert named("1^^^a\\F\\b", "")[0] != named("b\\F\\1^^^a", "")[0]
+
+
+def test_the_order_of_numbers_moves_no_record() -> None:
+    numbers = ("9^^^A^PI", "8^^^B^PI", "7^^^A^PI", "1^^^A^MR", "285053523800148^^^ASIP-SANTE-INS-NIR^INS")
+    for order in permutations(numbers):
+        pid = PID | {3: "~".join(order), 29: "20260331", 30: "Y"}
+        told = adt("A31", 1, "20260401", pid=pid)
+        assert ids(told) == [f"Patient/{SOURCE}%7CA|7", f"Death/{SOURCE}%7CA|7"]
+        taken_back = events(changed(changed(told, "PID", 29, '""'), "PID", 30, ""))[1]
+        assert (taken_back["id"], taken_back["type"]) == (f"Death/{SOURCE}%7CA|7", "death.v1.deleted")
+    mrg = ("3^^^B^PI", "4^^^A^PI")
+    assert len({ids(changed(A40, "MRG", 1, "~".join(order)))[1] for order in permutations(mrg)}) == 1
+
+
+def test_an_insured_persons_number_names_no_patient() -> None:
+    """It may be a parent's, and that of several children."""
+    insured, own = "285053523800148^^^ASIP-SANTE-INS-NIR^NH", "118013523800119^^^ASIP-SANTE-INS-NIR^INS"
+    assert refusals(changed(A31, "PID", 3, insured))[0].reason == "no-id"
+    assert ids(changed(A31, "PID", 3, f"{insured}~{own}")) == ["Patient/ins-nir|118013523800119"]
+
+
+def test_a_code_that_is_told_twice_is_one_diagnosis() -> None:
+    def told(*fields: dict[int, str]) -> list[Outcome]:
+        message = adt("A01", 1, "20260301100000", segment("PV1", PV1), *(segment("DG1", DG1 | one) for one in fields))
+        return events_of(message, SOURCE)[2:]
+
+    first, later, deleted = {5: "20260301", 6: "A"}, {5: "20260305", 6: "F"}, {21: "D"}
+    for order in permutations((first, later, deleted)):
+        assert told(*order) == told(first)
+    assert told(later, deleted) == told(later)
+    assert told(deleted, deleted) == told(deleted)
+    named = {20: "D1"}
+    assert told(named, named | {3: "I10^^I10"}) == [
+        Refusal("bad-value", "DG1-20: the same for two codes: it is the number of one diagnosis"),
+        *told(named),
+    ]
+
+
 # --- the identity ---
 
 

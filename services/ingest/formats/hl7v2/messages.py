@@ -8,10 +8,13 @@ seconds since 2000: a late message overwrites nothing newer, in any order of arr
 messages of one second are no contradiction, the one that arrives last holds.
 
 An event is known by numbers that stay: Patient/<number>, Encounter/<visit number, PV1-19>, Condition/<visit>/<code>,
-Death/<number>, each number with its authority. A merge (A40) is an identity of its own, Merge/<surviving>/<retired>,
-which nothing overwrites: the surviving patient's traits with both numbers. It shares a number with each of the two
-subjects, and linkage brings them together by its rule for such numbers: where one trait agrees if both have traits, and
-by review where the two contradict each other. What a retired number's records were, they stay.
+Death/<number>, each number as <authority>|<value>, in which /, | and % are percent-encoded. Of several numbers of one
+patient it is the same in any order of them: one of type PI before others, then the first by authority and value.
+
+A merge (A40) is an identity of its own, Merge/<surviving>/<retired>, which nothing overwrites: the surviving patient's
+traits with both numbers. It shares a number with each of the two subjects, and linkage brings them together by its rule
+for such numbers: where one trait agrees if both have traits, and by review where the two contradict each other. What a
+retired number's records were, they stay.
 
 Numbers are the authority's where its name holds everywhere (an OID, a FINESS number). A bare namespace, which two
 hospitals with the same software share, names an authority as this source knows it.
@@ -449,7 +452,7 @@ class _Group(NamedTuple):
         frame, pid = self.frame, self.segments[0]
         patient = _Patient(self.text, frame.source, self.zone, pid)
         identity = patient.identity()
-        number = patient.number(identity)
+        number = patient.number()
         yield frame.event("identity.v1", _id("Patient", number), frame.time, {"identity": identity})
         yield from self._death(identity, number)
         if self.trigger == _MERGE:
@@ -463,12 +466,13 @@ class _Group(NamedTuple):
     def _merge(self, patient: _Patient, identity: dict[str, Any], number: str) -> Outcome:
         """Both numbers on the traits of the patient who stays (3.3.40; MRG-1, 3.4.10.1)."""
         mrg = next(self._named("MRG"), ())
-        retired = [one for one in patient.numbers(mrg, 1, "MRG") if one["system"] == "ipp"]
+        retired = sorted(one for one in patient.numbers(mrg, 1, "MRG") if one.system == "ipp")
         if not retired:
             return Refusal("missing-field", "MRG-1: no local number (type PI): it names the patient that is merged")
-        known = [*identity["identifiers"], *(one for one in retired if one not in identity["identifiers"])]
+        told = (one.identifier() for one in retired)
+        known = [*identity["identifiers"], *(one for one in told if one not in identity["identifiers"])]
         both = {**identity, "identifiers": known[:_MOST_NUMBERS]}
-        name = _id("Merge", number, *(_name(one) for one in retired))
+        name = _id("Merge", number, *(one.name() for one in retired))
         return self.frame.event("identity.v1", name, self.frame.time, {"identity": both})
 
     def _death(self, identity: dict[str, Any], number: str) -> Iterator[Outcome]:
@@ -520,17 +524,28 @@ class _Group(NamedTuple):
             record["hospitalization"] = {"reAdmission": {"coding": [coding]}}
         time = admitted.moment.isoformat() if admitted else self.frame.time
         yield self.frame.event("encounter.v1", _id("Encounter", visit), time, {"identity": identity, "record": record})
-        for segment in self._named("DG1"):
-            try:
-                yield self._diagnosis(segment, identity, visit)
-            except Refused as refused:
-                yield refused.refusal
+        yield from self._diagnoses(identity, visit)
 
     def _numbered(self, segment: Sequence[Any], field: int) -> str:
-        """A number with its authority (2A.14: CX), or nothing. One that is too long is known by its digest."""
+        """A number with its authority (2A.14: CX), or nothing."""
         cx = self.text.first(segment, field)
         value = self.text.value(cx)
-        return _name({"value": value, "assigner": _assigner(self.text, cx, self.frame.source)}) if value else ""
+        return _Number("", _assigner(self.text, cx, self.frame.source), value).name() if value else ""
+
+    def _diagnoses(self, identity: dict[str, Any], visit: str) -> Iterator[Outcome]:
+        """Those of DG1, each once: a code that is told twice (at admission and as final) is one diagnosis."""
+        found: dict[str, dict[str, Any]] = {}
+        for segment in self._named("DG1"):
+            try:
+                diagnosis = self._diagnosis(segment, identity, visit)
+                if isinstance(diagnosis, dict):
+                    known = found.get(diagnosis["id"])
+                    found[diagnosis["id"]] = _joined(known, diagnosis) if known else diagnosis
+                else:
+                    yield diagnosis
+            except Refused as refused:
+                yield refused.refusal
+        yield from found.values()
 
     def _diagnosis(self, dg1: Sequence[Any], identity: dict[str, Any], visit: str) -> Outcome:
         """DG1 (6.5.2) as a Condition, by the v2-to-FHIR guide."""
@@ -544,7 +559,7 @@ class _Group(NamedTuple):
             raise _refused("unknown-system", "DG1-3.3: not a code system of table 0396 that the hub knows: say I10")
         if system == _ICD10 and not CIM10.fullmatch(code):
             raise _refused("bad-value", "DG1-3: not a code of CIM-10")
-        name = _id("Condition", visit, text.value(text.first(dg1, 20)) or code)
+        name = _id("Condition", visit, _quoted(text.value(text.first(dg1, 20)) or code))
         if text.value(text.first(dg1, 21)) == "D":
             return self.frame.event("diagnosis.v1" + DELETED, name, self.frame.time, {"identity": identity})
         found = text.time(dg1, 5, "DG1", self.zone)
@@ -557,13 +572,25 @@ class _Group(NamedTuple):
         return self.frame.event("diagnosis.v1", name, time, {"identity": identity, "record": record})
 
 
+def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Of two states of one diagnosis in one message, the one that is not deleted, or is earlier. Raises Refused."""
+    first, second = sorted(
+        (one, other), key=lambda event: ("record" not in event["data"], datetime.fromisoformat(event["time"]))
+    )
+    if "record" in second["data"] and first["data"]["record"]["code"] != second["data"]["record"]["code"]:
+        raise _refused("bad-value", "DG1-20: the same for two codes: it is the number of one diagnosis")
+    return first
+
+
 def _id(*parts: str) -> str:
+    """The name of a record, of parts without a slash of their own. One that is too long is known by its digest."""
     name = "/".join(parts)
     return name if len(name) <= 256 else f"{parts[0]}/sha256:{sha256(name.encode(errors='replace')).hexdigest()}"
 
 
-def _name(number: dict[str, Any]) -> str:
-    return f"{number.get('assigner') or number['system']}|{number['value']}"
+def _quoted(text: str) -> str:
+    """The text without the characters that part a name, so that no two names become one."""
+    return text.replace("%", "%25").replace("/", "%2F").replace("|", "%7C")
 
 
 # --- the identity ---
@@ -571,6 +598,7 @@ def _name(number: dict[str, Any]) -> str:
 _MOST_NUMBERS: Final = 20
 _NAMESPACES: Final = {"ASIP-SANTE-INS-NIR": "ins-nir", "ASIP-SANTE-INS-NIA": "ins-nia"}
 """PAM.fr's names of the authorities, for messages that leave their OIDs out."""
+_INS: Final = frozenset(("ins-nir", "ins-nia"))
 _LOCAL: Final = frozenset(("PI", "MR", "PT", ""))
 """Table 0203: a patient's numbers. A visit's, a passport's, an insured person's are not."""
 _EVERYWHERE: Final = frozenset(("ISO", "UUID", "GUID", "DNS", "URI"))
@@ -593,6 +621,26 @@ def _assigner(text: _Text, cx: Any, source: str) -> str:
     return ins.assigner(source, universal or namespace) if universal or namespace else source
 
 
+class _Number(NamedTuple):
+    """A number of a person or a visit."""
+
+    system: str
+    assigner: str
+    value: str
+    kind: str = ""
+    """Table 0203."""
+    made_up: bool = False
+
+    def name(self) -> str:
+        """The number as the name of a record has it."""
+        return f"{_quoted(self.assigner or self.system)}|{_quoted(self.value)}"
+
+    def identifier(self) -> dict[str, Any]:
+        """The number as an identity has it."""
+        told = {"system": self.system, "assigner": self.assigner, "value": self.value}
+        return {name: value for name, value in told.items() if value}
+
+
 class _Patient(NamedTuple):
     """PID (3.4.2), read as PAM.fr has it."""
 
@@ -604,13 +652,13 @@ class _Patient(NamedTuple):
     def identity(self) -> dict[str, Any]:
         """An identity as the events carry it. Raises Refused."""
         numbers = self.numbers(self.pid, 3, "PID")
-        made_up = any([one.pop("fictitious", False) for one in numbers])
-        has_ins = any(one["system"] in ("ins-nir", "ins-nia") for one in numbers)
+        made_up = any(one.made_up for one in numbers)
+        has_ins = any(one.system in _INS for one in numbers)
         codes = [self.text.value(one) for one in self.text.repetitions(self.pid, 32)]
         status = "fictitious" if made_up else ins.status(codes, has_ins)
         if status != "fictitious":
             _check(numbers)
-        identity: dict[str, Any] = {"identifiers": numbers[:_MOST_NUMBERS]}
+        identity: dict[str, Any] = {"identifiers": [one.identifier() for one in numbers[:_MOST_NUMBERS]]}
         if status:
             identity["identity_status"] = status
         identity |= self._names()
@@ -620,18 +668,20 @@ class _Patient(NamedTuple):
             identity["birth_date"] = born.day
         return identity | self._places()
 
-    def number(self, identity: dict[str, Any]) -> str:
-        """The number that the patient's own record is known by: the first local one, else a national one."""
-        numbers: list[dict[str, str]] = identity["identifiers"]
-        best = next((one for one in numbers if one["system"] == "ipp"), numbers[0] if numbers else None)
+    def number(self) -> str:
+        """The number that the patient's own record is known by: a local one, else an INS. Raises Refused."""
+        numbers = sorted(self.numbers(self.pid, 3, "PID"))
+        local = [one for one in numbers if one.system == "ipp"]
+        best = next((one for one in local if one.kind == "PI"), next(iter(local), None))
+        best = best or next((one for one in numbers if one.system in _INS), None)
         if best is None:
             raise _refused("no-id", "PID-3: no local number (type PI) and no INS, by which the hub knows a patient")
-        return _name(best)
+        return best.name()
 
-    def numbers(self, segment: Sequence[Any], field: int, name: str) -> list[dict[str, Any]]:
+    def numbers(self, segment: Sequence[Any], field: int, name: str) -> list[_Number]:
         """The national and local numbers of a list (2A.14: CX), local ones as their type says. Raises Refused."""
         text = self.text
-        found: list[dict[str, Any]] = []
+        found: list[_Number] = []
         for cx in text.repetitions(segment, field):
             value, kind = text.value(cx), text.value(cx, 5)
             if not value:
@@ -643,9 +693,9 @@ class _Patient(NamedTuple):
             )
             if system:
                 insured = system == "ins-nir" and kind == ins.INSURED
-                found.append({"system": "nir-opener" if insured else system, "value": value, "fictitious": made_up})
+                found.append(_Number("nir-opener" if insured else system, "", value, kind, made_up))
             elif kind in _LOCAL:
-                found.append({"system": "ipp", "assigner": _assigner(text, cx, self.source), "value": value})
+                found.append(_Number("ipp", _assigner(text, cx, self.source), value, kind))
         return found
 
     def _names(self) -> dict[str, Any]:
@@ -712,11 +762,11 @@ class _Patient(NamedTuple):
         return places
 
 
-def _check(numbers: Sequence[dict[str, Any]]) -> None:
+def _check(numbers: Sequence[_Number]) -> None:
     """Refuse a national number that can be none here, where its field can be named. Raises Refused."""
     for one in numbers:
-        value = "".join(one["value"].split())
-        if one["system"] in ("ins-nir", "ins-nia") and not is_dummy(value):
+        value = "".join(one.value.split())
+        if one.system in _INS and not is_dummy(value):
             try:
                 nir(value, "PID-3")
             except InvalidIdentity as invalid:
