@@ -106,12 +106,13 @@ IDENTITY = {
         "commune": "35288",
     },
 }
+UNTOLD = "stay without its state"
 ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 
 
 def events(message: bytes, **told: Any) -> list[dict[str, Any]]:
     """The events of a message of which nothing is refused; each is valid, and its record is kept whole."""
-    found = events_of(message, SOURCE, **told)
+    found = [one for one in events_of(message, SOURCE, **told) if one != UNTOLD]
     assert all(isinstance(one, dict) for one in found), found
     for one in found:
         assert isinstance(one, dict)
@@ -181,9 +182,21 @@ def test_a_registration_begins_when_it_happened() -> None:
     assert stay["data"]["record"]["period"] == {"start": "2026-03-10T09:00:00+01:00"}
 
 
-def test_an_update_is_as_the_discharge_says() -> None:
-    assert events(A08)[1]["data"]["record"]["status"] == "in-progress"
-    assert events(changed(A08, "PV1", 45, "20260303"))[1]["data"]["record"]["status"] == "finished"
+@pytest.mark.parametrize(
+    ("told", "status", "end"), [("20260303", "finished", "2026-03-03"), ('""', "in-progress", None)]
+)
+def test_an_update_is_as_the_discharge_says(told: str, status: str, end: str | None) -> None:
+    stay = events(changed(A08, "PV1", 45, told))[1]["data"]["record"]
+    assert (stay["status"], stay["period"].get("end")) == (status, end)
+
+
+def test_an_update_that_tells_no_discharge_leaves_the_stay_as_it_is() -> None:
+    outcomes = events_of(A08 + segment("DG1", DG1).encode(), SOURCE)
+    assert [one["type"] if isinstance(one, dict) else one for one in outcomes] == [
+        "identity.v1",
+        UNTOLD,
+        "diagnosis.v1",
+    ]
 
 
 def test_an_update_of_a_person_has_no_stay() -> None:
@@ -522,6 +535,53 @@ def test_a_day_stays_that_day(told: str) -> None:
     assert (events(occurred)[0]["time"], events(occurred)[0]["version"]) == (begun, 825_638_400)
 
 
+def version(recorded: str, sent: str, zone: str = "Europe/Paris") -> int:
+    message = changed(changed(changed(A31, "EVN", 2, recorded), "EVN", 6, ""), "MSH", 7, sent)
+    found: int = events(message, zone=ZoneInfo(zone))[0]["version"]
+    return found
+
+
+def seconds(at: str) -> int:
+    return version(at, at)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sent", "at"),
+    [
+        ("20261025023000", "20261025023001+0200", "20261025003000+0000"),
+        ("20261025023000", "20261025023001+0100", "20261025013000+0000"),
+        ("20261025023000", "20261025110000+0100", "20261025013000+0000"),
+        ("20261025023000", "20261025023001", "20261025003000+0000"),  # it does not tell
+        ("20261025023000", "20261027023001+0100", "20261025003000+0000"),  # nor two days later
+        ("20261025013000", "20261025110000+0100", "20261024233000+0000"),  # there was but one
+        ("20261025023000+0200", "20261025023001+0100", "20261025003000+0000"),
+        ("20260329023000", "20260329033001+0200", "20260329013000+0000"),  # an hour that there was not
+        ("20261025023000", "garbage", "20261025003000+0000"),
+    ],
+)
+def test_the_header_tells_which_hour_of_autumn(recorded: str, sent: str, at: str) -> None:
+    assert version(recorded, sent) == seconds(at)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sent", "at"),
+    [
+        ("20260301", "20260301101502+0100", "20260301101502+0100"),
+        ("20260301", "20260301003000+0100", "20260301003000+0100"),
+        ("202603011015", "20260301101502+0100", "20260301101502+0100"),
+        ("202603011015", "20260301101602+0100", "20260301101559+0100"),
+        ("20260301", "20260302020000+0100", "20260301235959+0100"),  # sent in the night
+        ("20260301", "20260228020000+0100", "20260301000000+0100"),
+        ("202603", "20260305020000+0100", "20260305020000+0100"),
+        ("20260301101500", "20260301101502+0100", "20260301101500+0100"),
+        ("20260301101500", "20260301", "20260301101500+0100"),
+        ("20260301", "garbage", "20260301000000+0000"),
+    ],
+)
+def test_the_header_tells_what_the_event_leaves_open(recorded: str, sent: str, at: str) -> None:
+    assert version(recorded, sent) == seconds(at)
+
+
 def test_the_time_of_the_header_stands_in() -> None:
     assert events(changed(A31, "EVN", 2, ""))[0]["version"] == events(A31)[0]["version"]
     (refusal,) = refusals(changed(changed(A31, "EVN", 2, ""), "MSH", 7, ""))
@@ -628,15 +688,35 @@ def states_of(order: list[dict[str, Any]]) -> tuple[list[Verdict], State]:
     return verdicts, known[0]
 
 
-def test_any_order_of_arrival_ends_in_the_last_state() -> None:
-    stays = [next(one for one in events(message) if one["type"] == "encounter.v1") for message in (A01, A08, A03)]
-    assert len({stay["id"] for stay in stays}) == 1
+LATE_A08 = adt("A08", 7, "20260308080000+0100", segment("PV1", PV1 | {4: "U"}))
+REOPENED = adt("A13", 8, "20260307080000+0100", segment("PV1", PV1))
+
+
+@pytest.mark.parametrize(
+    ("told", "last"),
+    [
+        ((A01, A08, A03), A03),
+        ((A01, A03, LATE_A08), A03),
+        ((A01, A08, A03, LATE_A08), A03),
+        ((A01, A03, changed(LATE_A08, "PV1", 45, "20260306")), changed(LATE_A08, "PV1", 45, "20260306")),
+        ((A01, A03, REOPENED, LATE_A08), REOPENED),
+    ],
+)
+def test_any_order_of_arrival_ends_in_the_last_state(told: tuple[bytes, ...], last: bytes) -> None:
     digests = set()
-    for order in permutations(stays):
-        verdicts, holding = states_of(list(order))
+    for order in permutations(told):
+        stays = [one for message in order for one in events(message) if one["type"] == "encounter.v1"]
+        assert len({stay["id"] for stay in stays}) == 1
+        verdicts, holding = states_of(stays)
         assert Verdict.CONFLICT not in verdicts
         digests.add(holding.digest)
-    assert digests == {states_of([stays[2]])[1].digest}
+    assert digests == {states_of([events(last)[1]])[1].digest}
+
+
+def test_an_update_is_the_last_word_on_the_person() -> None:
+    for order in permutations((A01, A03, changed(LATE_A08, "PID", 8, "M"))):
+        holding = states_of([events(message)[0] for message in order])[1]
+        assert holding.revision.startswith(f"{events(LATE_A08)[0]['version']:010}")
 
 
 def test_a_message_that_is_sent_again_is_no_news() -> None:
@@ -741,7 +821,7 @@ def test_every_event_is_kept_whole_by_the_intake() -> None:
     for message in (A01, A03, A04, A08, A31, A40):
         documents, passed_over = intake.messages([message], 0, SOURCE, hl7v2.PARIS)
         taken = intake.take(documents, SOURCE, "live", NOW)
-        assert (taken.rejected, passed_over) == ([], {})
+        assert (taken.rejected, passed_over) == ([], {UNTOLD: 1} if message == A08 else {})
         assert [one.removed for one in taken.kept] == [0] * len(documents)
 
 

@@ -4,8 +4,13 @@ Sources: HL7 v2.5.1, chapters 2 (encoding), 2A (data types) and 3 (ADT); IHE ITI
 the French national extension (PAM.fr 2.10: ITI TF-4, France); the segment maps of HL7's v2-to-FHIR guide 1.0.0.
 
 A message is the state of things at its event time, so the version of all its events is that time (EVN-2, else MSH-7) in
-seconds since 2000: a late message overwrites nothing newer, in any order of arrival. They are corrections, too: two
-messages of one second are no contradiction, the one that arrives last holds.
+seconds since 2000: a late message overwrites nothing newer, in any order of arrival. Where EVN-2 has no more than the
+day or the minute, it is the moment of these that is nearest to MSH-7. They are corrections, too: two messages of one
+second are no contradiction, the one that arrives last holds.
+
+What a message does not say, it says nothing of: an update (A08) tells whether a stay goes on only where PV1-45 has the
+discharge, or says by "" that there is none. Else it leaves the stay as it is, and tells the identity and the diagnoses.
+(HL7's guide has the status `unknown` there, for the message by itself; as a state it would reopen what has ended.)
 
 An event is known by numbers that stay: Patient/<number>, Encounter/<visit number, PV1-19>, Condition/<visit>/<code>,
 Death/<number>, each number as <authority>|<value>, in which /, | and % are percent-encoded. Of several numbers of one
@@ -25,6 +30,7 @@ Nothing here raises on any bytes, and no detail of a refusal repeats a value of 
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from hashlib import sha256
@@ -82,7 +88,8 @@ def header(message: bytes) -> Header | None:
 def events_of(message: bytes, source: str, zone: tzinfo = PARIS) -> list[Outcome]:
     """What becomes of one message: events to be validated as `Event`, refusals, names of what is passed over.
 
-    `zone` is where times without an offset are from; the hour that it has twice in autumn is taken to be the first.
+    `zone` is where times without an offset are from; of the hour that it has twice in autumn, the first is taken where
+    MSH-7 does not tell by its offset which one it is.
     """
     try:
         return list(_outcomes(message, source, zone))
@@ -142,11 +149,12 @@ def _lines(content: BinaryIO) -> Iterator[bytes]:
 
 _MSH: Final = re.compile(rb"MSH([!-/:-@\[-`{-~])([!-/:-@\[-`{-~]{4,5})\1")
 _READ: Final = frozenset((b"EVN", b"PID", b"PV1", b"DG1", b"MRG"))
+_UPDATE: Final = b"A08"
 _STATUS: Final = {
     b"A01": "in-progress",
     b"A03": "finished",
     b"A04": "in-progress",
-    b"A08": "in-progress",
+    _UPDATE: "in-progress",
     b"A11": "cancelled",
     b"A13": "in-progress",
 }
@@ -164,17 +172,6 @@ _CHARSETS: Final = {
 } | {f"8859/{part}".encode(): f"iso8859-{part}" for part in range(1, 10)}
 """Table 0211, as far as its sets agree with ASCII byte for byte."""
 _ANCIENT: Final = re.compile("[\x80-\x9f]")
-
-
-class _Time(NamedTuple):
-    """A time as FHIR writes it, as precise as it was told; its day, where it was; and its earliest moment.
-
-    A day has no zone: it begins at midnight in UTC, as in all that the hub reads.
-    """
-
-    stated: str
-    day: str
-    moment: datetime
 
 
 class _Frame(NamedTuple):
@@ -207,24 +204,22 @@ def _outcomes(message: bytes, source: str, zone: tzinfo) -> Iterator[Outcome]:
         raise _refused("not-hl7", "MSH: the message does not begin with MSH and its separators, as in MSH|^~\\&|")
     if b"\0" in message:
         raise Refused(NUL_BYTE)
-    text = _Text(_text(message, head))
+    text = _Text(_text(message, head), _Clock(zone, _sent(head, zone)))
     evn, groups = _groups(text)
     trigger = _trigger(head, text, evn)
-    recorded = text.time(evn, 2, "EVN", zone) or _header_time(head, zone)
-    if recorded is None:
-        raise _refused("missing-field", "EVN-2: neither there nor in MSH-7 is the time by which messages are ordered")
-    occurred = text.time(evn, 6, "EVN", zone)
-    version = int((recorded.moment - _BEGINNING).total_seconds())
+    recorded = _recorded(text, evn, head)
+    occurred = text.time(evn, 6, "EVN")
+    version = int((recorded - _BEGINNING).total_seconds())
     if not 0 < version < 2**31:
         raise _refused("bad-date", "EVN-2: not within 2000 to 2067: messages are ordered by seconds since 2000")
-    frame = _Frame(source, version, (occurred or recorded).moment.isoformat())
+    frame = _Frame(source, version, (occurred.moment if occurred else recorded).isoformat())
     if not groups:
         raise _refused("missing-field", "PID: the segment is missing")
     if len(groups) > 1 and trigger != _MERGE:
         raise _refused("malformed", "PID: the message has more than one: send a message for each patient")
     for group in groups:
         try:
-            yield from _Group(frame, text, zone, trigger, occurred, group).outcomes()
+            yield from _Group(frame, text, trigger, occurred, group).outcomes()
         except Refused as refused:
             yield refused.refusal
 
@@ -299,7 +294,27 @@ def _trigger(head: Header, text: _Text, evn: Sequence[Any]) -> bytes:
 
 def _header_time(head: Header, zone: tzinfo) -> _Time | None:
     told = head.component(7)
-    return _time(told.decode(errors="replace"), "MSH-7", zone) if told else None
+    return _time(told.decode(errors="replace"), "MSH-7", _Clock(zone)) if told else None
+
+
+def _sent(head: Header, zone: tzinfo) -> _Time | None:
+    """When the message was sent, if that can be read."""
+    try:
+        return _header_time(head, zone)
+    except Refused:
+        return None
+
+
+def _recorded(text: _Text, evn: Sequence[Any], head: Header) -> datetime:
+    """The moment by which messages are ordered: of what EVN-2 may be, the nearest to a finer MSH-7. Raises Refused."""
+    recorded, sent = text.time(evn, 2, "EVN"), text.clock.sent
+    if recorded is None:
+        recorded = _header_time(head, text.clock.zone)
+    elif sent is not None and sent.last - sent.first < recorded.last - recorded.first:
+        return min(max(sent.first, recorded.first), recorded.last)
+    if recorded is None:
+        raise _refused("missing-field", "EVN-2: neither there nor in MSH-7 is the time by which messages are ordered")
+    return recorded.moment
 
 
 def _refused(reason: str, detail: str) -> Refused:
@@ -313,10 +328,53 @@ _NULL: Final = '""'
 _CONTROLS: Final = re.compile("[\x00-\x1f\x7f]+")
 
 
+class _Time(NamedTuple):
+    """A time as FHIR writes it, as precise as it was told; its day, where it was; the first and last second of it."""
+
+    stated: str
+    day: str
+    first: datetime
+    last: datetime
+    has_clock: bool
+    has_offset: bool
+
+    @property
+    def moment(self) -> datetime:
+        """Its earliest. A day has no zone: it begins at midnight in UTC, as in all that the hub reads."""
+        return self.first if self.has_clock else _midnight(self.first)
+
+    @property
+    def latest(self) -> datetime:
+        """The moment of its last day, if it has no clock."""
+        return self.first if self.has_clock else _midnight(self.last)
+
+
+def _midnight(day: datetime) -> datetime:
+    return datetime(day.year, day.month, day.day, tzinfo=UTC)
+
+
+class _Clock(NamedTuple):
+    """Where times without an offset are from, and when the message with them was sent."""
+
+    zone: tzinfo
+    sent: _Time | None = None
+
+    def at(self, moment: datetime) -> datetime:
+        """A moment without an offset. Of an hour that the zone has twice, which one MSH-7 tells, if it is of a day."""
+        first, second = moment.replace(tzinfo=self.zone), moment.replace(tzinfo=self.zone, fold=1)
+        offset = second.utcoffset() or timedelta()
+        if self.sent is not None and self.sent.has_offset and offset < (first.utcoffset() or timedelta()):
+            sent = self.sent.first
+            if sent.utcoffset() == offset and abs(sent - second) < timedelta(days=1):
+                return second.astimezone(timezone(offset))
+        return first
+
+
 class _Text(NamedTuple):
     """Access to the parts of a parsed message, by the numbers of the standard."""
 
     message: hl7.Message
+    clock: _Clock
 
     def repetitions(self, segment: Sequence[Any], field: int) -> Sequence[Any]:
         """Those of a field; one without a value is none."""
@@ -365,10 +423,10 @@ class _Text(NamedTuple):
                 parts[at] = separators.get(code, " " if code[:1] == "." else "")
         return "".join(parts)
 
-    def time(self, segment: Sequence[Any], field: int, name: str, zone: tzinfo) -> _Time | None:
+    def time(self, segment: Sequence[Any], field: int, name: str) -> _Time | None:
         """A time (2A.77: TS), or None where there is none. Raises Refused."""
         told = self.value(self.first(segment, field))
-        return _time(told, f"{name}-{field}", zone) if told else None
+        return _time(told, f"{name}-{field}", self.clock) if told else None
 
 
 def _part(whole: Any, at: int) -> Any:
@@ -383,34 +441,48 @@ _TIME: Final = re.compile(
 )
 
 
-def _time(told: str, place: str, zone: tzinfo) -> _Time:
+def _time(told: str, place: str, clock: _Clock) -> _Time:
     """A time of any precision (2A.77). A month or day of 00 is not known. Raises Refused."""
     match = _TIME.fullmatch(told)
     if match is None:
         raise _refused("bad-date", f"{place}: not a time as YYYY[MM[DD[HH[MM[SS]]]]][+/-ZZZZ]")
-    year, month, day, hour, minute, second, offset = match.groups()
-    month = None if month == "00" else month
-    day = None if month is None or day == "00" else day
-    hour = None if day is None else hour
-    if hour is None:
-        zone = UTC
-    elif offset:
-        minutes = int(offset[1:3]) * 60 + int(offset[3:])
-        zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
+    *parts, offset = match.groups()
+    if "00" in parts[1:3]:
+        parts = parts[: parts.index("00", 1)]
+    known = [int(part) for part in parts if part is not None]
     try:
-        moment = datetime(
-            int(year), int(month or 1), int(day or 1), int(hour or 0), int(minute or 0), int(second or 0), tzinfo=zone
-        )
-        shift = moment.utcoffset() or timedelta()
-        if shift.seconds % 60:  # a town's own time, before there were zones
-            moment = moment.astimezone(UTC)
-        in_range = EARLIEST <= moment < LATEST
+        first = datetime(*(*known, 1, 1)[: max(len(known), 3)])  # type: ignore[arg-type]
+        last = _last_second(first, len(known))
+        if offset:
+            minutes = int(offset[1:3]) * 60 + int(offset[3:])
+            zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
+            first, last = first.replace(tzinfo=zone), last.replace(tzinfo=zone)
+        else:
+            first, last = clock.at(first), clock.at(last)
+        if (first.utcoffset() or timedelta()).seconds % 60:  # a town's own time, before there were zones
+            first, last = first.astimezone(UTC), last.astimezone(UTC)
+        day = "-".join(part for part in parts[:3] if part)
+        has_clock = len(known) > 3
+        time = _Time(first.isoformat() if has_clock else day, day, first, last, has_clock, offset is not None)
+        in_range = EARLIEST <= time.moment < LATEST
     except (ValueError, OverflowError):
         raise _refused("bad-date", f"{place}: not a day of the calendar, or not a time of it") from None
     if not in_range:
         raise _refused("bad-date", f"{place}: not within {EARLIEST.year} to {LATEST.year - 1}")
-    date = "-".join(part for part in (year, month, day) if part)
-    return _Time(date if hour is None else moment.isoformat(), date, moment)
+    return time
+
+
+def _last_second(first: datetime, known: int) -> datetime:
+    """Of a time of which that many parts are known: year, month, day, hour, minute, second."""
+    if known == 1:
+        first = first.replace(month=12)
+    if known < 3:
+        first = first.replace(day=monthrange(first.year, first.month)[1])
+    if known < 4:
+        first = first.replace(hour=23)
+    if known < 5:
+        first = first.replace(minute=59)
+    return first.replace(second=59) if known < 6 else first
 
 
 # --- a patient, and the visit ---
@@ -443,14 +515,13 @@ class _Group(NamedTuple):
 
     frame: _Frame
     text: _Text
-    zone: tzinfo
     trigger: bytes
     occurred: _Time | None
     segments: Sequence[Sequence[Any]]
 
     def outcomes(self) -> Iterator[Outcome]:
         frame, pid = self.frame, self.segments[0]
-        patient = _Patient(self.text, frame.source, self.zone, pid)
+        patient = _Patient(self.text, frame.source, pid)
         identity = patient.identity()
         number = patient.number()
         yield frame.event("identity.v1", _id("Patient", number), frame.time, {"identity": identity})
@@ -481,7 +552,7 @@ class _Group(NamedTuple):
         day, dead = (self.text.raw(self.text.first(pid, field)).strip() for field in (29, 30))
         if _NULL in (day, dead):
             yield self.frame.event("death.v1" + DELETED, _id("Death", number), self.frame.time, {"identity": identity})
-        elif dead != "N" and (time := self.text.time(pid, 29, "PID", self.zone)):
+        elif dead != "N" and (time := self.text.time(pid, 29, "PID")):
             record = {"date": time.day}
             data = {"identity": identity, "record": record}
             yield self.frame.event("death.v1", _id("Death", number), time.moment.isoformat(), data)
@@ -501,8 +572,17 @@ class _Group(NamedTuple):
         if not visit:
             yield Refusal("no-id", "PV1-19: the visit number is missing, by which the hub knows a stay")
             return
-        admitted = text.time(pv1, 44, "PV1", self.zone)
-        discharged = text.time(pv1, 45, "PV1", self.zone) if self.trigger not in (b"A11", b"A13") else None
+        if self.trigger != _UPDATE or text.raw(text.first(pv1, 45)).strip():
+            yield self._stay(pv1, told, identity, visit)
+        else:
+            yield "stay without its state"
+        yield from self._diagnoses(identity, visit)
+
+    def _stay(self, pv1: Sequence[Any], told: str, identity: dict[str, Any], visit: str) -> Outcome:
+        """PV1 as an Encounter, by the v2-to-FHIR guide. Raises Refused."""
+        text = self.text
+        admitted = text.time(pv1, 44, "PV1")
+        discharged = text.time(pv1, 45, "PV1") if self.trigger not in (b"A11", b"A13") else None
         if self.trigger in (b"A01", b"A04"):
             admitted = admitted or self.occurred
         if self.trigger == b"A03":
@@ -523,8 +603,7 @@ class _Group(NamedTuple):
             coding = {"system": "http://terminology.hl7.org/CodeSystem/v2-0092", "code": "R"}
             record["hospitalization"] = {"reAdmission": {"coding": [coding]}}
         time = admitted.moment.isoformat() if admitted else self.frame.time
-        yield self.frame.event("encounter.v1", _id("Encounter", visit), time, {"identity": identity, "record": record})
-        yield from self._diagnoses(identity, visit)
+        return self.frame.event("encounter.v1", _id("Encounter", visit), time, {"identity": identity, "record": record})
 
     def _numbered(self, segment: Sequence[Any], field: int) -> str:
         """A number with its authority (2A.14: CX), or nothing."""
@@ -562,7 +641,7 @@ class _Group(NamedTuple):
         name = _id("Condition", visit, _quoted(text.value(text.first(dg1, 20)) or code))
         if text.value(text.first(dg1, 21)) == "D":
             return self.frame.event("diagnosis.v1" + DELETED, name, self.frame.time, {"identity": identity})
-        found = text.time(dg1, 5, "DG1", self.zone)
+        found = text.time(dg1, 5, "DG1")
         record = {
             "resourceType": "Condition",
             "category": _IN_DIAGNOSES,
@@ -646,7 +725,6 @@ class _Patient(NamedTuple):
 
     text: _Text
     source: str
-    zone: tzinfo
     pid: Sequence[Any]
 
     def identity(self) -> dict[str, Any]:
@@ -664,7 +742,7 @@ class _Patient(NamedTuple):
         identity |= self._names()
         if sex := _SEXES.get(self.text.value(self.text.first(self.pid, 8))):
             identity["sex"] = sex
-        if born := self.text.time(self.pid, 7, "PID", self.zone):
+        if born := self.text.time(self.pid, 7, "PID"):
             identity["birth_date"] = born.day
         return identity | self._places()
 
