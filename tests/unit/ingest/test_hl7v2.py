@@ -258,6 +258,16 @@ def test_a_death() -> None:
     assert events_of(adt("A31", 1, "20260401", pid=PID | {30: "Y"}), SOURCE)[1] == "death without its day"
 
 
+@pytest.mark.parametrize(
+    ("told", "date", "day"),
+    [("202402", "2024-02", "2024-02-29"), ("20240200", "2024-02", "2024-02-29"), ("2024", "2024", "2024-12-31")],
+)
+def test_a_death_that_is_not_known_to_the_day(told: str, date: str, day: str) -> None:
+    death = events(adt("A31", 1, "20260401", pid=PID | {29: told, 30: "Y"}))[1]
+    assert death["data"]["record"] == {"date": date}
+    assert death["time"] == f"{day}T00:00:00+00:00"
+
+
 def test_diagnoses() -> None:
     def of(**fields: str) -> Outcome:
         dg1 = DG1 | {int(name.removeprefix("dg1_")): value for name, value in fields.items()}

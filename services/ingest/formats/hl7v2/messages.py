@@ -547,7 +547,10 @@ class _Group(NamedTuple):
         return self.frame.event("identity.v1", name, self.frame.time, {"identity": both})
 
     def _death(self, identity: dict[str, Any], number: str) -> Iterator[Outcome]:
-        """PID-29 and PID-30: null in either takes back a death; one without its day has no place in the hub."""
+        """PID-29 and PID-30: null in either takes back a death; one without its date has no place in the hub.
+
+        One of a month or a year is put at its last day, so that no care stands after it by what is not known.
+        """
         pid = self.segments[0]
         day, dead = (self.text.raw(self.text.first(pid, field)).strip() for field in (29, 30))
         if _NULL in (day, dead):
@@ -555,7 +558,7 @@ class _Group(NamedTuple):
         elif dead != "N" and (time := self.text.time(pid, 29, "PID")):
             record = {"date": time.day}
             data = {"identity": identity, "record": record}
-            yield self.frame.event("death.v1", _id("Death", number), time.moment.isoformat(), data)
+            yield self.frame.event("death.v1", _id("Death", number), time.latest.isoformat(), data)
         elif dead == "Y":
             yield "death without its day"
 
