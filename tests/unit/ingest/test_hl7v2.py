@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+import threading
+from collections.abc import Iterator
 from itertools import permutations
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -824,6 +826,25 @@ def test_bodies_over_http(ingest: Ingest) -> None:
     assert status(A31, "text/plain") == 415
     nothing = ingest.post(adt("A31", 1, "20260401", pid=PID | {30: "Y"}), "application/hl7-v2", "/v1/hl7v2")
     assert nothing.json()["not_taken"] == {"death without its day": 1}
+
+
+def test_no_more_is_read_of_a_body_than_a_request_may_have(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_so_far: list[int] = []
+    threads: set[str] = set()
+
+    def lines(content: io.BytesIO) -> Iterator[tuple[int, bytes]]:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        for number, line in _lines(content):
+            read_so_far.append(number)
+            yield number, line
+
+    _lines = hl7v2._lines
+    monkeypatch.setattr(hl7v2, "_lines", lines)
+    most = 1000
+    response = ingest.post(b"MSH\r" * (most * 20), "application/hl7-v2", "/v1/hl7v2")
+    assert (response.status_code, response.json()["title"]) == (413, "too many events")
+    assert len(read_so_far) <= most + 2
+    assert "intake" not in threads  # which others wait for
 
 
 def test_every_event_is_kept_whole_by_the_intake() -> None:

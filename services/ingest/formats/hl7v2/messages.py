@@ -105,7 +105,7 @@ def messages(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """
     begun, size = 0, 0
     held: list[bytes] = []
-    for number, line in enumerate(_lines(content), 1):
+    for number, line in _lines(content):
         envelope = line[:3] in _ENVELOPE
         if held and (envelope or line[:3] == b"MSH"):
             yield begun, b"\r".join(held)
@@ -134,15 +134,19 @@ _FRAMING: Final = b"\x0b\x1c\xef\xbb\xbf\r\n "
 _ENVELOPE: Final = frozenset((b"FHS", b"BHS", b"BTS", b"FTS"))
 
 
-def _lines(content: BinaryIO) -> Iterator[bytes]:
-    rest = b""
+def _lines(content: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not empty, each with its number."""
+    number, rest = 1, b""
     while chunk := content.read(_CHUNK):
         whole = rest + chunk
         half = whole.endswith(b"\r")  # perhaps of \r\n
         *lines, rest = _LINE_END.split(whole[:-1] if half else whole)
-        yield from (line.strip(_FRAMING) for line in lines)
+        for at, line in enumerate(lines, number):
+            if line:
+                yield at, line.strip(_FRAMING)
+        number += len(lines)
         rest = rest[: LONGEST + 1] + b"\r" * half
-    yield rest.strip(_FRAMING)
+    yield number, rest.strip(_FRAMING)
 
 
 # --- the message ---
