@@ -87,7 +87,11 @@ def test_no_pattern_takes_an_identity() -> None:
     [
         ("http://loinc.org", ("8302-2", "85354-9", "LA33-6", "LA15920-4"), ("8302-3", "LA33-5", "LP123-4", "8302")),
         ("http://snomed.info/sct", ("40055000", "428191000124101", "8517006"), ("40055001", "123456789", "0")),
-        ("http://hl7.org/fhir/sid/icd-10", ("I50.0", "I10", "C80.0", "I500"), ("I50.0 LE GOFF", "50", "i50.0")),
+        (
+            "http://hl7.org/fhir/sid/icd-10",
+            ("I50.0", "I10", "C80.0", "I500", "J961+0", "J96.1+0"),
+            ("I50.0 LE GOFF", "50", "i50.0"),
+        ),
         (
             "http://data.esante.gouv.fr/ansm/medicament/UCD",
             ("3400892592190", "3400891990263", "9259219"),

@@ -295,9 +295,19 @@ def test_diagnoses() -> None:
         assert refused.reason == reason
 
 
-def test_its_codes_of_cim10_are_those_of_the_allow_list() -> None:
-    patterns = content._read("systems.yaml")["systems"]
-    assert hl7v2.CIM10.pattern == patterns["http://hl7.org/fhir/sid/icd-10"]["pattern"]
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [("J961+0", "J961+0"), ("j96.1+0", "J961+0"), ("B24+1", "B24+1"), ("I50.0", "I500"), ("I10", "I10")],
+)
+def test_codes_of_cim10_with_and_without_the_dot_and_the_french_extension(told: str, name: str) -> None:
+    diagnosis = events(changed(A01, "DG1", 3, f"{told}^^I10"))[2]
+    assert diagnosis["data"]["record"]["code"]["coding"][0]["code"] == told.upper()
+    assert diagnosis["id"].endswith(f"/{name}")
+
+
+@pytest.mark.parametrize("told", ["I50.", ".I50", "I5.00", "I50..0", "I50.0.0", "I500+", "I500123", "50"])
+def test_what_is_no_code_of_cim10(told: str) -> None:
+    assert [one.detail for one in refusals(changed(A01, "DG1", 3, told))] == ["DG1-3: not a code of CIM-10"]
 
 
 # --- names of records ---
@@ -366,6 +376,8 @@ def test_numbers() -> None:
     assert numbers("1^^^^PI~2") == [("ipp", SOURCE, "1"), ("ipp", SOURCE, "2")]
     assert numbers("1^^^350000022^PI") == [("ipp", "350000022", "1")]
     assert numbers("1^^^CHU&350000022&M^PI") == [("ipp", "350000022", "1")]
+    assert numbers("1^^^2A0000014^PI") == [("ipp", "2A0000014", "1")]
+    assert numbers("1^^^350000021^PI") == [("ipp", f"{SOURCE}|350000021", "1")]  # another check digit: no FINESS number
     assert numbers("1^^^CHU&77&M^PI") == [("ipp", f"{SOURCE}|77", "1")]
     assert numbers("1^^^CHU&urn:oid:1.2.3&ISO^MR") == [("ipp", "1.2.3", "1")]
     assert numbers("1^^^A^PI~2^^^A^SS~3^^^A^VN~4^^^A^PPN") == [("ipp", f"{SOURCE}|A", "1")]

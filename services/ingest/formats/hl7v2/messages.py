@@ -40,6 +40,7 @@ from zoneinfo import ZoneInfo
 import hl7
 
 from contracts.events import DELETED, EARLIEST, LATEST
+from services.ingest.domain.content import known
 from services.ingest.domain.identity import InvalidIdentity, is_dummy, nir
 from services.ingest.domain.refusals import NUL_BYTE, Refusal, Refused
 from services.ingest.formats import ins
@@ -453,10 +454,10 @@ def _time(told: str, place: str, clock: _Clock) -> _Time:
     *parts, offset = match.groups()
     if "00" in parts[1:3]:
         parts = parts[: parts.index("00", 1)]
-    known = [int(part) for part in parts if part is not None]
+    stated = [int(part) for part in parts if part is not None]
     try:
-        first = datetime(*(*known, 1, 1)[: max(len(known), 3)])  # type: ignore[arg-type]
-        last = _last_second(first, len(known))
+        first = datetime(*(*stated, 1, 1)[: max(len(stated), 3)])  # type: ignore[arg-type]
+        last = _last_second(first, len(stated))
         if offset:
             minutes = int(offset[1:3]) * 60 + int(offset[3:])
             zone = timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))
@@ -466,7 +467,7 @@ def _time(told: str, place: str, clock: _Clock) -> _Time:
         if (first.utcoffset() or timedelta()).seconds % 60:  # a town's own time, before there were zones
             first, last = first.astimezone(UTC), last.astimezone(UTC)
         day = "-".join(part for part in parts[:3] if part)
-        has_clock = len(known) > 3
+        has_clock = len(stated) > 3
         time = _Time(first.isoformat() if has_clock else day, day, first, last, has_clock, offset is not None)
         in_range = EARLIEST <= time.moment < LATEST
     except (ValueError, OverflowError):
@@ -476,17 +477,17 @@ def _time(told: str, place: str, clock: _Clock) -> _Time:
     return time
 
 
-def _last_second(first: datetime, known: int) -> datetime:
-    """Of a time of which that many parts are known: year, month, day, hour, minute, second."""
-    if known == 1:
+def _last_second(first: datetime, stated: int) -> datetime:
+    """Of a time of which that many parts are stated: year, month, day, hour, minute, second."""
+    if stated == 1:
         first = first.replace(month=12)
-    if known < 3:
+    if stated < 3:
         first = first.replace(day=monthrange(first.year, first.month)[1])
-    if known < 4:
+    if stated < 4:
         first = first.replace(hour=23)
-    if known < 5:
+    if stated < 5:
         first = first.replace(minute=59)
-    return first.replace(second=59) if known < 6 else first
+    return first.replace(second=59) if stated < 6 else first
 
 
 # --- a patient, and the visit ---
@@ -504,7 +505,6 @@ _CODE_SYSTEMS: Final = {
     "SCT": "http://snomed.info/sct",
 }
 """Table 0396, and what French hospitals write; a code without a system is CIM-10, as in all they have to report."""
-CIM10: Final = re.compile(r"[A-Z]\d{2}(\.?[0-9+]\d{0,2})?", re.ASCII)
 _IN_DIAGNOSES: Final = [
     {
         "coding": [
@@ -545,8 +545,8 @@ class _Group(NamedTuple):
         if not retired:
             return Refusal("missing-field", "MRG-1: no local number (type PI): it names the patient that is merged")
         told = (one.identifier() for one in retired)
-        known = [*identity["identifiers"], *(one for one in told if one not in identity["identifiers"])]
-        both = {**identity, "identifiers": known[:_MOST_NUMBERS]}
+        numbers = [*identity["identifiers"], *(one for one in told if one not in identity["identifiers"])]
+        both = {**identity, "identifiers": numbers[:_MOST_NUMBERS]}
         name = _id("Merge", number, *(one.name() for one in retired))
         return self.frame.event("identity.v1", name, self.frame.time, {"identity": both})
 
@@ -625,8 +625,8 @@ class _Group(NamedTuple):
             try:
                 diagnosis = self._diagnosis(segment, identity, visit)
                 if isinstance(diagnosis, dict):
-                    known = found.get(diagnosis["id"])
-                    found[diagnosis["id"]] = _joined(known, diagnosis) if known else diagnosis
+                    before = found.get(diagnosis["id"])
+                    found[diagnosis["id"]] = _joined(before, diagnosis) if before else diagnosis
                 else:
                     yield diagnosis
             except Refused as refused:
@@ -643,9 +643,12 @@ class _Group(NamedTuple):
         system = _CODE_SYSTEMS.get((text.value(coded, 3) or text.value(text.first(dg1, 2))).upper())
         if system is None:
             raise _refused("unknown-system", "DG1-3.3: not a code system of table 0396 that the hub knows: say I10")
-        if system == _ICD10 and not CIM10.fullmatch(code):
-            raise _refused("bad-value", "DG1-3: not a code of CIM-10")
-        name = _id("Condition", visit, _quoted(text.value(text.first(dg1, 20)) or code))
+        plain = code
+        if system == _ICD10:
+            plain = code[:3] + code[4:] if code[3:4] == "." and code[4:] else code
+            if not known("cim10", plain):
+                raise _refused("bad-value", "DG1-3: not a code of CIM-10")
+        name = _id("Condition", visit, _quoted(text.value(text.first(dg1, 20)) or plain))
         if text.value(text.first(dg1, 21)) == "D":
             return self.frame.event("diagnosis.v1" + DELETED, name, self.frame.time, {"identity": identity})
         found = text.time(dg1, 5, "DG1")
@@ -689,7 +692,6 @@ _LOCAL: Final = frozenset(("PI", "MR", "PT", ""))
 """Table 0203: a patient's numbers. A visit's, a passport's, an insured person's are not."""
 _EVERYWHERE: Final = frozenset(("ISO", "UUID", "GUID", "DNS", "URI"))
 """Table 0301: kinds of authorities' ids that hold everywhere."""
-_FINESS: Final = re.compile(r"(\d{2}|2[AB])\d{7}", re.ASCII)
 _SEXES: Final = {"F": "female", "M": "male", "O": "other", "A": "other", "U": "unknown"}
 _RESIDENCES: Final = ("H", "", "L", "P", "C", "M", "RH")
 """Table 0190: addresses where a person lives, best first."""
@@ -702,7 +704,7 @@ def _assigner(text: _Text, cx: Any, source: str) -> str:
     if universal and kind.upper() in _EVERYWHERE and len(universal) <= 256:
         return universal.removeprefix("urn:oid:")
     for one in (universal, namespace):
-        if _FINESS.fullmatch(one):
+        if known("finess", one):
             return one
     return ins.assigner(source, universal or namespace) if universal or namespace else source
 
