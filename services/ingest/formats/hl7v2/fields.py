@@ -114,7 +114,7 @@ class Text(NamedTuple):
         return "".join(parts)
 
     def time(self, segment: Sequence[Any], field: int, name: str) -> Time | None:
-        """A time (2A.77: TS), or None where there is none. Raises Refused."""
+        """A time (2.A.77: TS), or None where there is none. Raises Refused."""
         told = self.value(self.first(segment, field))
         return time_of(told, f"{name}-{field}", self.clock) if told else None
 
@@ -132,7 +132,7 @@ _TIME: Final = re.compile(
 
 
 def time_of(told: str, place: str, clock: Clock) -> Time:
-    """A time of any precision (2A.77). A month or day of 00 is not known. Raises Refused."""
+    """A time of any precision (2.A.77). A month or day of 00 is not known. Raises Refused."""
     match = _TIME.fullmatch(told)
     if match is None:
         raise refusing("bad-date", f"{place}: not a time as YYYY[MM[DD[HH[MM[SS]]]]][+/-ZZZZ]")

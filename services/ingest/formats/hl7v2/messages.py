@@ -229,7 +229,7 @@ def _decoded(data: bytes, charset: str) -> str:
 
 
 def _groups(text: Text) -> tuple[Sequence[Any], list[list[Sequence[Any]]]]:
-    """EVN, and each PID with what follows it: a message of merges has several (3.3.40)."""
+    """EVN, and each PID with what follows it: a message of merges has several."""
     evn: Sequence[Any] = ()
     groups: list[list[Sequence[Any]]] = []
     for segment in text.message[1:]:

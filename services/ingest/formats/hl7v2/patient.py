@@ -26,7 +26,7 @@ _LIST: Final = re.compile(r"[\s,]+")
 
 
 def assigner(text: Text, cx: Any, source: str) -> str:
-    """Who gave a number out (CX-4, 2A.36: HD)."""
+    """Who gave a number out (CX-4, 2.A.36: HD)."""
     namespace, universal, kind = (text.value(cx, 4, part) for part in (1, 2, 3))
     if universal and kind.upper() in _EVERYWHERE and len(universal) <= 256:
         return universal.removeprefix("urn:oid:")
@@ -93,7 +93,7 @@ class Patient(NamedTuple):
         return best.name()
 
     def numbers(self, segment: Sequence[Any], field: int, name: str) -> list[Number]:
-        """The national and local numbers of a list (2A.14: CX), local ones as their type says. Raises Refused."""
+        """The national and local numbers of a list (2.A.14: CX), local ones as their type says. Raises Refused."""
         text = self.text
         found: list[Number] = []
         for cx in text.repetitions(segment, field):
@@ -115,7 +115,7 @@ class Patient(NamedTuple):
     def _names(self) -> dict[str, Any]:
         """PID-5: L is the birth name and D the one in use (PAM.fr); where M is there, it is the birth name (0200).
 
-        XPN-2 is the first given name and XPN-3 the list of all (PAM.fr 2.10), or those after the first (2A.89).
+        XPN-2 is the first given name and XPN-3 the list of all (PAM.fr 2.10), or those after the first (2.A.88: XPN).
         """
         text = self.text
         by_type: dict[str, Any] = {}

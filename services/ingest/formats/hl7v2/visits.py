@@ -98,7 +98,7 @@ class Group(NamedTuple):
         return (segment for segment in self.segments if segment[0][0] == name)
 
     def _merge(self, patient: Patient, identity: dict[str, Any], number: str) -> Outcome:
-        """Both numbers on the traits of the patient who stays (3.3.40; MRG-1, 3.4.10.1)."""
+        """Both numbers on the traits of the patient who stays (A40; MRG-1)."""
         mrg = next(self._named("MRG"), ())
         retired = sorted(one for one in patient.numbers(mrg, 1, "MRG") if one.system == "ipp")
         if not retired:
@@ -172,7 +172,7 @@ class Group(NamedTuple):
         return self.frame.event("encounter.v1", _id("Encounter", visit), time, {"identity": identity, "record": record})
 
     def _numbered(self, segment: Sequence[Any], field: int) -> str:
-        """A number with its authority (2A.14: CX), or nothing."""
+        """A number with its authority (2.A.14: CX), or nothing."""
         cx = self.text.first(segment, field)
         value = self.text.value(cx)
         return Number("", assigner(self.text, cx, self.frame.source), value).name() if value else ""
