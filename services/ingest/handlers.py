@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from io import BytesIO
+from itertools import islice
 from time import time as clock
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -237,9 +238,9 @@ class Intake:
         return Kept(event.id, event_id, emit, removed, shape)
 
 
-def messages_of(body: bytes) -> list[bytes]:
-    """The HL7 v2 messages of a body. Raises BadBody where there is none."""
-    found = [message for _, message in hl7v2.messages(BytesIO(body))]
+def messages_of(body: bytes, most: int) -> list[bytes]:
+    """The first `most` HL7 v2 messages of a body. Raises BadBody where there is none."""
+    found = [message for _, message in islice(hl7v2.messages(BytesIO(body)), most)]
     if not found:
         raise batches.BadBody("the body has no HL7 v2 message: send one at least, beginning with MSH")
     return found

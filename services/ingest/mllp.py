@@ -6,6 +6,7 @@ own network, and across networks it asks for a certificate of one of the authori
 A connection has one message at a time, as the protocol has it. A message is answered once the broker has what came of
 it; when it cannot be taken now, nothing is answered, and after a while the connection is closed: in the original mode
 a sender repeats what was not answered, and repeating is always safe here. An AE or AR would be taken as final by many.
+So a defect of the hub's own is not answered either, whatever else of the message is kept.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from runtime.http import ProblemError
 from runtime.loop import Stopped
 from runtime.telemetry import where
 from services.ingest.adapters import MLLP_CLOSED, MLLP_MESSAGES, MLLP_OPEN
-from services.ingest.domain.refusals import Refusal
+from services.ingest.domain.refusals import INTERNAL, Refusal
 from services.ingest.formats.hl7v2 import messages as hl7v2
 from services.ingest.formats.hl7v2.acknowledgement import acknowledgement, code_of
 from services.ingest.routes import Desk
@@ -166,7 +167,11 @@ class MllpListener:
         deadline = time.monotonic() + self._patience
         while True:
             try:
-                return await self._desk.message(message, source)
+                refusals = await self._desk.message(message, source)
+                if INTERNAL in refusals:
+                    MLLP_MESSAGES.labels(source, "none").inc()
+                    raise Closed("failed")
+                return refusals
             except ProblemError as problem:
                 if problem.status_code not in _LATER:
                     return [Refusal("not-hl7", str(problem.detail))]

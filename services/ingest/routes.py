@@ -169,7 +169,10 @@ class Desk:
         """HL7 v2 messages. Raises ProblemError."""
         _media_type(request, HL7V2)
         async with self._body(request, source) as body:
-            messages: list[bytes] = await self._work(handlers.messages_of, body)
+            try:  # not on the intake's thread, which has no part in it
+                messages = await asyncio.to_thread(handlers.messages_of, body, self._limits.max_events + 1)
+            except batches.BadBody as bad:
+                raise _unreadable(bad) from None
             del body
             self._bound(messages)
             return _receipt(await self._adt(messages, source, lane))

@@ -65,7 +65,7 @@ def fhir_file(data: bytes) -> None:
 def hl7v2(data: bytes) -> None:
     """HL7 v2 messages."""
     try:
-        found = messages_of(data)
+        found = messages_of(data, 1000)
     except BadBody:
         return
     documents, _ = _intake.messages(found, 0, SOURCE, PARIS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import random
+import threading
+from collections.abc import Iterator
 from itertools import permutations
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -18,7 +20,8 @@ from services.ingest.domain import content
 from services.ingest.domain.flow import LANES
 from services.ingest.domain.refusals import Refusal
 from services.ingest.formats.hl7v2 import messages as hl7v2
-from services.ingest.formats.hl7v2.messages import LONGEST, Outcome, events_of, header, messages, read
+from services.ingest.formats.hl7v2.messages import LONGEST, events_of, header, messages, read
+from services.ingest.formats.hl7v2.visits import Outcome
 from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge, place
 from tests.unit.ingest.conftest import Ingest, new_intake
 from tests.unit.ingest.samples import NOW, SOURCE
@@ -106,12 +109,13 @@ IDENTITY = {
         "commune": "35288",
     },
 }
+UNTOLD = "stay without its state"
 ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
 
 
 def events(message: bytes, **told: Any) -> list[dict[str, Any]]:
     """The events of a message of which nothing is refused; each is valid, and its record is kept whole."""
-    found = events_of(message, SOURCE, **told)
+    found = [one for one in events_of(message, SOURCE, **told) if one != UNTOLD]
     assert all(isinstance(one, dict) for one in found), found
     for one in found:
         assert isinstance(one, dict)
@@ -160,7 +164,7 @@ def test_an_admission() -> None:
         },
     }
     assert (diagnosis["id"], diagnosis["type"]) == (f"Condition/{ASSIGNER}|VN778/I500", "diagnosis.v1")
-    assert diagnosis["time"] == "2026-03-01T00:00:00+01:00"
+    assert diagnosis["time"] == "2026-03-01T00:00:00+00:00"
     record = diagnosis["data"]["record"]
     assert record["code"] == {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10", "code": "I500"}]}
     assert record["onsetDateTime"] == "2026-03-01"
@@ -181,9 +185,21 @@ def test_a_registration_begins_when_it_happened() -> None:
     assert stay["data"]["record"]["period"] == {"start": "2026-03-10T09:00:00+01:00"}
 
 
-def test_an_update_is_as_the_discharge_says() -> None:
-    assert events(A08)[1]["data"]["record"]["status"] == "in-progress"
-    assert events(changed(A08, "PV1", 45, "20260303"))[1]["data"]["record"]["status"] == "finished"
+@pytest.mark.parametrize(
+    ("told", "status", "end"), [("20260303", "finished", "2026-03-03"), ('""', "in-progress", None)]
+)
+def test_an_update_is_as_the_discharge_says(told: str, status: str, end: str | None) -> None:
+    stay = events(changed(A08, "PV1", 45, told))[1]["data"]["record"]
+    assert (stay["status"], stay["period"].get("end")) == (status, end)
+
+
+def test_an_update_that_tells_no_discharge_leaves_the_stay_as_it_is() -> None:
+    outcomes = events_of(A08 + segment("DG1", DG1).encode(), SOURCE)
+    assert [one["type"] if isinstance(one, dict) else one for one in outcomes] == [
+        "identity.v1",
+        UNTOLD,
+        "diagnosis.v1",
+    ]
 
 
 def test_an_update_of_a_person_has_no_stay() -> None:
@@ -245,6 +261,16 @@ def test_a_death() -> None:
     assert events_of(adt("A31", 1, "20260401", pid=PID | {30: "Y"}), SOURCE)[1] == "death without its day"
 
 
+@pytest.mark.parametrize(
+    ("told", "date", "day"),
+    [("202402", "2024-02", "2024-02-29"), ("20240200", "2024-02", "2024-02-29"), ("2024", "2024", "2024-12-31")],
+)
+def test_a_death_that_is_not_known_to_the_day(told: str, date: str, day: str) -> None:
+    death = events(adt("A31", 1, "20260401", pid=PID | {29: told, 30: "Y"}))[1]
+    assert death["data"]["record"] == {"date": date}
+    assert death["time"] == f"{day}T00:00:00+00:00"
+
+
 def test_diagnoses() -> None:
     def of(**fields: str) -> Outcome:
         dg1 = DG1 | {int(name.removeprefix("dg1_")): value for name, value in fields.items()}
@@ -270,9 +296,72 @@ def test_diagnoses() -> None:
         assert refused.reason == reason
 
 
-def test_its_codes_of_cim10_are_those_of_the_allow_list() -> None:
-    patterns = content._read("systems.yaml")["systems"]
-    assert hl7v2.CIM10.pattern == patterns["http://hl7.org/fhir/sid/icd-10"]["pattern"]
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [("J961+0", "J961+0"), ("j96.1+0", "J961+0"), ("B24+1", "B24+1"), ("I50.0", "I500"), ("I10", "I10")],
+)
+def test_codes_of_cim10_with_and_without_the_dot_and_the_french_extension(told: str, name: str) -> None:
+    diagnosis = events(changed(A01, "DG1", 3, f"{told}^^I10"))[2]
+    assert diagnosis["data"]["record"]["code"]["coding"][0]["code"] == told.upper()
+    assert diagnosis["id"].endswith(f"/{name}")
+
+
+@pytest.mark.parametrize("told", ["I50.", ".I50", "I5.00", "I50..0", "I50.0.0", "I500+", "I500123", "50"])
+def test_what_is_no_code_of_cim10(told: str) -> None:
+    assert [one.detail for one in refusals(changed(A01, "DG1", 3, told))] == ["DG1-3: not a code of CIM-10"]
+
+
+# --- names of records ---
+
+
+def ids(message: bytes) -> list[str]:
+    return [one["id"] for one in events(message)]
+
+
+def test_numbers_with_separators_in_them_name_different_records() -> None:
+    def named(visit: str, number: str) -> list[str]:
+        return ids(changed(changed(A01, "PV1", 19, visit), "DG1", 20, number))[1:]
+
+    assert named("1", "2/3") == [f"Encounter/{SOURCE}|1", f"Condition/{SOURCE}|1/2%2F3"]
+    assert named("1/2", "3") == [f"Encounter/{SOURCE}|1%2F2", f"Condition/{SOURCE}|1%2F2/3"]
+    assert named("1%2F2", "3")[0] == f"Encounter/{SOURCE}|1%252F2"
+    assert named("1^^^a\\F\\b", "")[0] != named("b\\F\\1^^^a", "")[0]
+
+
+def test_the_order_of_numbers_moves_no_record() -> None:
+    numbers = ("9^^^A^PI", "8^^^B^PI", "7^^^A^PI", "1^^^A^MR", "285053523800148^^^ASIP-SANTE-INS-NIR^INS")
+    for order in permutations(numbers):
+        pid = PID | {3: "~".join(order), 29: "20260331", 30: "Y"}
+        told = adt("A31", 1, "20260401", pid=pid)
+        assert ids(told) == [f"Patient/{SOURCE}%7CA|7", f"Death/{SOURCE}%7CA|7"]
+        taken_back = events(changed(changed(told, "PID", 29, '""'), "PID", 30, ""))[1]
+        assert (taken_back["id"], taken_back["type"]) == (f"Death/{SOURCE}%7CA|7", "death.v1.deleted")
+    mrg = ("3^^^B^PI", "4^^^A^PI")
+    assert len({ids(changed(A40, "MRG", 1, "~".join(order)))[1] for order in permutations(mrg)}) == 1
+
+
+def test_an_insured_persons_number_names_no_patient() -> None:
+    """It may be a parent's, and that of several children."""
+    insured, own = "285053523800148^^^ASIP-SANTE-INS-NIR^NH", "118013523800119^^^ASIP-SANTE-INS-NIR^INS"
+    assert refusals(changed(A31, "PID", 3, insured))[0].reason == "no-id"
+    assert ids(changed(A31, "PID", 3, f"{insured}~{own}")) == ["Patient/ins-nir|118013523800119"]
+
+
+def test_a_code_that_is_told_twice_is_one_diagnosis() -> None:
+    def told(*fields: dict[int, str]) -> list[Outcome]:
+        message = adt("A01", 1, "20260301100000", segment("PV1", PV1), *(segment("DG1", DG1 | one) for one in fields))
+        return events_of(message, SOURCE)[2:]
+
+    first, later, deleted = {5: "20260301", 6: "A"}, {5: "20260305", 6: "F"}, {21: "D"}
+    for order in permutations((first, later, deleted)):
+        assert told(*order) == told(first)
+    assert told(later, deleted) == told(later)
+    assert told(deleted, deleted) == told(deleted)
+    named = {20: "D1"}
+    assert told(named, named | {3: "I10^^I10"}) == [
+        Refusal("bad-value", "DG1-20: the same for two codes: it is the number of one diagnosis"),
+        *told(named),
+    ]
 
 
 # --- the identity ---
@@ -288,6 +377,8 @@ def test_numbers() -> None:
     assert numbers("1^^^^PI~2") == [("ipp", SOURCE, "1"), ("ipp", SOURCE, "2")]
     assert numbers("1^^^350000022^PI") == [("ipp", "350000022", "1")]
     assert numbers("1^^^CHU&350000022&M^PI") == [("ipp", "350000022", "1")]
+    assert numbers("1^^^2A0000014^PI") == [("ipp", "2A0000014", "1")]
+    assert numbers("1^^^350000021^PI") == [("ipp", f"{SOURCE}|350000021", "1")]  # another check digit: no FINESS number
     assert numbers("1^^^CHU&77&M^PI") == [("ipp", f"{SOURCE}|77", "1")]
     assert numbers("1^^^CHU&urn:oid:1.2.3&ISO^MR") == [("ipp", "1.2.3", "1")]
     assert numbers("1^^^A^PI~2^^^A^SS~3^^^A^VN~4^^^A^PPN") == [("ipp", f"{SOURCE}|A", "1")]
@@ -300,6 +391,14 @@ def test_numbers() -> None:
 def test_made_up_people_are_fictitious() -> None:
     told = identity(pid_3="1~999999999999999^^^ASIP-SANTE-INS-NIR&1.2.250.1.213.1.4.10&ISO^INS")
     assert told["identity_status"] == "fictitious"
+    test, shown = (f"9999999999999{key}^^^&1.2.250.1.213.1.4.1{at}&ISO^INS" for key, at in (("99", 0), ("98", 1)))
+    assert identity(pid_3=f"1~{test}~{shown}") == identity(pid_3=f"1~{test}") | {
+        "identifiers": [
+            {"system": "ipp", "assigner": SOURCE, "value": "1"},
+            {"system": "ins-nir", "value": "999999999999999"},
+            {"system": "ins-nir", "value": "999999999999998"},
+        ]
+    }
 
 
 @pytest.mark.parametrize(
@@ -449,6 +548,65 @@ def test_times_without_an_offset_are_those_of_the_zone() -> None:
     assert with_clock == {"start": "2026-07-01T10:00:00+02:00"}
 
 
+@pytest.mark.parametrize("told", ["20260301", "20260301+0100", "20260301-0400"])
+def test_a_day_stays_that_day(told: str) -> None:
+    begun = "2026-03-01T00:00:00+00:00"
+    stay, diagnosis = events(changed(changed(A01, "PV1", 44, told), "DG1", 5, told))[1:]
+    assert (stay["time"], stay["data"]["record"]["period"]["start"]) == (begun, "2026-03-01")
+    assert (diagnosis["time"], diagnosis["data"]["record"]["onsetDateTime"]) == (begun, "2026-03-01")
+    death = events(changed(changed(A31, "PID", 29, told), "PID", 30, "Y"))[1]
+    assert (death["time"], death["data"]["record"]["date"]) == (begun, "2026-03-01")
+    occurred = changed(changed(changed(A31, "EVN", 2, told), "EVN", 6, told), "MSH", 7, told)
+    assert (events(occurred)[0]["time"], events(occurred)[0]["version"]) == (begun, 825_638_400)
+
+
+def version(recorded: str, sent: str, zone: str = "Europe/Paris") -> int:
+    message = changed(changed(changed(A31, "EVN", 2, recorded), "EVN", 6, ""), "MSH", 7, sent)
+    found: int = events(message, zone=ZoneInfo(zone))[0]["version"]
+    return found
+
+
+def seconds(at: str) -> int:
+    return version(at, at)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sent", "at"),
+    [
+        ("20261025023000", "20261025023001+0200", "20261025003000+0000"),
+        ("20261025023000", "20261025023001+0100", "20261025013000+0000"),
+        ("20261025023000", "20261025110000+0100", "20261025013000+0000"),
+        ("20261025023000", "20261025023001", "20261025003000+0000"),  # it does not tell
+        ("20261025023000", "20261027023001+0100", "20261025003000+0000"),  # nor two days later
+        ("20261025013000", "20261025110000+0100", "20261024233000+0000"),  # there was but one
+        ("20261025023000+0200", "20261025023001+0100", "20261025003000+0000"),
+        ("20260329023000", "20260329033001+0200", "20260329013000+0000"),  # an hour that there was not
+        ("20261025023000", "garbage", "20261025003000+0000"),
+    ],
+)
+def test_the_header_tells_which_hour_of_autumn(recorded: str, sent: str, at: str) -> None:
+    assert version(recorded, sent) == seconds(at)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "sent", "at"),
+    [
+        ("20260301", "20260301101502+0100", "20260301101502+0100"),
+        ("20260301", "20260301003000+0100", "20260301003000+0100"),
+        ("202603011015", "20260301101502+0100", "20260301101502+0100"),
+        ("202603011015", "20260301101602+0100", "20260301101559+0100"),
+        ("20260301", "20260302020000+0100", "20260301235959+0100"),  # sent in the night
+        ("20260301", "20260228020000+0100", "20260301000000+0100"),
+        ("202603", "20260305020000+0100", "20260305020000+0100"),
+        ("20260301101500", "20260301101502+0100", "20260301101500+0100"),
+        ("20260301101500", "20260301", "20260301101500+0100"),
+        ("20260301", "garbage", "20260301000000+0000"),
+    ],
+)
+def test_the_header_tells_what_the_event_leaves_open(recorded: str, sent: str, at: str) -> None:
+    assert version(recorded, sent) == seconds(at)
+
+
 def test_the_time_of_the_header_stands_in() -> None:
     assert events(changed(A31, "EVN", 2, ""))[0]["version"] == events(A31)[0]["version"]
     (refusal,) = refusals(changed(changed(A31, "EVN", 2, ""), "MSH", 7, ""))
@@ -555,15 +713,35 @@ def states_of(order: list[dict[str, Any]]) -> tuple[list[Verdict], State]:
     return verdicts, known[0]
 
 
-def test_any_order_of_arrival_ends_in_the_last_state() -> None:
-    stays = [next(one for one in events(message) if one["type"] == "encounter.v1") for message in (A01, A08, A03)]
-    assert len({stay["id"] for stay in stays}) == 1
+LATE_A08 = adt("A08", 7, "20260308080000+0100", segment("PV1", PV1 | {4: "U"}))
+REOPENED = adt("A13", 8, "20260307080000+0100", segment("PV1", PV1))
+
+
+@pytest.mark.parametrize(
+    ("told", "last"),
+    [
+        ((A01, A08, A03), A03),
+        ((A01, A03, LATE_A08), A03),
+        ((A01, A08, A03, LATE_A08), A03),
+        ((A01, A03, changed(LATE_A08, "PV1", 45, "20260306")), changed(LATE_A08, "PV1", 45, "20260306")),
+        ((A01, A03, REOPENED, LATE_A08), REOPENED),
+    ],
+)
+def test_any_order_of_arrival_ends_in_the_last_state(told: tuple[bytes, ...], last: bytes) -> None:
     digests = set()
-    for order in permutations(stays):
-        verdicts, holding = states_of(list(order))
+    for order in permutations(told):
+        stays = [one for message in order for one in events(message) if one["type"] == "encounter.v1"]
+        assert len({stay["id"] for stay in stays}) == 1
+        verdicts, holding = states_of(stays)
         assert Verdict.CONFLICT not in verdicts
         digests.add(holding.digest)
-    assert digests == {states_of([stays[2]])[1].digest}
+    assert digests == {states_of([events(last)[1]])[1].digest}
+
+
+def test_an_update_is_the_last_word_on_the_person() -> None:
+    for order in permutations((A01, A03, changed(LATE_A08, "PID", 8, "M"))):
+        holding = states_of([events(message)[0] for message in order])[1]
+        assert holding.revision.startswith(f"{events(LATE_A08)[0]['version']:010}")
 
 
 def test_a_message_that_is_sent_again_is_no_news() -> None:
@@ -663,12 +841,31 @@ def test_bodies_over_http(ingest: Ingest) -> None:
     assert nothing.json()["not_taken"] == {"death without its day": 1}
 
 
+def test_no_more_is_read_of_a_body_than_a_request_may_have(ingest: Ingest, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_so_far: list[int] = []
+    threads: set[str] = set()
+
+    def lines(content: io.BytesIO) -> Iterator[tuple[int, bytes]]:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        for number, line in _lines(content):
+            read_so_far.append(number)
+            yield number, line
+
+    _lines = hl7v2._lines
+    monkeypatch.setattr(hl7v2, "_lines", lines)
+    most = 1000
+    response = ingest.post(b"MSH\r" * (most * 20), "application/hl7-v2", "/v1/hl7v2")
+    assert (response.status_code, response.json()["title"]) == (413, "too many events")
+    assert len(read_so_far) <= most + 2
+    assert "intake" not in threads  # which others wait for
+
+
 def test_every_event_is_kept_whole_by_the_intake() -> None:
     intake = new_intake()
     for message in (A01, A03, A04, A08, A31, A40):
         documents, passed_over = intake.messages([message], 0, SOURCE, hl7v2.PARIS)
         taken = intake.take(documents, SOURCE, "live", NOW)
-        assert (taken.rejected, passed_over) == ([], {})
+        assert (taken.rejected, passed_over) == ([], {UNTOLD: 1} if message == A08 else {})
         assert [one.removed for one in taken.kept] == [0] * len(documents)
 
 

@@ -24,6 +24,7 @@ from prometheus_client import REGISTRY
 from runtime.http import hash_token
 from runtime.loop import Stopped
 from services.ingest.adapters import Markers, ProducersFile
+from services.ingest.domain import content
 from services.ingest.domain.flow import Flow, ThrottleRule
 from services.ingest.domain.measures import Tally
 from services.ingest.domain.receipts import Receipts
@@ -276,6 +277,26 @@ def test_a_defect_is_not_answered(hearing: Hearing, monkeypatch: pytest.MonkeyPa
         connection.sendall(framed(A01))
         assert received(connection) == b""
     assert closed(SOURCE, "failed") > 0
+
+
+def test_a_defect_with_one_record_is_not_answered(hearing: Hearing, monkeypatch: pytest.MonkeyPatch) -> None:
+    """AE would be final. Repeated when the defect is mended, the message is taken."""
+    hub = hearing()
+    before = closed(SOURCE, "failed")
+    strip = content.strip
+
+    def broken(kind: str, record: dict[str, Any]) -> object:
+        if kind == "encounter.v1":
+            raise RuntimeError("KERGUELEN")
+        return strip(kind, record)
+
+    with monkeypatch.context() as patch, hub.connected() as connection:
+        patch.setattr(content, "strip", broken)
+        connection.sendall(framed(A01))
+        assert received(connection) == b""
+    assert eventually(lambda: closed(SOURCE, "failed") == before + 1)
+    with hub.connected() as connection:
+        assert exchange(connection, A01)[1][1] == "AA"
 
 
 def test_stopping_ends_what_is_open(hearing: Hearing) -> None:

@@ -2,7 +2,7 @@
 
 AA says that the broker has all that the message came to. AE says that something of it is refused for what it says,
 and AR that nothing was looked at because of what kind of message it is (2.9.2.2); each refusal has an ERR segment. None
-is an invitation to send again: a hub that cannot take a message now does not answer it.
+is an invitation to send again: a hub that cannot take a message now, or fails on it, does not answer it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Final
 
-from services.ingest.domain.refusals import INTERNAL, Refusal
+from services.ingest.domain.refusals import Refusal
 from services.ingest.formats.hl7v2.messages import (
     EVENT_NOT_TAKEN,
     MESSAGE_NOT_TAKEN,
@@ -34,7 +34,6 @@ _CONDITIONS: Final = {
     "bad-identifier": "102^Data type error",
     "bad-nir-key": "102^Data type error",
     "unknown-system": "103^Table value not found",
-    INTERNAL.reason: "207^Application internal error",
 }
 """Table 0357, by the reasons of refusals; anything else is a data type error."""
 _KINDS: Final = frozenset((MESSAGE_NOT_TAKEN, EVENT_NOT_TAKEN, NOT_FOR_PRODUCTION))
