@@ -48,19 +48,14 @@ def show(text: str) -> None:
     out.print(text, soft_wrap=True, markup=False)
 
 
-def bar() -> Progress:
-    """A progress bar on standard error, to be entered."""
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+def bar(counted: str = "") -> Progress:
+    """A progress bar on standard error, to be entered; its tasks have a `count`, if something is `counted`."""
+    from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-    count = TextColumn("{task.fields[records]} records")
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        count,
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=err)
+    columns: list[ProgressColumn] = [TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn()]
+    if counted:
+        columns.append(TextColumn(f"{{task.fields[count]}} {counted}"))
+    return Progress(*columns, TimeElapsedColumn(), console=err)
 
 
 @contextmanager

@@ -54,18 +54,18 @@ def send(
             url, token or local_token("producers", source), backfill=backfill
         ) as producer,
         Ledger(ledger_of(home_folder(), url, source)) as ledger,
-        bar() as progress,
+        bar("records") as progress,
     ):
         sender = FileSender(producer, source, ledger, zone, again=again)
         try:
             sender.look_ahead(groups)
             for group in groups:
-                task = progress.add_task(group.name, total=1.0, records=0)
+                task = progress.add_task(group.name, total=1.0, count=0)
                 parts.append(Sent())
 
                 def report(done: Sent, share: float, task: Any = task) -> None:
                     parts[-1] = done
-                    progress.update(task, completed=share, records=done.sent + done.known)
+                    progress.update(task, completed=share, count=done.sent + done.known)
 
                 mine = sender.send(group, report)
                 progress.update(task, completed=1.0)

@@ -324,10 +324,10 @@ def _ean13(code: str) -> bool:
 
 
 def _cip(code: str) -> bool:
-    """EAN-13 for 13 digits; for seven (CIP7, UCD7, LPP) the sum by weights 2 to 7, modulo 11, where ten is written 0.
+    """EAN-13 for 13 digits; for seven (CIP7, UCD7) the sum by weights 2 to 7, modulo 11, where ten is written 0.
 
-    Club Inter Pharmaceutique names the modulus for CIP7 and UCD7. The weights, and LPP, are found from their codes, and
-    true of each of those in tests/unit/ingest/test_content.py. Codes of other lengths have no check digit.
+    Club Inter Pharmaceutique names the modulus. The weights are found from their codes, and true of each of those in
+    tests/unit/ingest/test_content.py. Codes of other lengths have no check digit.
     """
     if len(code) != 7 or not code.isdigit():
         return _ean13(code)
