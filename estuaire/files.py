@@ -22,10 +22,11 @@ from estuaire.ledger import Ledger
 from estuaire.producer import BATCH, BATCH_BYTES, Answer, Producer, SendError, line_of
 from services.ingest.domain import batches
 from services.ingest.domain.refusals import TOO_LARGE, Refusal
-from services.ingest.files import FORMATS, HEAD, File, join, lines, part_of
+from services.ingest.files import FORMATS, HEAD, File, join, part_of
 from services.ingest.formats.fhir import files as fhir_files
 from services.ingest.formats.hl7v2 import messages as hl7v2
 from services.ingest.formats.reading import JoinedFormat
+from services.ingest.formats.streams import lines
 
 CLOUDEVENTS: Final = "CloudEvents"
 FHIR: Final = "FHIR"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from services.ingest.formats.reading import JoinedFormat, Layout, Line, Piece, R
 from services.ingest.formats.snds.beneficiaries import Register
 from services.ingest.formats.snds.cepidc import Cepidc
 from services.ingest.formats.snds.dcir import Dcir
+from services.ingest.formats.streams import lines, scratch
 
 FORMATS: Final[dict[str, JoinedFormat]] = {form.name: form for form in (PmsiMco(), Dcir(), Register(), Cepidc())}
 """The formats whose records are made of lines of several files, by name."""
@@ -98,19 +98,17 @@ def join(form: JoinedFormat, files: Sequence[File], source: str) -> Iterator[Rea
     What cannot be read is refused, and the rest goes on. The keys of all lines go to a temporary database of this
     process, which no name leads to and which goes with it; lines are read again where they stand.
     """
-    with closing(sqlite3.connect("", isolation_level=None)) as index:
-        index.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        index.execute("PRAGMA journal_mode = OFF")
+    with closing(scratch(_CACHE_KIB)) as index:
         index.execute("CREATE TABLE ids (id BLOB PRIMARY KEY, times INT NOT NULL) WITHOUT ROWID")
         index.execute(
-            "CREATE TABLE lines (rank INTEGER PRIMARY KEY, key BLOB, part INT, file INT, line INT, start INT, size INT)"
+            "CREATE TABLE lines (rank INTEGER PRIMARY KEY, key BLOB, file INT, line INT, start INT, size INT)"
         )
         layouts: dict[int, Layout] = {}
         index.execute("BEGIN")
         ordered = sorted(enumerate(files), key=lambda one: form.parts.index(one[1].part))
         for number, file in ordered:
             yield from _index(index, form, number, file, layouts)
-        index.execute("CREATE INDEX by_key ON lines (key, rank, part, file, line, start, size)")
+        index.execute("CREATE INDEX by_key ON lines (key, rank, file, line, start, size)")
         for one in _records(index, form, files, layouts, source):
             if isinstance(one.outcome, dict):
                 _tell_apart(index, one.outcome)
@@ -134,9 +132,8 @@ def _index(
     index: sqlite3.Connection, form: JoinedFormat, number: int, file: File, layouts: dict[int, Layout]
 ) -> Iterator[Read]:
     """Note where each line of a file stands, by its key; the lines that have none are refused."""
-    part = form.parts.index(file.part)
-    insert = "INSERT INTO lines (key, part, file, line, start, size) VALUES (?, ?, ?, ?, ?, ?)"
-    rows: list[tuple[bytes, int, int, int, int, int]] = []
+    insert = "INSERT INTO lines (key, file, line, start, size) VALUES (?, ?, ?, ?, ?)"
+    rows: list[tuple[bytes, int, int, int, int]] = []
     layout: Layout | None = None
     for line, start, data in lines(file.content, LONGEST_LINE):
         try:
@@ -148,7 +145,7 @@ def _index(
                 continue
             if b"\0" in data:
                 raise Refused(NUL_BYTE)
-            rows.append((layout.key(data), part, number, line, start, len(data)))
+            rows.append((layout.key(data), number, line, start, len(data)))
         except Refused as refused:
             yield Read(file.name, line, refused.refusal)
             if layout is None:
@@ -177,22 +174,3 @@ def _records(
                 file.content.seek(start)
                 pieces.append(Piece(layout, Line(file.name, line, file.content.read(size))))
         yield from form.events(pieces, source)
-
-
-def lines(content: BinaryIO, longest: int) -> Iterator[tuple[int, int, bytes | None]]:
-    """Number, position and content of each line without its end; no content for one of more than `longest` bytes."""
-    content.seek(0, os.SEEK_SET)
-    number = start = 0
-    while data := content.readline(longest + 2):
-        number += 1
-        length = len(data)
-        whole = data.endswith(b"\n") or length < longest + 2
-        while not whole:
-            rest = content.readline(LONGEST_LINE)
-            length += len(rest)
-            whole = rest.endswith(b"\n") or not rest
-            data = b""
-        text = data.rstrip(b"\r\n")
-        too_long = length > len(data) or len(text) > longest
-        yield number, start, None if too_long else text
-        start += length

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from decimal import Decimal
@@ -21,11 +20,11 @@ import msgspec
 
 from services.ingest.domain import batches, refusals
 from services.ingest.domain.refusals import Refusal, Refused
-from services.ingest.files import lines
 from services.ingest.formats.fhir import entries as fhir
 from services.ingest.formats.fhir.entries import Outcome
 from services.ingest.formats.fhir.references import Servers, Target, says_nothing_new, target_of
 from services.ingest.formats.reading import Read
+from services.ingest.formats.streams import lines, scratch
 
 LARGEST: Final = 16 * 2**20
 """Characters of an entry, in which a number counts as eight, or bytes of a line; what is larger is refused, and is not
@@ -451,9 +450,7 @@ class _Targets:
         self.bases: set[str | None] = set()
         self._rows: list[tuple[bytes, str, str | None]] = []
         self._is_empty = True
-        self._index = sqlite3.connect("", isolation_level=None)
-        self._index.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        self._index.execute("PRAGMA journal_mode = OFF")
+        self._index = scratch(_CACHE_KIB)
         self._index.execute("CREATE TABLE targets (url BLOB PRIMARY KEY, name TEXT, base TEXT) WITHOUT ROWID")
 
     def add(self, entry: dict[str, Any]) -> None:
