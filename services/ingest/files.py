@@ -172,5 +172,5 @@ def _records(
             file, layout = files[number], layouts[number]
             for _, line, start, size in rows:
                 file.content.seek(start)
-                pieces.append(Piece(layout, Line(file.name, line, file.content.read(size))))
+                pieces.append(Piece(layout, Line(file.name, line, file.content.read(size)), key))
         yield from form.events(pieces, source)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
-from hashlib import sha256
 from typing import Final
+
+from services.ingest.formats.reading import bounded
 
 AUTHORITIES: Final = {
     "1.2.250.1.213.1.4.8": ("ins-nir", False),
@@ -50,5 +51,4 @@ def status(codes: Collection[str], has_ins: bool) -> str | None:
 
 def assigner(source: str, authority: str) -> str:
     """An authority whose name only this source knows; hashed where that is longer than an assigner may be."""
-    name = f"{source}|{authority}"
-    return name if len(name) <= 256 else f"sha256:{sha256(name.encode(errors='replace')).hexdigest()}"
+    return bounded(f"{source}|{authority}", 256)

@@ -103,4 +103,4 @@ def test_any_bytes_are_read_or_refused(lines: list[bytes]) -> None:
             layout.key(data)
         with suppress(Refused):
             form.layout("IR_BEN_R", data)
-    assert list(form.events([Piece(layout, Line("x", 1, data)) for data in lines], SOURCE))
+    assert list(form.events([Piece(layout, Line("x", 1, data), b"k") for data in lines], SOURCE))

@@ -205,7 +205,7 @@ def test_any_bytes_are_read_or_refused(lines: list[tuple[str, bytes]]) -> None:
         with suppress(Refused):
             layouts[part].key(data)
     lines.sort(key=lambda one: one[0])
-    assert list(form.events([Piece(layouts[part], Line("x", 1, data)) for part, data in lines], SOURCE))
+    assert list(form.events([Piece(layouts[part], Line("x", 1, data), b"k") for part, data in lines], SOURCE))
 
 
 @given(st.data())

@@ -522,7 +522,7 @@ def test_any_bytes_are_read_or_refused(lines: list[tuple[str, bytes]], head: byt
             form.layout(part, data)
         with suppress(Refused):
             layouts[part].key(data)
-    pieces = [Piece(layouts[part], Line("x", number, data)) for number, (part, data) in enumerate(lines)]
+    pieces = [Piece(layouts[part], Line("x", number, data), b"k") for number, (part, data) in enumerate(lines)]
     pieces.sort(key=lambda one: form.parts.index(one.layout.part))
     if pieces:
         assert list(form.events(pieces, SOURCE))

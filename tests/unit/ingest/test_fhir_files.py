@@ -18,7 +18,7 @@ from services.ingest.domain.refusals import Refusal
 from services.ingest.formats.fhir import entries as fhir
 from services.ingest.formats.fhir import files as fhir_files
 from services.ingest.formats.fhir.references import Servers
-from services.ingest.formats.reading import Read
+from services.ingest.formats.reading import Outcome, Read
 
 from .conftest import new_intake
 from .samples import ROOT, SOURCE
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.unit
 STAY = (ROOT / "tests/fixtures/fhir/french-stay.json").read_bytes()
 
 
-def read(content: bytes | io.RawIOBase, name: str = "export.json") -> list[tuple[int, fhir.Outcome]]:
+def read(content: bytes | io.RawIOBase, name: str = "export.json") -> list[tuple[int, Outcome]]:
     opened: Any = io.BytesIO(content) if isinstance(content, bytes) else content
     found = list(fhir_files.read(opened, name, SOURCE))
     assert all(type(one) is Read and one.file == name for one in found)
@@ -63,7 +63,7 @@ def entry(*arguments: Any, **fields: Any) -> dict[str, Any]:
 # --- as a whole document ---
 
 
-def whole(content: bytes) -> list[tuple[int, fhir.Outcome]]:
+def whole(content: bytes) -> list[tuple[int, Outcome]]:
     return list(fhir.outcomes_of(msgspec.json.decode(content), SOURCE))
 
 

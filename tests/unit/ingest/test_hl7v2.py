@@ -21,7 +21,7 @@ from services.ingest.domain.flow import LANES
 from services.ingest.domain.refusals import Refusal
 from services.ingest.formats.hl7v2 import messages as hl7v2
 from services.ingest.formats.hl7v2.messages import LONGEST, events_of, header, messages, read
-from services.ingest.formats.hl7v2.visits import Outcome
+from services.ingest.formats.reading import Outcome
 from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge, place
 from tests.unit.ingest.conftest import Ingest, new_intake
 from tests.unit.ingest.samples import NOW, SOURCE

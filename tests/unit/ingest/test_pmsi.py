@@ -679,8 +679,8 @@ def read_anything(part: str, data: bytes) -> list[Read]:
         pass
     line = Line("f", 1, data)
     other = "rss" if part == "vid-hosp" else "rsa"
-    with_stay = [Piece(FORM.layout(other, b""), Line("g", 1, GOOD[other]))] if part in ("vid-hosp", "ano") else []
-    return list(FORM.events([*with_stay, Piece(FORM.layout(part, data), line)], "urn:x"))
+    with_stay = [Piece(FORM.layout(other, b""), Line("g", 1, GOOD[other]), b"k")] if part in ("vid-hosp", "ano") else []
+    return list(FORM.events([*with_stay, Piece(FORM.layout(part, data), line, b"k")], "urn:x"))
 
 
 @given(part=st.sampled_from(FORM.parts), data=st.binary(max_size=400))

@@ -25,10 +25,7 @@ from services.ingest.formats.fhir.references import (
     says_nothing_new,
     target_of,
 )
-
-Outcome = dict[str, Any] | Refusal | str
-"""An event (to be validated as `Event`), why there is none, or the name of what is not the hub's: a resource type, an
-element of a Patient that says something which no event can say, or SUPERSEDED."""
+from services.ingest.formats.reading import Outcome, event
 
 
 class FhirEvents(NamedTuple):
@@ -61,7 +58,11 @@ def events_of(document: Any, source: str) -> FhirEvents:
 
 
 def outcomes_of(document: Any, source: str) -> Iterator[tuple[int, Outcome]]:
-    """What each resource of a document comes to, by its position."""
+    """What each resource of a document comes to, by its position.
+
+    What is not the hub's goes by the name of a resource type, of an element of a Patient that says something which no
+    event can say, or SUPERSEDED.
+    """
     if (refusal := refusal_of(document)) is not None:
         yield 0, refusal
         return
@@ -254,20 +255,13 @@ class _Entry(NamedTuple):
             person = self.servers.person(resource, kind, base)
             data = {"identity": person, "record": _with_contained_medication(resource)}
         record = self.servers.record(Target(f"{kind}/{name}", base))
-        event = self._event(TYPES[kind], record, gone, when, version, data)
-        return [replacing(event) if replaces else event]
+        state = self._event(TYPES[kind], record, gone, when, version, data)
+        return [replacing(state) if replaces else state]
 
     def _event(
         self, kind: str, name: str, gone: bool, when: str | None, version: int | None, data: dict[str, Any]
     ) -> dict[str, Any]:
-        return {
-            "specversion": "1.0",
-            "id": name,
-            "source": self.servers.source,
-            "type": kind + (DELETED if gone else ""),
-            "time": when,
-            "data": data,
-        } | ({} if version is None else {"version": version})
+        return event(self.servers.source, kind + (DELETED if gone else ""), name, when, data, version=version)
 
     def _patient(
         self, patient: Mapping[str, Any], own: Target, gone: bool, when: str | None, version: int | None
@@ -322,9 +316,9 @@ class _Entry(NamedTuple):
         return [self._event(TYPES[kind], self.servers.record(target), True, when, version, {"identity": {}})]
 
 
-def replacing(event: dict[str, Any]) -> dict[str, Any]:
+def replacing(state: dict[str, Any]) -> dict[str, Any]:
     """The event of an update: it replaces what was there where no version says which is the later."""
-    return event if "version" in event else {**event, "correction": True}
+    return state if "version" in state else {**state, "correction": True}
 
 
 def _version(version: Any) -> int | None:

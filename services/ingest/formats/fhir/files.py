@@ -21,9 +21,8 @@ import msgspec
 from services.ingest.domain import batches, refusals
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.fhir import entries as fhir
-from services.ingest.formats.fhir.entries import Outcome
 from services.ingest.formats.fhir.references import Servers, Target, says_nothing_new, target_of
-from services.ingest.formats.reading import Read
+from services.ingest.formats.reading import Outcome, Read
 from services.ingest.formats.streams import lines, scratch
 
 LARGEST: Final = 16 * 2**20

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from calendar import monthrange
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
@@ -11,6 +10,7 @@ from services.ingest.domain.refusals import Refused
 from services.ingest.formats import ins
 from services.ingest.formats.fhir.elements import at, extensions, is_out_of_range, items, refused, text, time
 from services.ingest.formats.fhir.references import Servers, Target, national_numbers
+from services.ingest.formats.reading import last_day
 
 MOST_LINKS: Final = 10
 """Other Patients that one may be linked to; an identity has twenty numbers at most."""
@@ -99,8 +99,7 @@ class Death(NamedTuple):
 def death_of(patient: Mapping[str, Any]) -> Death | None:
     """The death that is told; None if none is. Raises Refused.
 
-    Of a month or a year the last day counts, as of causes of death (formats/snds/cepidc.py), so that no care stands
-    after the death only because the day is not known.
+    Of a month or a year the last day counts.
     """
     died = patient.get("deceasedDateTime")
     if died is None:
@@ -108,11 +107,7 @@ def death_of(patient: Mapping[str, Any]) -> Death | None:
     if not isinstance(died, str) or not time(died) or is_out_of_range(died):
         raise refused("bad-date", "Patient.deceasedDateTime is not a date, or not one of 1850 to 2199")
     day = died[:10]
-    if len(day) == 4:
-        return Death(day, f"{day}-12-31T00:00:00Z")
-    if len(day) == 7:
-        return Death(day, f"{day}-{monthrange(int(day[:4]), int(day[5:]))[1]}T00:00:00Z")
-    return Death(day, time(died))
+    return Death(day, time(died) if len(day) == 10 else f"{last_day(day)}T00:00:00Z")
 
 
 def _status(patient: Mapping[str, Any], has_ins: bool) -> str | None:

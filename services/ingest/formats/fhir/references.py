@@ -11,17 +11,19 @@ have a Condition/9.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from hashlib import sha256
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
 from services.ingest.domain.refusals import Refused
 from services.ingest.formats import ins
 from services.ingest.formats.fhir.elements import ID, codes, refused
+from services.ingest.formats.reading import bounded
 
 _PERSON: Final = dict.fromkeys(("Immunization", "Claim", "ExplanationOfBenefit", "Consent"), "patient")
 """The element that refers to the Patient, where it is not `subject`."""
 
+_LONGEST_BASE: Final = 128
+"""Characters of a base, which leaves place for a type and an id in the id of an event."""
 _NATIONAL: Final = {f"urn:oid:{oid}": system for oid, system in ins.AUTHORITIES.items()}
 
 
@@ -50,7 +52,7 @@ class Servers(NamedTuple):
         """The id of a resource's record: <type>/<id>, behind the base of its server where that is not the own one."""
         if resource.base is None or resource.base == self.own:
             return resource.name
-        return f"{_bounded(resource.base)}/{resource.name}"
+        return f"{bounded(resource.base, _LONGEST_BASE)}/{resource.name}"
 
     def number(self, patient: Target) -> dict[str, str]:
         """The number that a Patient has: its id, within its server."""
@@ -149,11 +151,6 @@ def id_of(resource: Mapping[str, Any], url: Any) -> Any:
     if "id" not in resource and isinstance(url, str) and url.startswith(_UUID):
         return url.removeprefix(_UUID)
     return resource.get("id")
-
-
-def _bounded(base: str) -> str:
-    """A base that leaves place for a type and an id in the id of an event, hashed where it is longer."""
-    return base if len(base) <= 128 else f"sha256:{sha256(base.encode(errors='replace')).hexdigest()}"
 
 
 _UUID: Final = "urn:uuid:"

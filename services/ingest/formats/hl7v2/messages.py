@@ -39,8 +39,8 @@ import hl7
 
 from services.ingest.domain.refusals import NUL_BYTE, Refused
 from services.ingest.formats.hl7v2.fields import Clock, Text, Time, refusing, time_of
-from services.ingest.formats.hl7v2.visits import MERGE, STATUS, Frame, Group, Outcome
-from services.ingest.formats.reading import Read
+from services.ingest.formats.hl7v2.visits import MERGE, STATUS, Frame, Group
+from services.ingest.formats.reading import Outcome, Read
 
 LONGEST: Final = 2**20
 """Bytes of a message."""

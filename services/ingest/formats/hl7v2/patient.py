@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from services.ingest.domain.content import known
@@ -63,9 +63,8 @@ class Patient(NamedTuple):
     source: str
     pid: Sequence[Any]
 
-    def identity(self) -> dict[str, Any]:
-        """An identity as the events carry it. Raises Refused."""
-        numbers = self.numbers(self.pid, 3, "PID")
+    def identity(self, numbers: Sequence[Number]) -> dict[str, Any]:
+        """An identity with these numbers, as the events carry it. Raises Refused."""
         made_up = any(one.made_up for one in numbers)
         has_ins = any(one.system in _INS for one in numbers)
         codes = [self.text.value(one) for one in self.text.repetitions(self.pid, 32)]
@@ -81,16 +80,6 @@ class Patient(NamedTuple):
         if born := self.text.time(self.pid, 7, "PID"):
             identity["birth_date"] = born.day
         return identity | self._places()
-
-    def number(self) -> str:
-        """The number that the patient's own record is known by: a local one, else an INS. Raises Refused."""
-        numbers = sorted(self.numbers(self.pid, 3, "PID"))
-        local = [one for one in numbers if one.system == "ipp"]
-        best = next((one for one in local if one.kind == "PI"), next(iter(local), None))
-        best = best or next((one for one in numbers if one.system in _INS), None)
-        if best is None:
-            raise refusing("no-id", "PID-3: no local number (type PI) and no INS, by which the hub knows a patient")
-        return best.name()
 
     def numbers(self, segment: Sequence[Any], field: int, name: str) -> list[Number]:
         """The national and local numbers of a list (2.A.14: CX), local ones as their type says. Raises Refused."""
@@ -174,6 +163,17 @@ class Patient(NamedTuple):
             if residence := {name: value for name, value in parts.items() if value}:
                 places["residence"] = residence
         return places
+
+
+def name_of(numbers: Iterable[Number]) -> str:
+    """The number of PID-3 that the patient's own record is known by: a local one, else an INS. Raises Refused."""
+    ordered = sorted(numbers)
+    local = [one for one in ordered if one.system == "ipp"]
+    best = next((one for one in local if one.kind == "PI"), next(iter(local), None))
+    best = best or next((one for one in ordered if one.system in _INS), None)
+    if best is None:
+        raise refusing("no-id", "PID-3: no local number (type PI) and no INS, by which the hub knows a patient")
+    return best.name()
 
 
 def _check(numbers: Sequence[Number]) -> None:

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from contracts.events import DELETED
 from services.ingest.domain.content import known
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.hl7v2.fields import NULL, Text, Time, refusing
-from services.ingest.formats.hl7v2.patient import MOST_NUMBERS, Number, Patient, assigner, quoted
-
-Outcome = dict[str, Any] | Refusal | str
-"""An event, why there is none, or the name of something that the hub has no place for."""
+from services.ingest.formats.hl7v2.patient import MOST_NUMBERS, Number, Patient, assigner, name_of, quoted
+from services.ingest.formats.reading import Outcome, bounded, event
 
 UPDATE: Final = b"A08"
 STATUS: Final = {
@@ -60,16 +57,7 @@ class Frame(NamedTuple):
 
     def event(self, kind: str, name: str, time: str, data: dict[str, Any]) -> dict[str, Any]:
         """A state of a record."""
-        return {
-            "specversion": "1.0",
-            "id": name,
-            "source": self.source,
-            "type": kind,
-            "time": time,
-            "correction": True,
-            "version": self.version,
-            "data": data,
-        }
+        return event(self.source, kind, name, time, data, correction=True, version=self.version)
 
 
 class Group(NamedTuple):
@@ -85,8 +73,9 @@ class Group(NamedTuple):
         """What it comes to. Raises Refused, after those that stand."""
         frame, pid = self.frame, self.segments[0]
         patient = Patient(self.text, frame.source, pid)
-        identity = patient.identity()
-        number = patient.number()
+        numbers = patient.numbers(pid, 3, "PID")
+        identity = patient.identity(numbers)
+        number = name_of(numbers)
         yield frame.event("identity.v1", _id("Patient", number), frame.time, {"identity": identity})
         yield from self._death(identity, number)
         if self.trigger == MERGE:
@@ -223,7 +212,7 @@ class Group(NamedTuple):
 def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """Of two states of one diagnosis in one message, the one that is not deleted, or is earlier. Raises Refused."""
     first, second = sorted(
-        (one, other), key=lambda event: ("record" not in event["data"], datetime.fromisoformat(event["time"]))
+        (one, other), key=lambda state: ("record" not in state["data"], datetime.fromisoformat(state["time"]))
     )
     if "record" in second["data"] and first["data"]["record"]["code"] != second["data"]["record"]["code"]:
         raise refusing("bad-value", "DG1-20: the same for two codes: it is the number of one diagnosis")
@@ -233,4 +222,4 @@ def _joined(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 def _id(*parts: str) -> str:
     """The name of a record, of parts without a slash of their own. One that is too long is known by its digest."""
     name = "/".join(parts)
-    return name if len(name) <= 256 else f"{parts[0]}/sha256:{sha256(name.encode(errors='replace')).hexdigest()}"
+    return name if len(name) <= 256 else f"{parts[0]}/{bounded(name, 256)}"

@@ -26,7 +26,7 @@ from services.ingest.domain.identity import is_dummy
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.fixed_width import Place, cutter, pieces_of, tables, text_of
 from services.ingest.formats.pmsi import values
-from services.ingest.formats.reading import Piece, Read
+from services.ingest.formats.reading import Piece, Read, read_as
 
 RANKS: Final = "pmsi"
 """The scheme that the birth rank of an ANO line counts in: hospitals give it, the health insurance gives another."""
@@ -126,7 +126,6 @@ def reads(pieces: Sequence[Piece], source: str) -> Iterator[Read]:
         for piece in chains:
             yield _refused(piece, "second-line", "several ANO lines that differ have its number")
         chains = []
-    line = stays[0].line
     try:
         stay = _Stay(stays[0])
         chain = _Chain()
@@ -134,14 +133,14 @@ def reads(pieces: Sequence[Piece], source: str) -> Iterator[Read]:
             try:
                 chain = _chain(chains[0], stay)
             except Refused as refused:
-                yield Read(chains[0].line.file, chains[0].line.number, refused.refusal)
-        yield Read(line.file, line.number, stay.event(chain, source))
+                yield read_as(chains[0], refused.refusal)
+        yield read_as(stays[0], stay.event(chain, source))
     except Refused as refused:
-        yield Read(line.file, line.number, refused.refusal)
+        yield read_as(stays[0], refused.refusal)
 
 
 def _refused(piece: Piece, reason: str, says: str) -> Read:
-    return Read(piece.line.file, piece.line.number, Refusal(reason, f"line {piece.line.number}: {says}"))
+    return read_as(piece, Refusal(reason, f"line {piece.line.number}: {says}"))
 
 
 def _chain(piece: Piece, stay: _Stay) -> _Chain:

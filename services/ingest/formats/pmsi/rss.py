@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.fixed_width import Place, cutter, pieces_of, tables, text_of
 from services.ingest.formats.pmsi import values, vid_hosp
-from services.ingest.formats.reading import Piece, Read
+from services.ingest.formats.reading import Piece, Read, read_as
 
 _WITHIN: Final = ("6", "1")
 """A mutation within the hospital's MCO: it neither begins nor ends a stay."""
@@ -90,7 +90,6 @@ def reads(pieces: Sequence[Piece], source: str) -> Iterator[Read]:
             holders.append(piece)
     holder, wrong = vid_hosp.holder_of(holders, has_stay=bool(stays))
     for rums in stays.values():
-        first = rums[0].line
         outcome: dict[str, Any] | Refusal
         try:
             units = _sequence([_unit(one) for one in values.distinct(rums)])
@@ -105,7 +104,7 @@ def reads(pieces: Sequence[Piece], source: str) -> Iterator[Read]:
             outcome = _event(units, identifiers, source)
         except Refused as refused:
             outcome = refused.refusal
-        yield Read(first.file, first.number, outcome)
+        yield read_as(rums[0], outcome)
     yield from dict.fromkeys(wrong)
 
 

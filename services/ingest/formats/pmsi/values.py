@@ -13,7 +13,7 @@ from typing import Any, Final
 from contracts.events import EARLIEST, LATEST
 from services.ingest.domain.content import known
 from services.ingest.formats.fixed_width import Field, Place
-from services.ingest.formats.reading import Piece
+from services.ingest.formats.reading import Piece, event
 
 SEXES: Final = {"1": "male", "2": "female", "3": "other"}
 ENTRY_MODES: Final = frozenset("0678NO")
@@ -148,12 +148,5 @@ def stay_event(
     source: str, name: str, when: dt.date, identity: dict[str, Any], record: dict[str, Any]
 ) -> dict[str, Any]:
     """The CloudEvent of a stay: a correction of whatever was sent of the stay before."""
-    return {
-        "specversion": "1.0",
-        "id": name,
-        "source": source,
-        "type": "hospital-stay.v1",
-        "time": f"{when.isoformat()}T00:00:00Z",
-        "correction": True,
-        "data": {"identity": identity, "record": record},
-    }
+    data = {"identity": identity, "record": record}
+    return event(source, "hospital-stay.v1", name, f"{when.isoformat()}T00:00:00Z", data, correction=True)

@@ -18,7 +18,7 @@ from services.ingest.domain.identity import InvalidIdentity, is_dummy, nir, nir_
 from services.ingest.domain.refusals import Refusal, Refused
 from services.ingest.formats.fixed_width import Place, cutter, pieces_of, tables, text_of
 from services.ingest.formats.pmsi import values
-from services.ingest.formats.reading import Piece, Read
+from services.ingest.formats.reading import Piece, Read, read_as
 
 _TABLE: Final = tables("pmsi-mco")["vid-hosp"]
 _INSURED: Final = re.compile(r"\d{5}(\d\d|2[AB])\d{6}", re.ASCII)
@@ -59,17 +59,17 @@ def holder_of(pieces: Sequence[Piece], has_stay: bool) -> tuple[Holder | None, l
     for piece in values.distinct(pieces):
         if not has_stay:
             says = "no RSS in these files has the administrative number of this VID-HOSP line"
-            wrong.append(_refused(piece, Refusal("no-stay", f"line {piece.line.number}: {says}")))
+            wrong.append(read_as(piece, Refusal("no-stay", f"line {piece.line.number}: {says}")))
             continue
         try:
             found = _read(piece)
         except Refused as refused:
             reason, detail = refused.refusal
-            wrong.append(_refused(piece, Refusal(reason, detail + _WITHOUT)))
+            wrong.append(read_as(piece, Refusal(reason, detail + _WITHOUT)))
             continue
         if holder:
             says = f"line {holder.piece.line.number} has the same administrative number and differs"
-            wrong.append(_refused(piece, Refusal("second-line", f"line {piece.line.number}: {says}{_WITHOUT}")))
+            wrong.append(read_as(piece, Refusal("second-line", f"line {piece.line.number}: {says}{_WITHOUT}")))
         else:
             holder = found
     return holder, wrong
@@ -83,12 +83,8 @@ def contradiction(holder: Holder, birth_date: str, sex: str) -> Read | None:
     for field, own, stated in (("birth_date", holder.birth_date, birth_date), ("sex", holder.sex, sex)):
         if own.strip("X ") and own != stated:
             detail = f"line {holder.place.line}: {holder.place.fields[field].named()} is not that of its RSS{_WITHOUT}"
-            return _refused(holder.piece, Refusal("identities-disagree", detail))
+            return read_as(holder.piece, Refusal("identities-disagree", detail))
     return None
-
-
-def _refused(piece: Piece, refusal: Refusal) -> Read:
-    return Read(piece.line.file, piece.line.number, refusal)
 
 
 def _read(piece: Piece) -> Holder:

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from services.ingest.domain.refusals import Refused
-from services.ingest.formats.reading import Piece, Read
+from services.ingest.formats.reading import Piece, Read, event, read_as
 from services.ingest.formats.separated import Separated, Table, columns
-from services.ingest.formats.snds.lines import DUPLICATE, conflicting, read_as, values_of
+from services.ingest.formats.snds.lines import DUPLICATE, conflicting, values_of
 from services.ingest.formats.snds.values import Unreadable, born, code, commune, missing, pseudonym
 
 PERSON: Final = (
@@ -101,8 +101,8 @@ class Register:
         told = {"BEN_NIR_PSA", "BEN_RNG_GEM", "BEN_NAI_MOI"} <= named and "PRS_NAT_REF" not in named
         return _NAME if told or _NAME in file.upper() else None
 
-    def layout(self, part: str, first: bytes) -> Separated:
-        return Separated(_TABLE._replace(name=part), _key, first)
+    def layout(self, part: str, first: bytes) -> Separated:  # noqa: ARG002
+        return Separated(_TABLE, _key, first)
 
     def events(self, pieces: Sequence[Piece], source: str) -> Iterator[Read]:
         first, *others = pieces
@@ -110,20 +110,13 @@ class Register:
             values = values_of(first)
             if any(values_of(one) != values for one in others):
                 raise Refused(_CONFLICT)
-            event = {
-                "specversion": "1.0",
-                "id": f"ben:{first.layout.key(first.line.data).decode()}",
-                "source": source,
-                "type": "identity.v1",
-                "time": None,
-                "correction": True,
-                "data": {"identity": person(_NAME, values)},
-            }
+            name, data = f"ben:{first.key.decode()}", {"identity": person(_NAME, values)}
+            register = event(source, "identity.v1", name, None, data, correction=True)
         except Refused as refused:
             told = pieces if refused.refusal is _CONFLICT else (first,)
             yield from (read_as(one, refused.refusal) for one in told)
             return
-        yield read_as(first, event)
+        yield read_as(first, register)
         yield from (read_as(one, DUPLICATE) for one in others)
 
 

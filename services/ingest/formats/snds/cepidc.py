@@ -11,15 +11,14 @@ read. What is sent again replaces what was read of a death before: causes may be
 from __future__ import annotations
 
 import re
-from calendar import monthrange
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from services.ingest.domain.refusals import Refusal, Refused
-from services.ingest.formats.reading import Piece, Read
+from services.ingest.formats.reading import Outcome, Piece, Read, event, last_day, read_as
 from services.ingest.formats.separated import Separated, Table, columns
 from services.ingest.formats.snds.beneficiaries import PERSON, person
-from services.ingest.formats.snds.lines import DUPLICATE, conflicting, read_as, values_of
+from services.ingest.formats.snds.lines import DUPLICATE, conflicting, values_of
 from services.ingest.formats.snds.values import (
     Field,
     Unreadable,
@@ -111,7 +110,7 @@ def _key(part: str, values: tuple[str, ...]) -> bytes:
     return value.encode()
 
 
-def _death(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
+def _death(piece: Piece, source: str) -> Outcome:
     try:
         values = values_of(piece)
         status, version, month, department, place = (text.strip() for text in values[: len(_RULES)])
@@ -127,18 +126,10 @@ def _death(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
         if (where := commune(department, place)) is not None:
             told["commune"] = where
         identity = person(CCI, values[len(_RULES) : _FIELDS_AT])
-        key = piece.layout.key(piece.line.data).decode()
     except Refused as refused:
         return refused.refusal
-    return {
-        "specversion": "1.0",
-        "id": f"cci:{key}",
-        "source": source,
-        "type": "death.v1",
-        "time": f"{_last_day(known)}T00:00:00Z",
-        "correction": True,
-        "data": {"identity": identity, "record": told},
-    }
+    when, data = f"{last_day(known)}T00:00:00Z", {"identity": identity, "record": told}
+    return event(source, "death.v1", f"cci:{piece.key.decode()}", when, data, correction=True)
 
 
 def _month(text: str) -> str | None:
@@ -147,11 +138,6 @@ def _month(text: str) -> str | None:
         return year_and_month(text)
     except Unreadable as unreadable:
         raise Refused(unreadable.refusal(CCI, "BEN_DCD_AME")) from None
-
-
-def _last_day(date: str) -> str:
-    """Of a month, so that no care stands after the death."""
-    return date if len(date) == 10 else f"{date}-{monthrange(int(date[:4]), int(date[5:]))[1]}"
 
 
 class _Cause(NamedTuple):

@@ -31,10 +31,10 @@ from itertools import groupby
 from typing import Any, Final, NamedTuple, cast
 
 from services.ingest.domain.refusals import Refusal, Refused
-from services.ingest.formats.reading import Piece, Read
+from services.ingest.formats.reading import Outcome, Piece, Read, event, read_as
 from services.ingest.formats.separated import Separated, Table, columns
 from services.ingest.formats.snds.beneficiaries import PERSON, person
-from services.ingest.formats.snds.lines import DUPLICATE, conflicting, read_as, values_of
+from services.ingest.formats.snds.lines import DUPLICATE, conflicting, values_of
 from services.ingest.formats.snds.values import (
     Field,
     Reader,
@@ -216,7 +216,7 @@ def _key(part: str, values: tuple[str, ...]) -> bytes:
 # --- claims ---
 
 
-def _claim(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
+def _claim(piece: Piece, source: str) -> Outcome:
     """The event of a line of ER_PRS_F, why it is refused, or the name of why it is not taken."""
     try:
         values = values_of(piece)
@@ -226,18 +226,10 @@ def _claim(piece: Piece, source: str) -> dict[str, Any] | Refusal | str:
         if _CARE.name not in told:
             return missing(PRS, _CARE.column)
         identity = person(PRS, values[len(_RULES) : _CLAIM_AT])
-        key = piece.layout.key(piece.line.data).decode()
     except Refused as refused:
         return refused.refusal
-    return {
-        "specversion": "1.0",
-        "id": f"prs:{key}",
-        "source": source,
-        "type": "claim.v1",
-        "time": f"{told['care_date']}T00:00:00Z",
-        "correction": True,
-        "data": {"identity": identity, "record": told},
-    }
+    when, data = f"{told['care_date']}T00:00:00Z", {"identity": identity, "record": told}
+    return event(source, "claim.v1", f"prs:{piece.key.decode()}", when, data, correction=True)
 
 
 def _is_for_information(values: Sequence[str]) -> bool:
@@ -280,7 +272,7 @@ def _add_acts(claim: dict[str, Any], of_part: dict[str, list[Piece]]) -> Generat
     return bad
 
 
-def _dispensations(claim: dict[str, Any] | Refusal | str, pieces: Sequence[Piece]) -> Iterator[Read]:
+def _dispensations(claim: Outcome, pieces: Sequence[Piece]) -> Iterator[Read]:
     if not isinstance(claim, dict):
         yield from (read_as(piece, claim) for piece in pieces)
         return

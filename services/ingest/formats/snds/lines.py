@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from services.ingest.domain.refusals import Refusal
-from services.ingest.formats.reading import Piece, Read
+from services.ingest.formats.reading import Piece
 from services.ingest.formats.separated import Separated
 
 DUPLICATE: Final = "duplicate-line"
 """The name of what is not taken since a line before it says the same."""
-
-
-def read_as(piece: Piece, outcome: dict[str, Any] | Refusal | str) -> Read:
-    return Read(piece.line.file, piece.line.number, outcome)
 
 
 def values_of(piece: Piece) -> tuple[str, ...]:
