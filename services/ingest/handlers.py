@@ -26,7 +26,7 @@ from services.ingest.domain.content import Stripped
 from services.ingest.domain.flow import Lane, topic
 from services.ingest.domain.identity import InvalidIdentity, demographics
 from services.ingest.domain.measures import Shape
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import Refusal, Refused, refusing
 from services.ingest.domain.tokens import Tokeniser
 from services.ingest.formats.fhir import entries as fhir
 from services.ingest.formats.fhir import files as fhir_files
@@ -207,7 +207,7 @@ class Intake:
         try:
             block = self._tokeniser.block(source, event.data.identity, event_id)
         except InvalidIdentity as wrong:
-            raise Refused(Refusal(wrong.reason, wrong.detail)) from None
+            raise refusing(wrong.reason, wrong.detail) from None
         if event.correction:
             block = msgspec.structs.replace(block, correction=True)
         digest = self.ids.digest(event.type, stated, event.version, document.get("data"))

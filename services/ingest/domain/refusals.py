@@ -28,6 +28,11 @@ class Refused(Exception):
         self.refusal = refusal
 
 
+def refusing(reason: str, detail: str) -> Refused:
+    """The error that refuses what is being read."""
+    return Refused(Refusal(reason, detail))
+
+
 NOT_JSON: Final = Refusal(
     "not-json", "the event is not JSON (RFC 8259) in UTF-8: look for a missing quote or comma, NaN, or a lone surrogate"
 )

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, NoReturn, TypeVar
 
 import yaml
 
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import refusing
 
 Row = TypeVar("Row", bound=tuple[str, ...])
 
@@ -66,7 +66,7 @@ class Table(NamedTuple):
         found = self.shapes.get(at.of(text) if at else "")
         if found is None:
             assert at is not None
-            raise Refused(Refusal("format-version", f"{at.named()} is not one of {', '.join(self.shapes)}"))
+            raise refusing("format-version", f"{at.named()} is not one of {', '.join(self.shapes)}")
         return found
 
 
@@ -79,7 +79,7 @@ class Place(NamedTuple):
 
     def refuse(self, field: str, reason: str, says: str) -> NoReturn:
         """Raises Refused: `says` ends the sentence that begins with the line and the field."""
-        raise Refused(Refusal(reason, f"line {self.line}: {self.fields[field].named(self.base)} {says}"))
+        raise refusing(reason, f"line {self.line}: {self.fields[field].named(self.base)} {says}")
 
     def number(self, field: str, text: str) -> int | None:
         """A whole number, or None where it is blank."""
@@ -106,9 +106,7 @@ def pieces_of(text: str, shape: Shape, place: Place) -> list[list[str]]:
     """What follows the fixed part, by group. Raises Refused where the line is shorter or longer than it announces."""
     ends = len(text)
     if ends < shape.length:
-        raise Refused(
-            Refusal("line-length", f"line {place.line}: it ends at {ends}: it should have {shape.length} characters")
-        )
+        raise refusing("line-length", f"line {place.line}: it ends at {ends}: it should have {shape.length} characters")
     counts = [place.number(name, shape.fields[name].of(text)) or 0 for name, _ in shape.groups]
     expected = shape.length + sum(count * group.size for count, group in zip(counts, shape.groups, strict=True))
     if expected != ends and (expected > ends or (not shape.open and text[expected:].strip(" "))):
@@ -118,8 +116,8 @@ def pieces_of(text: str, shape: Shape, place: Place) -> list[list[str]]:
             if count
         ]
         why = f", since it announces {', '.join(announced)}" if announced else ""
-        raise Refused(
-            Refusal("line-length", f"line {place.line}: it ends at {ends}: it should have {expected} characters{why}")
+        raise refusing(
+            "line-length", f"line {place.line}: it ends at {ends}: it should have {expected} characters{why}"
         )
     found = []
     at = shape.length

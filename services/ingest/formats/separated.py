@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from operator import itemgetter
 from typing import Final, NamedTuple
 
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import Refusal, Refused, refusing
 
 SEPARATORS: Final = ";,\t"
 LONGEST_VALUE: Final = 64
@@ -53,7 +53,7 @@ class Separated:
                 raise Refused(_no_column(table, name))
         for name in table.columns:
             if names.count(name) > 1:
-                raise Refused(Refusal("repeated-column", f"{table.name}: the header names {name} twice"))
+                raise refusing("repeated-column", f"{table.name}: the header names {name} twice")
         self.part = table.name
         self.has: Final = frozenset(name for name in table.columns if name in names)
         self._table: Final = table
@@ -78,9 +78,7 @@ class Separated:
         trimmed = tuple(map(str.strip, values))
         if max(map(len, trimmed)) > LONGEST_VALUE:
             name = next(name for name, value in zip(names, trimmed, strict=True) if len(value) > LONGEST_VALUE)
-            raise Refused(
-                Refusal("value-too-long", f"{self.part}, {name}: the value has more than {LONGEST_VALUE} characters")
-            )
+            raise refusing("value-too-long", f"{self.part}, {name}: the value has more than {LONGEST_VALUE} characters")
         return trimmed
 
     def _split(self, data: bytes) -> list[str]:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from contracts.events import EARLIEST, LATEST
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import refusing
 
 ID: Final = re.compile(r"[A-Za-z0-9.\-]{1,64}", re.ASCII)
 """hl7.org/fhir/R4/datatypes.html#id"""
@@ -16,11 +16,6 @@ ID: Final = re.compile(r"[A-Za-z0-9.\-]{1,64}", re.ASCII)
 _DATETIME = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)(?:(T\d\d:\d\d:\d\d(?:\.\d{1,9})?)(Z|[+-]\d\d:\d\d))?)?)?", re.ASCII
 )
-
-
-def refused(reason: str, detail: str) -> Refused:
-    """The exception that refuses a resource."""
-    return Refused(Refusal(reason, detail))
 
 
 def at(resource: Mapping[str, Any], path: str) -> Any:
@@ -44,7 +39,7 @@ def items(holder: Mapping[str, Any], name: str) -> list[Any]:
     """A list; empty if it is not there. Raises Refused where there is something else."""
     value = holder.get(name, [])
     if not isinstance(value, list):
-        raise refused("malformed", f"{name} is not a list")
+        raise refusing("malformed", f"{name} is not a list")
     return value
 
 

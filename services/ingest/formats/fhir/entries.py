@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from contracts.events import DELETED, EARLIEST, LATEST
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import Refusal, Refused, refusing
 from services.ingest.formats.fhir.consent import Opposition, is_opposition, opposition_of
-from services.ingest.formats.fhir.elements import ID, at, codes, is_out_of_range, refused, time
+from services.ingest.formats.fhir.elements import ID, at, codes, is_out_of_range, time
 from services.ingest.formats.fhir.patient import death_of, identity_of, links_of
 from services.ingest.formats.fhir.references import (
     Servers,
@@ -218,7 +218,7 @@ class _Entry(NamedTuple):
 
     def read(self, entry: Any) -> Sequence[Outcome | Opposition]:
         if not isinstance(entry, dict):
-            raise refused("malformed", "the entry is not an object")
+            raise refusing("malformed", "the entry is not an object")
         request = entry.get("request")
         request = request if isinstance(request, dict) else {}
         deletes = request.get("method") == "DELETE"
@@ -226,17 +226,17 @@ class _Entry(NamedTuple):
         if resource is None and deletes:
             return self._deletion(entry, request)
         if resource is None:
-            raise refused("no-resource", "the entry has no resource, and its request is not a DELETE")
+            raise refusing("no-resource", "the entry has no resource, and its request is not a DELETE")
         if not isinstance(resource, dict) or not isinstance(kind := resource.get("resourceType"), str):
-            raise refused("malformed", "the resource is not an object with a resourceType")
+            raise refusing("malformed", "the resource is not an object with a resourceType")
         if kind == "Bundle":
-            raise refused("nested-bundle", "a Bundle within a Bundle is not read: send its entries by themselves")
+            raise refusing("nested-bundle", "a Bundle within a Bundle is not read: send its entries by themselves")
         objects = kind == "Consent" and not deletes and is_opposition(resource)
         if kind not in TYPES and not objects:
             return [kind if kind in _KNOWN else "unknown"]
         name = id_of(resource, entry.get("fullUrl"))
         if not isinstance(name, str) or not ID.fullmatch(name):
-            raise refused("no-id", f"{kind}.id is not there, or not a FHIR id (1 to 64 letters, digits, - and .)")
+            raise refusing("no-id", f"{kind}.id is not there, or not a FHIR id (1 to 64 letters, digits, - and .)")
         base = base_of(entry.get("fullUrl"), f"{kind}/{name}")
         if objects:
             return [opposition_of(resource, name, self.servers, base)]
@@ -299,7 +299,7 @@ class _Entry(NamedTuple):
         target = deleted_of(entry)
         kind, _, name = target.name.partition("/") if target is not None else ("", "", "")
         if target is None or (kind not in TYPES and kind not in _KNOWN):
-            raise refused(
+            raise refusing(
                 "no-id",
                 "the DELETE's request.url is not <type>/<id>: name each resource that is deleted by its id",
             )
@@ -333,7 +333,7 @@ def _first(kind: str, times: list[tuple[str, Any]], gone: bool) -> str | None:
     for path, value in times:
         if is_out_of_range(value):
             if not gone:
-                raise refused("bad-date", f"{kind}.{path} is not within {EARLIEST.year} to {LATEST.year - 1}")
+                raise refusing("bad-date", f"{kind}.{path} is not within {EARLIEST.year} to {LATEST.year - 1}")
         elif when := time(value):
             return when
     return None

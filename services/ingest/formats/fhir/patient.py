@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from services.ingest.domain.refusals import Refused
+from services.ingest.domain.refusals import Refused, refusing
 from services.ingest.formats import ins
-from services.ingest.formats.fhir.elements import at, extensions, is_out_of_range, items, refused, text, time
+from services.ingest.formats.fhir.elements import at, extensions, is_out_of_range, items, text, time
 from services.ingest.formats.fhir.references import Servers, Target, national_numbers
 from services.ingest.formats.reading import last_day
 
@@ -43,7 +43,7 @@ def links_of(patient: Mapping[str, Any], servers: Servers, own: Target) -> Links
         kind = link.get("type") if isinstance(link, dict) else None
         try:
             if kind not in _SAME_PERSON or not isinstance(reference, str):
-                raise refused("no-person", "Patient.link names no Patient")
+                raise refusing("no-person", "Patient.link names no Patient")
             number = servers.number(servers.patient(reference, "Patient.link.other", own.base))
         except Refused:
             passed_over += 1
@@ -79,7 +79,7 @@ def identity_of(patient: Mapping[str, Any], local: list[dict[str, str]], links: 
         identity["sex"] = patient["gender"]
     if (birth := patient.get("birthDate")) is not None:
         if not isinstance(birth, str) or not _PARTIAL_DATE.fullmatch(birth) or not time(birth):
-            raise refused("bad-date", "Patient.birthDate is not a date of the calendar (YYYY, YYYY-MM or YYYY-MM-DD)")
+            raise refusing("bad-date", "Patient.birthDate is not a date of the calendar (YYYY, YYYY-MM or YYYY-MM-DD)")
         identity["birth_date"] = birth
     for extension in extensions(patient, "patient-birthPlace"):
         if place := _insee(extension.get("valueAddress")):
@@ -105,7 +105,7 @@ def death_of(patient: Mapping[str, Any]) -> Death | None:
     if died is None:
         return None
     if not isinstance(died, str) or not time(died) or is_out_of_range(died):
-        raise refused("bad-date", "Patient.deceasedDateTime is not a date, or not one of 1850 to 2199")
+        raise refusing("bad-date", "Patient.deceasedDateTime is not a date, or not one of 1850 to 2199")
     day = died[:10]
     return Death(day, time(died) if len(day) == 10 else f"{last_day(day)}T00:00:00Z")
 
@@ -126,7 +126,7 @@ def _names(patient: Mapping[str, Any]) -> dict[str, Any]:
     by_use: dict[str, dict[str, Any]] = {}
     for name in items(patient, "name"):
         if not isinstance(name, dict):
-            raise refused("malformed", "Patient.name has an item that is not an object")
+            raise refusing("malformed", "Patient.name has an item that is not an object")
         use = name.get("use", "official")
         if isinstance(use, str):
             by_use.setdefault(use, name)
@@ -158,7 +158,7 @@ def _given(name: Mapping[str, Any]) -> list[str]:
 def _residence(patient: Mapping[str, Any]) -> dict[str, str]:
     for address in items(patient, "address"):
         if not isinstance(address, dict):
-            raise refused("malformed", "Patient.address has an item that is not an object")
+            raise refusing("malformed", "Patient.address has an item that is not an object")
         if address.get("use") in ("old", "temp", "billing", "work"):
             continue
         lines = " ".join(part for line in items(address, "line") if (part := text(line)))

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import parse_qsl
 
-from services.ingest.domain.refusals import Refused
+from services.ingest.domain.refusals import Refused, refusing
 from services.ingest.formats import ins
-from services.ingest.formats.fhir.elements import ID, codes, refused
+from services.ingest.formats.fhir.elements import ID, codes
 from services.ingest.formats.reading import bounded
 
 _PERSON: Final = dict.fromkeys(("Immunization", "Claim", "ExplanationOfBenefit", "Consent"), "patient")
@@ -83,7 +83,7 @@ class Servers(NamedTuple):
         place = f"{kind}.{element}"
         person = resource.get(element)
         if not isinstance(person, dict):
-            raise refused("no-person", f"{place} is not there: it has to refer to the Patient, as Patient/<id>")
+            raise refusing("no-person", f"{place} is not there: it has to refer to the Patient, as Patient/<id>")
         reference = person.get("reference")
         identity: dict[str, Any] = {}
         if isinstance(reference, str) and reference.startswith(_SEARCH):
@@ -93,7 +93,7 @@ class Servers(NamedTuple):
         elif isinstance(person.get("identifier"), dict):
             identity = national_numbers([person["identifier"]])
         if not identity.get("identifiers"):
-            raise refused("no-person", f"{place}.reference is not there: it has to be Patient/<id>")
+            raise refusing("no-person", f"{place}.reference is not there: it has to be Patient/<id>")
         return identity
 
     def patient(self, reference: str, place: str, base: str | None) -> Target:
@@ -107,11 +107,13 @@ class Servers(NamedTuple):
             target = self.targets.get(reference)
         if target is None:
             if reference.startswith("#"):
-                raise refused("no-person", f"{place}.reference is to a contained resource: send the Patient on its own")
+                raise refusing(
+                    "no-person", f"{place}.reference is to a contained resource: send the Patient on its own"
+                )
             target = _read(reference, base)
         kind, _, name = target.name.partition("/")
         if kind != "Patient" or not ID.fullmatch(name):
-            raise refused("no-person", f"{place}.reference is not to a Patient: it has to be Patient/<id>")
+            raise refusing("no-person", f"{place}.reference is not to a Patient: it has to be Patient/<id>")
         return Target(name, target.base)
 
 
@@ -203,12 +205,12 @@ def national_numbers(identifiers: list[Any]) -> dict[str, Any]:
     fictitious = False
     for one in identifiers:
         if not isinstance(one, dict):
-            raise refused("malformed", "an identifier is not an object")
+            raise refusing("malformed", "an identifier is not an object")
         system, value = one.get("system"), one.get("value")
         if not isinstance(system, str) or system not in _NATIONAL:
             continue
         if not isinstance(value, str) or not 0 < len(value := "".join(value.split())) <= 64:
-            raise refused("malformed", "the value of a national identifier is not text")
+            raise refusing("malformed", "the value of a national identifier is not text")
         name, made_up = _NATIONAL[system]
         fictitious |= made_up
         insured = name == "ins-nir" and ins.INSURED in codes(one.get("type"))

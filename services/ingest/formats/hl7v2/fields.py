@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import hl7
 
 from contracts.events import EARLIEST, LATEST
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import refusing
 
 NULL: Final = '""'
 """The value that says "delete what you have" (2.5.3)."""
@@ -173,8 +173,3 @@ def _last_second(first: datetime, stated: int) -> datetime:
     if stated < 5:
         first = first.replace(minute=59)
     return first.replace(second=59) if stated < 6 else first
-
-
-def refusing(reason: str, detail: str) -> Refused:
-    """The error that refuses what is being read; the detail begins with the field."""
-    return Refused(Refusal(reason, detail))

@@ -37,8 +37,8 @@ from zoneinfo import ZoneInfo
 
 import hl7
 
-from services.ingest.domain.refusals import NUL_BYTE, Refused
-from services.ingest.formats.hl7v2.fields import Clock, Text, Time, refusing, time_of
+from services.ingest.domain.refusals import NUL_BYTE, Refused, refusing
+from services.ingest.formats.hl7v2.fields import Clock, Text, Time, time_of
 from services.ingest.formats.hl7v2.visits import MERGE, STATUS, Frame, Group
 from services.ingest.formats.reading import Outcome, Read
 

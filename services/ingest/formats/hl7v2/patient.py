@@ -8,8 +8,9 @@ from typing import Any, Final, NamedTuple
 
 from services.ingest.domain.content import known
 from services.ingest.domain.identity import InvalidIdentity, is_dummy, nir
+from services.ingest.domain.refusals import refusing
 from services.ingest.formats import ins
-from services.ingest.formats.hl7v2.fields import Text, refusing
+from services.ingest.formats.hl7v2.fields import Text
 
 MOST_NUMBERS: Final = 20
 _NAMESPACES: Final = {"ASIP-SANTE-INS-NIR": "ins-nir", "ASIP-SANTE-INS-NIA": "ins-nia"}

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple
 
 from contracts.events import DELETED
 from services.ingest.domain.content import known
-from services.ingest.domain.refusals import Refusal, Refused
-from services.ingest.formats.hl7v2.fields import NULL, Text, Time, refusing
+from services.ingest.domain.refusals import Refusal, Refused, refusing
+from services.ingest.formats.hl7v2.fields import NULL, Text, Time
 from services.ingest.formats.hl7v2.patient import MOST_NUMBERS, Number, Patient, assigner, name_of, quoted
 from services.ingest.formats.reading import Outcome, bounded, event
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from services.ingest.domain.content import known
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import refusing
 from services.ingest.formats.fixed_width import Table, tables, text_of
 from services.ingest.formats.pmsi import rsa, rss
 from services.ingest.formats.reading import Layout, Piece, Read
@@ -98,12 +98,12 @@ class _Lines:
                 value = shape.fields["exit"].of(text)[4:].strip() or value
             value = value.strip(" ")
             if len(text) < field.end:
-                raise Refused(Refusal("line-length", f"the line ends before the end of {field.named()}"))
+                raise refusing("line-length", f"the line ends before the end of {field.named()}")
             if not value:
-                raise Refused(Refusal("missing-field", f"{field.named()} is blank"))
+                raise refusing("missing-field", f"{field.named()} is blank")
             if not (value.isascii() and value.isprintable()):
-                raise Refused(Refusal("bad-characters", f"{field.named()} has characters that are not ASCII"))
+                raise refusing("bad-characters", f"{field.named()} has characters that are not ASCII")
             if name == "finess" and not known("finess", value):
-                raise Refused(Refusal("bad-finess", f"{field.named()} is none, or its check digit does not fit"))
+                raise refusing("bad-finess", f"{field.named()} is none, or its check digit does not fit")
             found.append(value)
         return self._family + "\0".join(found).encode()

@@ -23,7 +23,7 @@ from itertools import islice
 from typing import Any, Final, NamedTuple
 
 from services.ingest.domain.identity import is_dummy
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import Refusal, Refused, refusing
 from services.ingest.formats.fixed_width import Place, cutter, pieces_of, tables, text_of
 from services.ingest.formats.pmsi import values
 from services.ingest.formats.reading import Piece, Read, read_as
@@ -195,7 +195,7 @@ class _Stay:
         identity: dict[str, Any] = {"sex": values.sex(place, row.sex)}
         record = self._record(chain)
         if chain.number is None:
-            raise Refused(Refusal("not-chained", f"line {place.line}: {_NOT_CHAINED}"))
+            raise refusing("not-chained", f"line {place.line}: {_NOT_CHAINED}")
         identity["identifiers"] = [chain.number]
         if home := values.postcode(row.postcode):
             identity["residence"] = {"postcode": home}

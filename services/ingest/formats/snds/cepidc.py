@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from services.ingest.domain.refusals import Refusal, Refused
+from services.ingest.domain.refusals import Refusal, Refused, refusing
 from services.ingest.formats.reading import Outcome, Piece, Read, event, last_day, read_as
 from services.ingest.formats.separated import Separated, Table, columns
 from services.ingest.formats.snds.beneficiaries import PERSON, person
@@ -106,7 +106,7 @@ def _key(part: str, values: tuple[str, ...]) -> bytes:
     if not value:
         raise Refused(missing(part, _KEY))
     if re.fullmatch(r"[!-~]{1,64}", value, re.ASCII) is None:
-        raise Refused(Refusal("bad-identifier", f"{part}, {_KEY}: not at most 64 characters without a space"))
+        raise refusing("bad-identifier", f"{part}, {_KEY}: not at most 64 characters without a space")
     return value.encode()
 
 
