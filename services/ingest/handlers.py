@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 import logging
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from io import BytesIO
@@ -31,6 +31,7 @@ from services.ingest.domain.tokens import Tokeniser
 from services.ingest.formats.fhir import entries as fhir
 from services.ingest.formats.fhir import files as fhir_files
 from services.ingest.formats.hl7v2 import messages as hl7v2
+from services.ingest.formats.reading import Outcome
 
 log = logging.getLogger("estuaire.ingest")
 
@@ -83,6 +84,11 @@ class Document(NamedTuple):
     def is_not_of(self, name: str) -> bool:
         """Whether the event is of another FHIR resource than <type>/<id>."""
         return isinstance(self.event, dict) and str(self.event["id"]).partition("#")[0] != name
+
+    def checked_for_nul(self) -> Document:
+        """Refused if it has a NUL in a text."""
+        nul = isinstance(self.event, dict) and batches.has_nul(self.event)
+        return self._replace(event=refusals.NUL_BYTE) if nul else self
 
     def as_update(self) -> Document:
         """The same, replacing what was there where no version says which is the later."""
@@ -137,7 +143,7 @@ class Intake:
                 taken.reject(element.place, document, refusals.INTERNAL)
         return taken
 
-    def documents(self, body: bytes, source: str) -> tuple[list[Document], dict[str, int]]:
+    def documents(self, body: bytes, source: str) -> tuple[list[Document], Counter[str]]:
         """The events of a FHIR document, and what it has besides. Raises BadBody.
 
         One in which an object has a name twice is read as a file is, so that the same is refused of it.
@@ -151,18 +157,11 @@ class Intake:
                 "the document is not JSON (RFC 8259) in UTF-8, or has a number out of range"
             ) from None
         if not _has_all_names(body, document):
-            return _as_file(body, source)
-        found = fhir.events_of(document, source)
-        suspect = b"\\u0000" in body
-        documents = []
-        for place, event in zip(found.places, found.events, strict=True):
-            if not isinstance(event, dict):
-                documents.append(Document(place, event))
-            elif suspect and batches.has_nul(event):
-                documents.append(Document(place, refusals.NUL_BYTE))
-            else:
-                documents.append(Document(place, event))
-        return documents, found.not_taken
+            return _documents((place, outcome) for _, place, outcome in fhir_files.read(BytesIO(body), "", source))
+        documents, not_taken = _documents(fhir.outcomes_of(document, source))
+        if b"\\u0000" in body:
+            documents = [one.checked_for_nul() for one in documents]
+        return documents, not_taken
 
     def messages(
         self, messages: Sequence[bytes], first: int, source: str, zone: tzinfo
@@ -171,15 +170,11 @@ class Intake:
 
         `zone` is where times without an offset are from.
         """
-        documents = []
-        passed_over: Counter[str] = Counter()
-        for place, message in enumerate(messages, first):
-            for outcome in hl7v2.events_of(message, source, zone):
-                if isinstance(outcome, str):
-                    passed_over[outcome] += 1
-                else:
-                    documents.append(Document(place, outcome))
-        return documents, passed_over
+        return _documents(
+            (place, outcome)
+            for place, message in enumerate(messages, first)
+            for outcome in hl7v2.events_of(message, source, zone)
+        )
 
     def _decoded(self, raw: bytes) -> dict[str, Any]:
         if b"\0" in raw:
@@ -284,14 +279,16 @@ def _has_all_names(body: bytes, document: Any) -> bool:
     return colons == body.count(b":") and b"\\u003a" not in body and b"\\u003A" not in body
 
 
-def _as_file(body: bytes, source: str) -> tuple[list[Document], dict[str, int]]:
-    documents, not_taken = [], Counter[str]()
-    for _, place, outcome in fhir_files.read(BytesIO(body), "", source):
+def _documents(outcomes: Iterable[tuple[int, Outcome]]) -> tuple[list[Document], Counter[str]]:
+    """What is to be taken of what was read, by its position, and how often what else is there."""
+    documents: list[Document] = []
+    passed_over: Counter[str] = Counter()
+    for place, outcome in outcomes:
         if isinstance(outcome, str):
-            not_taken[outcome] += 1
+            passed_over[outcome] += 1
         else:
             documents.append(Document(place, outcome))
-    return documents, not_taken
+    return documents, passed_over
 
 
 def _stripped(event: Event) -> Stripped:
@@ -305,8 +302,3 @@ def _stripped(event: Event) -> Stripped:
         return content.strip(event.record_type, record or {})
     except content.InvalidRecord as invalid:
         raise Refused(refusals.invalid_record(invalid.path, invalid.expected)) from None
-
-
-def tally(rejected: Sequence[tuple[int, Refusal]]) -> Counter[str]:
-    """How many were refused, by reason."""
-    return Counter(refusal.reason for _, refusal in rejected)

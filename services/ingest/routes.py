@@ -96,9 +96,16 @@ class _Answer:
     rejected: list[dict[str, Any]] = field(default_factory=list)
     not_taken: dict[str, int] = field(default_factory=dict)
     removed: int = 0
-    reasons: Counter[str] = field(default_factory=Counter)
     shapes: Counter[Shape] = field(default_factory=Counter)
     refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """How many are refused, by reason."""
+        found: Counter[str] = Counter()
+        for (_, reason), count in self.refused.items():
+            found[reason] += count
+        return found
 
 
 class Desk:
@@ -139,7 +146,7 @@ class Desk:
         """A request of CloudEvents. Raises ProblemError."""
         split = SPLITS[_media_type(request, SPLITS)]
         async with self._body(request, source) as body:
-            elements: list[Element] = await self._work(split, body)
+            elements: list[Element] = await self._work(self._worker, split, body)
             del body
             return await self._answered(elements, source, lane, {})
 
@@ -147,7 +154,7 @@ class Desk:
         """A FHIR document. Raises ProblemError."""
         _media_type(request, (FHIR, JSON))
         async with self._body(request, source) as body:
-            documents, not_taken = await self._work(self._intake.documents, body, source)
+            documents, not_taken = await self._work(self._worker, self._intake.documents, body, source)
             del body
             return await self._answered(documents, source, lane, not_taken)
 
@@ -158,7 +165,7 @@ class Desk:
         """
         _media_type(request, (FHIR, JSON))
         async with self._body(request, source) as body:
-            documents, not_taken = await self._work(self._intake.documents, body, source)
+            documents, not_taken = await self._work(self._worker, self._intake.documents, body, source)
             del body
             if any(document.is_not_of(name) for document in documents):
                 raise ProblemError(400, "another resource", "The resource is not of the type and id of the URL.")
@@ -169,10 +176,7 @@ class Desk:
         """HL7 v2 messages. Raises ProblemError."""
         _media_type(request, HL7V2)
         async with self._body(request, source) as body:
-            try:  # not on the intake's thread, which has no part in it
-                messages = await asyncio.to_thread(handlers.messages_of, body, self._limits.max_events + 1)
-            except batches.BadBody as bad:
-                raise _unreadable(bad) from None
+            messages: list[bytes] = await self._work(None, handlers.messages_of, body, self._limits.max_events + 1)
             del body
             self._bound(messages)
             return _receipt(await self._adt(messages, source, lane))
@@ -207,8 +211,7 @@ class Desk:
         _media_type(request, FILES)
         kind = request.headers.get("content-type", "")
         async with self._body(request, source) as body:
-            loop = asyncio.get_running_loop()
-            reads = await loop.run_in_executor(self._reader, self._read, form, body, kind, source)
+            reads: list[Read] = await self._work(self._reader, self._read, form, body, kind, source)
             del body
             passed_over = Counter(one.outcome for one in reads if isinstance(one.outcome, str))
             places = [one for one in reads if not isinstance(one.outcome, str)]
@@ -216,14 +219,11 @@ class Desk:
             return await self._answered(documents, source, lane, passed_over, places)
 
     def _read(self, form: JoinedFormat, body: bytes, content_type: str, source: str) -> list[Read]:
-        """On a thread of its own, for it may take a while, and the intake has no part in it. Raises ProblemError."""
+        """On a thread of its own, for it may take a while. Raises BadBody, ProblemError."""
         reads: list[Read] = []
-        try:
-            for one in join(form, uploaded(form, body, content_type), source):
-                reads.append(one)
-                self._bound(reads)
-        except batches.BadBody as bad:
-            raise _unreadable(bad) from None
+        for one in join(form, uploaded(form, body, content_type), source):
+            reads.append(one)
+            self._bound(reads)
         return reads
 
     async def _answered(
@@ -282,23 +282,24 @@ class Desk:
             answer.shapes[one.shape] += 1
         for index, (reason, detail) in taken.rejected:
             answer.rejected.append({"index": index, "reason": reason, "detail": detail})
-        answer.reasons += handlers.tally(taken.rejected)
         answer.refused += taken.refused
         return self._outbox.send([one.emit for one in taken.kept])
 
     def _count(self, source: str, answer: _Answer) -> None:
         adapters.ACCEPTED.labels(source).inc(len(answer.accepted))
         adapters.REMOVED.labels(source).inc(answer.removed)
-        for reason, count in answer.reasons.items():
+        reasons = answer.reasons
+        for reason, count in reasons.items():
             adapters.REJECTED.labels(source, reason).inc(count)
         self.flow.answered(source, len(answer.accepted), len(answer.rejected))
         self._tally.add(source, answer.shapes, answer.refused)
         today = Day(source, datetime.now(UTC).date().isoformat())
-        self.receipts.answered(today, (one["event_id"] for one in answer.accepted), answer.reasons)
+        self.receipts.answered(today, (one["event_id"] for one in answer.accepted), reasons)
 
-    async def _work(self, act: Callable[..., Any], *arguments: Any) -> Any:
+    async def _work(self, thread: ThreadPoolExecutor | None, act: Callable[..., Any], *arguments: Any) -> Any:
+        """Read a body, on the intake's thread only where that has a part in it. Raises ProblemError."""
         try:
-            return await self._in_thread(act, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(thread, act, *arguments)
         except batches.BadBody as bad:
             raise _unreadable(bad) from None
 

@@ -7,9 +7,10 @@ import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from services.ingest.formats.fhir.entries import events_of
+from services.ingest.domain.refusals import Refusal
+from services.ingest.formats.fhir.entries import outcomes_of
 
 ROOT = Path(__file__).parents[3]
 SYNTHEA = (ROOT / "../shared/data/synthea").resolve()
@@ -138,6 +139,29 @@ def french_stay() -> dict[str, Any]:
     """The bundle of `tests/fixtures/fhir`: a stay in a French hospital with identities in every corner."""
     bundle: dict[str, Any] = json.loads((ROOT / "tests/fixtures/fhir/french-stay.json").read_text())
     return bundle
+
+
+class FhirEvents(NamedTuple):
+    """The events (or refusals) in the order of their resources, and how many of which type are not the hub's.
+
+    `places` has the position in the bundle of each event.
+    """
+
+    events: list[dict[str, Any] | Refusal]
+    not_taken: dict[str, int]
+    places: list[int]
+
+
+def events_of(document: Any, source: str) -> FhirEvents:
+    """What a decoded FHIR R4 resource or Bundle comes to."""
+    found = FhirEvents([], {}, [])
+    for place, outcome in outcomes_of(document, source):
+        if isinstance(outcome, str):
+            found.not_taken[outcome] = found.not_taken.get(outcome, 0) + 1
+        else:
+            found.events.append(outcome)
+            found.places.append(place)
+    return found
 
 
 def records() -> list[tuple[str, dict[str, Any]]]:

@@ -8,7 +8,8 @@ import pytest
 
 from services.ingest.domain import content
 from services.ingest.domain.refusals import Refusal
-from services.ingest.formats.fhir import entries as fhir
+
+from .samples import events_of
 
 pytestmark = pytest.mark.unit
 
@@ -51,7 +52,7 @@ def bundle(*resources: dict[str, Any]) -> dict[str, Any]:
     ],
 )
 def test_nothing_of_the_device_of_an_observation_passes(device: dict[str, Any]) -> None:
-    told = fhir.events_of(bundle(DEVICE, observation(device=device)), SOURCE)
+    told = events_of(bundle(DEVICE, observation(device=device)), SOURCE)
     assert told.not_taken == {"Device": 1}
     (event,) = told.events
     assert isinstance(event, dict)
@@ -64,7 +65,7 @@ def test_nothing_of_the_device_of_an_observation_passes(device: dict[str, Any]) 
 
 
 def test_an_observation_about_a_device_alone_is_about_nobody() -> None:
-    (refusal,) = fhir.events_of(observation(subject={"reference": f"Device/{SERIAL}"}), SOURCE).events
+    (refusal,) = events_of(observation(subject={"reference": f"Device/{SERIAL}"}), SOURCE).events
     assert isinstance(refusal, Refusal)
     assert refusal.reason == "no-person"
     assert SERIAL not in refusal.detail

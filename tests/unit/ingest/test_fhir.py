@@ -14,10 +14,10 @@ from contracts.events import Event
 from services.ingest.domain.content import strip
 from services.ingest.domain.refusals import Refusal
 from services.ingest.formats.fhir.consent import Opposition
-from services.ingest.formats.fhir.entries import OPPOSITION_NOT_TAKEN, FhirEvents, events_of, read_entry
+from services.ingest.formats.fhir.entries import OPPOSITION_NOT_TAKEN, read_entry
 from services.ingest.formats.fhir.references import Servers
 
-from .samples import ROOT, SOURCE, SYNTHEA, french_stay
+from .samples import ROOT, SOURCE, SYNTHEA, FhirEvents, events_of, french_stay
 
 pytestmark = pytest.mark.unit
 

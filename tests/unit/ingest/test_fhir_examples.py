@@ -28,9 +28,8 @@ from services.ingest.domain.refusals import Refusal
 from services.ingest.domain.removals import removals
 from services.ingest.formats.fhir import entries as fhir
 from services.ingest.formats.fhir import files as fhir_files
-from services.ingest.formats.fhir.entries import events_of
 
-from .samples import ROOT, SOURCE
+from .samples import ROOT, SOURCE, events_of
 
 pytestmark = pytest.mark.unit
 

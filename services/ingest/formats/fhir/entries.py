@@ -7,7 +7,6 @@ raises nothing; no detail of a refusal repeats a value of the input.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -28,37 +27,11 @@ from services.ingest.formats.fhir.references import (
 from services.ingest.formats.reading import Outcome, event
 
 
-class FhirEvents(NamedTuple):
-    """The events (or refusals) in the order of their resources, and how many of which type are not the hub's.
-
-    `places` has the position in the bundle of each event.
-    """
-
-    events: list[dict[str, Any] | Refusal]
-    not_taken: dict[str, int]
-    places: list[int]
-
-
-def events_of(document: Any, source: str) -> FhirEvents:
-    """The events of a decoded FHIR R4 resource or Bundle (hl7.org/fhir/R4/bundle.html).
+def outcomes_of(document: Any, source: str) -> Iterator[tuple[int, Outcome]]:
+    """What each resource of a decoded resource or Bundle comes to (hl7.org/fhir/R4/bundle.html), by its position.
 
     An event carries `data.identity` and, unless it retracts or is an identity, `data.record`; its time is None where
     the resource tells none.
-    """
-    found = FhirEvents([], {}, [])
-    not_taken: Counter[str] = Counter()
-    for place, outcome in outcomes_of(document, source):
-        if isinstance(outcome, str):
-            not_taken[outcome] += 1
-        else:
-            found.events.append(outcome)
-            found.places.append(place)
-    found.not_taken.update(not_taken)
-    return found
-
-
-def outcomes_of(document: Any, source: str) -> Iterator[tuple[int, Outcome]]:
-    """What each resource of a document comes to, by its position.
 
     What is not the hub's goes by the name of a resource type, of an element of a Patient that says something which no
     event can say, or SUPERSEDED.
