@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from bench.flow import _passthrough
+from bench.flow import passthrough_rate
 from contracts.permits import Permit
 from estuaire.demo import grant
 from estuaire.generate.devices import SOURCE, deliveries
@@ -58,7 +58,7 @@ def main(home: Path, port: int, devices: int = 10_000, each: int = 3, live: int 
                     platform, [line.replace(b'"id":"device-', b'"id":"packed-device-') for line in first], packed=True
                 )
             ),
-            "passthrough_per_second": round(_passthrough(platform, len(first), len(first[0]))),
+            "passthrough_per_second": round(passthrough_rate(platform, len(first), len(first[0]))),
         }
         seconds = sorted(_latencies(platform, live))
     cuts = statistics.quantiles(seconds, n=100)

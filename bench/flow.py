@@ -35,7 +35,7 @@ def main(home: Path, port: int, events: int = 20_000) -> dict[str, Any]:
         before = {name: _cpu_seconds(platform, name) for name in SERVICES}
         seconds, size = _send(platform, sources, events, run)
         cpu = {name: round((_cpu_seconds(platform, name) - before[name]) * 1e6 / events, 1) for name in SERVICES}
-        passthrough = _passthrough(platform, events, size)
+        passthrough = passthrough_rate(platform, events, size)
     rate = events / seconds
     return {
         "records_per_second": round(rate),
@@ -78,7 +78,7 @@ def _lines(source: str, name: str) -> Iterator[bytes]:
         turn += 1
 
 
-def _passthrough(platform: Platform, count: int, size: int) -> float:
+def passthrough_rate(platform: Platform, count: int, size: int) -> float:
     """Messages per second of a producer and a consumer that pass the same number of bytes on, and do nothing else."""
     settings = platform.settings()
     topic = f"bench-{os.getpid()}-{time.time_ns()}"

@@ -6,7 +6,7 @@ import gzip
 import re
 import shutil
 import zlib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -76,19 +76,18 @@ class Sent:
     accepted: int = 0
     rejected: int = 0
     known: int = 0
-    not_taken: dict[str, int] = field(default_factory=dict)
+    not_taken: Counter[str] = field(default_factory=Counter)
 
     def add(self, answer: Answer) -> None:
         """Count one more answer."""
-        self.include(Sent(len(answer.accepted), len(answer.rejected), 0, answer.not_taken))
+        self.include(Sent(len(answer.accepted), len(answer.rejected), 0, Counter(answer.not_taken)))
 
     def include(self, other: Sent) -> None:
         """Count all that another has counted."""
         self.accepted += other.accepted
         self.rejected += other.rejected
         self.known += other.known
-        for kind, count in other.not_taken.items():
-            self.not_taken[kind] = self.not_taken.get(kind, 0) + count
+        self.not_taken += other.not_taken
 
     @property
     def sent(self) -> int:
@@ -179,7 +178,7 @@ class FileSender:
             elif isinstance(one.event, Refusal):
                 refused.append((one, *one.event))
             else:
-                part.not_taken[one.event] = part.not_taken.get(one.event, 0) + 1
+                part.not_taken[one.event] += 1
         if self._ledger is not None and not self._again and fresh:
             known = self._ledger.knows([event for _, event in fresh])
             part.known = sum(known)
@@ -189,8 +188,6 @@ class FileSender:
             answer = self._producer.send_lines([line_of(event) for event in events])
             bad = {one["index"] for one in answer.rejected}
             part.accepted = len(answer.accepted)
-            if part.accepted + len(bad) != len(events):
-                raise SendError("what answers is no ingest, or one of another version: it does not tell what it kept")
             refused += [(fresh[one["index"]][0], one["reason"], one["detail"]) for one in answer.rejected]
             if self._ledger is not None:
                 self._ledger.keep(event for at, event in enumerate(events) if at not in bad)

@@ -161,12 +161,19 @@ class Producer:
         return answer
 
     def send_lines(self, lines: Sequence[bytes]) -> Answer:
-        """Send events, each as `line_of` has it, in one request; in more where ingest takes less. Raises SendError."""
+        """Send events, each as `line_of` has it, in one request; in more where ingest takes less.
+
+        The answer tells of each. Raises SendError.
+        """
         try:
-            return self.post("/v1/events", b"\n".join(lines), NDJSON)
+            answer = self.post("/v1/events", b"\n".join(lines), NDJSON)
         except SendError as error:
             if error.status != httpx.codes.REQUEST_ENTITY_TOO_LARGE:
                 raise
+        else:
+            if len(answer.accepted) + len(answer.rejected) != len(lines):
+                raise SendError("what answers is no ingest, or one of another version: it does not tell what it kept")
+            return answer
         if len(lines) == 1:
             return Answer(rejected=[{"index": 0, **_TOO_LARGE}])
         half = len(lines) // 2

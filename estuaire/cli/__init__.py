@@ -6,7 +6,7 @@ import os
 import sys
 
 import typer
-from rich.markup import escape
+from rich.text import Text
 
 from estuaire.cli import linkage, operators, platform, producers, projects
 from estuaire.cli.options import err
@@ -49,7 +49,7 @@ def main() -> None:
         line = _in_one_line(error)
         if line is None:
             raise
-        err.print(f"[red]error[/red]: {escape(line)}", soft_wrap=True)
+        err.print(Text.assemble(("error", "red"), ": ", line), soft_wrap=True)
         sys.exit(1)
 
 

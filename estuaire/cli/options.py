@@ -34,18 +34,18 @@ Token = Annotated[
     str | None, typer.Option(envvar="ESTUAIRE_TOKEN", help="Bearer token; the local platform's if absent.")
 ]
 
-err = Console(stderr=True, highlight=False)
-out = Console(highlight=False)
+err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+out = Console(highlight=False, markup=False, emoji=False)
 
 
 def say(line: str) -> None:
     """A line for whoever watches, on standard error."""
-    err.print(line, soft_wrap=True, markup=False)
+    err.print(line, soft_wrap=True)
 
 
 def show(text: str) -> None:
     """Text as it is, however wide: ids are there to be copied."""
-    out.print(text, soft_wrap=True, markup=False)
+    out.print(text, soft_wrap=True)
 
 
 def bar(counted: str = "") -> Progress:

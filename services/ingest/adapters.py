@@ -55,7 +55,7 @@ REQUEST_SECONDS: Final = Histogram(
 )
 # HL7 v2 messages over MLLP, by source and how they were answered: AA, AE, AR, or not at all (none).
 MLLP_MESSAGES: Final = Counter("estuaire_ingest_mllp_messages", "Messages over MLLP.", ["source", "answer"])
-# Connections of MLLP that were closed, by source and cause: broken, too-long, idle, refused, busy.
+# Connections of MLLP that were closed, by source and cause: broken, too-long, idle, refused, busy, failed.
 MLLP_CLOSED: Final = Counter("estuaire_ingest_mllp_closed", "Connections of MLLP closed by us.", ["source", "cause"])
 # Connections of MLLP that are open, by source.
 MLLP_OPEN: Final = Gauge("estuaire_ingest_mllp_open", "Connections of MLLP open.", ["source"])

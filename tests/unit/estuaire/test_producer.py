@@ -104,6 +104,14 @@ def test_a_busy_hub_is_waited_for_as_long_as_it_says_and_order_is_kept() -> None
     assert len({hub.requests[at].content for at in range(7)}) == 1, "the same request until it is answered"
 
 
+def test_an_answer_that_does_not_tell_of_each_event_is_none() -> None:
+    with Hub(httpx.Response(202, json={"status": "ok"})).producer() as producer:
+        with pytest.raises(SendError, match="is no ingest"):
+            list(producer.send(events(2)))
+        answers = list(producer.send(events(1)))
+    assert [len(one.accepted) for one in answers] == [3], "what was taken stays, and goes with the next call"
+
+
 def test_patience_ends_with_what_went_wrong_and_what_to_do() -> None:
     for first, words in (
         (problem(429, Retry_After="500"), "429: no: Do something.; gave up after 1 s. Nothing unacknowledged is kept"),
