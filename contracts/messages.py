@@ -249,6 +249,23 @@ class PermitClosed(msgspec.Struct, frozen=True, tag="closed"):
 PermitMessage = PermitGranted | PermitKeyWrapped | ViewScan | PermitClosed
 
 
+class ProjectStep(msgspec.Struct, frozen=True):
+    """projects: an act in the life of a call (`call/<id>`) or a project (`project/<id>`), as somebody wants it done.
+
+    The steps of a subject are numbered from 1: of two with one number the first holds, the other is refused. `id` is
+    the act's own, `details` the JSON of its document (`contracts.projects.ACTS`), `at` in milliseconds since the epoch.
+    """
+
+    subject: str
+    number: int
+    id: str
+    act: str
+    actor: str
+    role: str
+    at: int
+    details: bytes
+
+
 class Opposition(msgspec.Struct, frozen=True):
     """oppositions: a person objects (or no longer does); `tokens` is a sealed TokenBlock."""
 
@@ -334,6 +351,7 @@ VALUES: Final[dict[str, Any]] = {
     "link-decisions": StewardDecision,
     "link-rules": RulesMessage,
     "permits": PermitMessage,
+    "projects": ProjectStep,
     "oppositions": Opposition,
     "audit": AuditLeaf,
     "receipts": DailyReceipt,

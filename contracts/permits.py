@@ -6,6 +6,7 @@ Dates are calendar days in UTC, and both ends of a range are included.
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -108,6 +109,7 @@ class Permit(_Clause):
     population: Population | None = Field(None, description="About whom; everybody if absent.")
     period: Period = Field(default_factory=lambda: Period())
     precision: Precision = Precision()
+    environment: Line | None = Field(None, description="The secure environment that rows may go to, and no further.")
     expires: dt.date = Field(description="The last day on which anything leaves.")
     subscribers: Annotated[tuple[Name, ...], Field(min_length=1)]
 
@@ -159,8 +161,13 @@ def permit_from(data: Any) -> Permit:
     try:
         return Permit.model_validate(data)
     except ValidationError as error:
-        sentences = (_sentence(one["loc"], one["type"], one["msg"]) for one in error.errors(include_input=False))
-        raise PermitError("; ".join(dict.fromkeys(sentences))) from None
+        raise PermitError(sentences(error, _PATTERNS)) from None
+
+
+def sentences(error: ValidationError, patterns: Mapping[str, str]) -> str:
+    """What to correct, a sentence each; `patterns` says of fields by name what their values look like."""
+    said = (_sentence(one["loc"], one["type"], one["msg"], patterns) for one in error.errors(include_input=False))
+    return "; ".join(dict.fromkeys(said))
 
 
 _SENTENCES = {
@@ -176,9 +183,9 @@ _PATTERNS = {
 }
 
 
-def _sentence(place: tuple[int | str, ...], kind: str, message: str) -> str:
+def _sentence(place: tuple[int | str, ...], kind: str, message: str, patterns: Mapping[str, str]) -> str:
     names = [str(one) for one in place]
     text = _SENTENCES.get(kind, message.removeprefix("Value error, "))
     if kind == "string_pattern_mismatch":
-        text = next((hint for name, hint in _PATTERNS.items() if name in names), text)
+        text = next((hint for name, hint in patterns.items() if name in names), text)
     return f"{'.'.join(names)}: {text}" if names else text

@@ -47,7 +47,7 @@ class Keyring:
                 self._once(service, name)
         for recipient in ("pseudonym", "linkage", "access", "statistics"):
             self._key_pair(recipient)
-        for role in ("producers", "subscribers", "officers", "operators", "stewards"):
+        for role in ("producers", "subscribers", "officers", "operators", "reviewers", "stewards"):
             if not self.holders(role).exists():
                 self._write(role, {})
         self.token("officers", OFFICER)

@@ -185,6 +185,7 @@ class Platform:
             f"{own}KEYS": str(self.keyring.folder(name)),
             **{own + role: path for role, path in holders.items()},
             **({f"{own}SOURCES": str(self.registry)} if name == "statistics" else {}),
+            **({f"{own}TERMS": str(files("estuaire") / "data" / "terms.yaml")} if name == "access" else {}),
         }
 
 
@@ -192,6 +193,6 @@ ROLES = {
     "ingest": ("producers",),
     "pseudonym": (),
     "linkage": ("operators", "stewards"),
-    "access": ("subscribers", "officers", "operators"),
+    "access": ("subscribers", "officers", "operators", "reviewers"),
     "statistics": ("operators",),
 }

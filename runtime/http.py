@@ -47,6 +47,11 @@ class ProblemError(HTTPException):
         self.title = title
 
 
+def not_found() -> ProblemError:
+    """The same for what is not there and for what is not theirs."""
+    return ProblemError(404, "not found", "There is nothing here that this token may see.")
+
+
 def problem_response(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
     """The response that carries a problem document."""
     body = Problem(title=title, status=status, detail=detail)

@@ -34,6 +34,8 @@ COMMANDS = (
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 for command in COMMANDS:
     app.command()(command)
+app.add_typer(projects.calls, name="call")
+app.add_typer(projects.lives, name="project")
 app.add_typer(projects.permits, name="permit")
 app.add_typer(linkage.reviews, name="review")
 app.add_typer(linkage.rules, name="rules")

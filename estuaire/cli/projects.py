@@ -1,4 +1,4 @@
-"""For research projects: subscribe to a view, and grant, close and list the permits that open them."""
+"""For research projects: their calls, their lives, the permits that open their views, and a view's subscriber."""
 
 from __future__ import annotations
 
@@ -16,14 +16,23 @@ from estuaire.cli.options import (
     at_broker,
     local_token,
     out,
+    show,
     standard_output,
 )
 from estuaire.home import home_folder
 
 if TYPE_CHECKING:
+    from contracts.projects import Role
     from estuaire.permits import Officer
+    from estuaire.projects import Projects
 
 permits = typer.Typer(no_args_is_help=True, help="Grant, close and list data permits.")
+calls = typer.Typer(no_args_is_help=True, help="Announce and list calls for projects.")
+lives = typer.Typer(no_args_is_help=True, help="Apply with a project, take it step by step to its permit, and look.")
+
+As = Annotated[
+    str | None, typer.Option("--as", metavar="NAME", help="Who you are on the local platform: a lead or a reviewer.")
+]
 
 
 def subscribe(
@@ -74,6 +83,89 @@ def permit_list(access: AccessUrl = ACCESS, token: Token = None) -> None:
     from estuaire.permits import permits_table
 
     out.print(permits_table(_officer(access, token).permits()))
+
+
+@calls.command("announce")
+def call_announce(file: Path, access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """Announce the call that FILE (YAML or JSON) describes."""
+    from estuaire.projects import read_document
+
+    call = read_document(file)
+    _projects(access, token, "officer", None).announce(call)
+    show(f"announced {call['id']}")
+
+
+@calls.command("list")
+def call_list(access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """All calls for projects."""
+    from estuaire.projects import calls_table
+
+    out.print(calls_table(_projects(access, token, "officer", None).calls()))
+
+
+@lives.command("apply")
+def project_apply(file: Path, name: As = None, access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """Apply with the project that FILE (YAML or JSON) describes; you lead it."""
+    from estuaire.projects import life_table, read_document
+
+    out.print(life_table(_projects(access, token, "lead", name).apply(read_document(file))))
+
+
+@lives.command("list")
+def project_list(access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """Projects: where each stands, what comes next, and what is due until when."""
+    from estuaire.projects import projects_table
+
+    out.print(projects_table(_projects(access, token, "officer", None).projects()))
+
+
+@lives.command("show")
+def project_show(project: str, access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """A project and every step of its life."""
+    from estuaire.projects import life_table
+
+    out.print(life_table(_projects(access, token, "officer", None).project(project)))
+
+
+@lives.command("do")
+def project_do(
+    project: str,
+    act: str,
+    file: Annotated[Path | None, typer.Argument(help="What the act says, as YAML or JSON.")] = None,
+    reason: Annotated[str | None, typer.Option(help="Why, for acts that give a reason.")] = None,
+    document: Annotated[
+        Path | None, typer.Option("--paper", help="The paper of the act: its name, the day and its SHA-256 are kept.")
+    ] = None,
+    name: As = None,
+    access: AccessUrl = ACCESS,
+    token: Token = None,
+) -> None:
+    """Take PROJECT one step on: `show` says which comes next. (An ACT that there is not lists them all.)"""
+    import datetime as dt
+
+    from contracts.projects import ACTS
+    from estuaire.producer import SendError
+    from estuaire.projects import life_table, paper, read_document
+
+    if act not in ACTS:
+        raise SendError(f"there is no act {act}: {', '.join(ACTS)}")
+    says = read_document(file) if file else {}
+    if reason is not None:
+        says["reason"] = reason
+    if document is not None:
+        says["protocol" if act == "request" else "document"] = paper(document, dt.date.today())
+    out.print(life_table(_projects(access, token, ACTS[act].role, name).do(project, act, says)))
+
+
+def _projects(access: str, token: str | None, role: Role, name: str | None) -> Projects:
+    from estuaire.keyring import OFFICER
+    from estuaire.producer import SendError
+    from estuaire.projects import Projects
+
+    if token is None and role != "officer" and name is None:
+        raise SendError(f"say who you are: --as NAME, as a {role} of the local platform, or --token")
+    holders = {"officer": "officers", "reviewer": "reviewers", "lead": "subscribers"}[role]
+    return Projects(access, token or local_token(holders, name or OFFICER))
 
 
 def _officer(access: str, token: str | None) -> Officer:

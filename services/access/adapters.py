@@ -24,6 +24,7 @@ from runtime.database import Database
 from runtime.messages import RetryLater
 from services.access.domain.policy import Facts, Rows
 from services.access.domain.views import Entry, Told, told_by
+from services.access.projects import GRANTED, STEPS, StepRow
 
 log = logging.getLogger("estuaire.access")
 
@@ -551,6 +552,8 @@ class Reader(Protocol):
     def diagnosed(self, patients: Sequence[str], prefixes: Sequence[str]) -> set[str]: ...
     def record(self, event_id: bytes) -> RecordRow | None: ...
     def counts(self) -> tuple[int, int, dict[str, int]]: ...
+    def project_steps(self) -> list[StepRow]: ...
+    def granted(self) -> dict[str, str]: ...
 
 
 class PostgresReader:
@@ -667,6 +670,16 @@ class PostgresReader:
                 [FILLING, OPEN],
             )
             return records, patients, dict(views.fetchall())
+
+    def project_steps(self) -> list[StepRow]:
+        """All steps of calls and projects, in the order in which they were done."""
+        with self._pool.connection() as connection:
+            return [StepRow(*row) for row in connection.execute(STEPS)]
+
+    def granted(self) -> dict[str, str]:
+        """When each permit was granted that there is."""
+        with self._pool.connection() as connection:
+            return dict(connection.execute(GRANTED).fetchall())
 
 
 def _in_utc(url: str) -> str:

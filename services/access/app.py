@@ -29,6 +29,7 @@ from services.access.adapters import (
     Vault,
 )
 from services.access.handlers import LANES, Access
+from services.access.projects import PostgresSteps, Registrar, read_terms
 from services.access.routes import Doors, application, grant
 from services.access.settings import AccessSettings
 
@@ -73,8 +74,9 @@ def main() -> int:
     try:
         keys = FolderKeyStore(settings.keys)
         vault, opener = Vault(keys.secret("history")), Opener(keys.private("access-private"))
-    except KeyUnavailable as missing:
-        log.critical("%s", missing)
+        terms = read_terms(settings.terms)
+    except (KeyUnavailable, ValueError) as wrong:
+        log.critical("%s", wrong)
         return 2
     url = settings.database_url.get_secret_value()
     database = Database(url, files("services.access") / "migrations")
@@ -82,6 +84,7 @@ def main() -> int:
         history=PostgresHistory(database, vault),
         vault=vault,
         opener=opener,
+        registrar=Registrar(PostgresSteps(database), terms),
         create_view=lambda permit: create_topics(
             settings, [view_topic(permit, settings.hot_partitions, settings.topic_prefix)]
         ),
@@ -91,8 +94,8 @@ def main() -> int:
     )
     loop = Loop("access", settings, step, Route(LANES), start_tracing("access", settings.trace_file), database)
     reader, publisher = PostgresReader(url, settings.readers), KafkaPublisher(settings)
-    doors = Doors(Holders(settings.subscribers), Holders(settings.officers), Holders(settings.operators))
-    app = application(loop.readiness, reader, publisher, vault, doors)
+    doors = Doors(*map(Holders, (settings.subscribers, settings.officers, settings.operators, settings.reviewers)))
+    app = application(loop.readiness, reader, publisher, vault, doors, terms=terms)
     workers: list[Worker] = [loop]
     if settings.permits is not None:
         workers.append(PermitsFolder(settings.permits, reader, publisher))

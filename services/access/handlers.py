@@ -1,4 +1,4 @@
-"""Records, links and permits in; the history kept; what changes in the views out."""
+"""Projects, permits, links and records in; the history kept; what changes in the views out."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ from services.access.adapters import (
 from services.access.domain import views
 from services.access.domain.policy import Facts, diagnoses
 from services.access.domain.views import Told
+from services.access.projects import PERMITS, PROJECTS, Registrar
 from services.access.reconciliation import (
     Move,
     Reconciler,
@@ -61,10 +62,9 @@ from services.access.reconciliation import (
 
 log = logging.getLogger("estuaire.access")
 
-PERMITS = "permits"
 LINKS = "patient-links"
 LINKED = "records-linked"
-LANES = (PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
+LANES = (PROJECTS, PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
 
 # Permits that should be open and release nothing, because their definition or key cannot be used.
 UNUSABLE: Final = Gauge("estuaire_permits_unusable", "Permits whose definition or key cannot be used.")
@@ -90,6 +90,7 @@ class Access:
         history: History,
         vault: Vault,
         opener: Opener,
+        registrar: Registrar,
         create_view: Callable[[str], object],
         partitions: int,
         topic_prefix: str = "",
@@ -100,6 +101,7 @@ class Access:
         self._views = Reconciler(history, vault, partitions, clock)
         self._vault = vault
         self._opener = opener
+        self._registrar = registrar
         self._create_view = create_view
         self._partitions = partitions
         self._prefix = topic_prefix
@@ -125,12 +127,14 @@ class Access:
             return source, 0
 
     def handle(self, batch: Sequence[Message]) -> Outputs:
-        """Permits first, then links, then records, then the filling of views."""
+        """Projects and permits first, then links, then records, then the filling of views."""
         outputs = Outputs()
         of: defaultdict[str, list[Message]] = defaultdict(list)
         for message in batch:
             of[message.topic.removeprefix(self._prefix).removesuffix("-backfill")].append(message)
         self._history.enter(alone=PERMITS in of)
+        if of[PROJECTS]:
+            self._registrar.handle(of[PROJECTS], outputs)
         scans = [scan for message in of[PERMITS] for scan in self._permits(message, outputs)]
         releases = self._open_releases()
         if of[LINKS]:

@@ -7,6 +7,7 @@ import binascii
 import datetime as dt
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -21,6 +22,7 @@ from contracts import messages
 from contracts.events import ViewEvent
 from contracts.messages import PermitClosed, PermitGranted
 from contracts.permits import PERMIT_ID, Permit, PermitError, permit_from, read_permit
+from contracts.projects import Role
 from runtime.http import (
     Authorization,
     Holders,
@@ -28,6 +30,7 @@ from runtime.http import (
     ProblemError,
     Readiness,
     create_app,
+    not_found,
     problem_response,
     problems,
     reference,
@@ -46,7 +49,9 @@ from services.access.adapters import (
     ViewSubject,
 )
 from services.access.domain import views
-from services.access.handlers import PERMITS
+from services.access.domain.projects import Terms
+from services.access.project_routes import Actor, add_project_routes
+from services.access.projects import PERMITS
 from services.access.reconciliation import Release, open_body, release_from
 
 Clock = Callable[[], dt.datetime]
@@ -152,6 +157,7 @@ class Doors:
     subscribers: Holders
     officers: Holders
     operators: Holders
+    reviewers: Holders
 
     def officer(self, authorization: Authorization) -> Officer:
         return Officer(self.officers.name(authorization))
@@ -161,6 +167,17 @@ class Doors:
 
     def subscriber(self, authorization: Authorization) -> Subscriber:
         return Subscriber(self.subscribers.name(authorization))
+
+    def actor(self, authorization: Authorization) -> Actor:
+        """Whoever has to do with projects: an officer, a reviewer, or a project's lead, who is a subscriber."""
+        doors: tuple[tuple[Role, Holders], ...] = (
+            ("officer", self.officers),
+            ("reviewer", self.reviewers),
+        )
+        for role, holders in doors:
+            with suppress(ProblemError):
+                return Actor(holders.name(authorization), role)
+        return Actor(self.subscribers.name(authorization), "lead")
 
     def officer_or_subscriber(self, authorization: Authorization) -> Officer | Subscriber:
         try:
@@ -190,6 +207,7 @@ def application(
     vault: Vault,
     doors: Doors,
     clock: Clock = lambda: dt.datetime.now(dt.UTC),
+    terms: Terms = Terms(),
 ) -> FastAPI:
     """The application of this service."""
     app = create_app("Estuaire access", "Permits, and the views that follow from them.", ready, ViewEvent)
@@ -253,7 +271,7 @@ def application(
         """Where a record is: when it was stored, its revision, its patient, and its ids in the views that hold it."""
         row = reader.record(bytes.fromhex(event_id))
         if row is None:
-            raise _not_found()
+            raise not_found()
         held: dict[str, str | None] = {}
         for name in row.permits:
             stored = reader.permit(name)
@@ -277,23 +295,20 @@ def application(
         records, patients, held = reader.counts()
         return ViewCounts(records=records, patients=patients, views=held)
 
+    add_project_routes(app, reader, publisher, terms, doors.actor, clock)
     return app
-
-
-def _not_found() -> ProblemError:
-    return ProblemError(404, "not found", "There is nothing here that this token may see.")
 
 
 def _readable(stored: StoredPermit | None, subscriber: Subscriber, vault: Vault, now: dt.datetime) -> Release:
     """The permit, ready to read by. Raises a problem: 404 alike for what is not theirs and what is not there."""
     if stored is None or stored.definition is None:
-        raise _not_found()
+        raise not_found()
     try:
         permit = read_permit(stored.definition)
     except PermitError:
-        raise _not_found() from None
+        raise not_found() from None
     if subscriber.name not in permit.subscribers:
-        raise _not_found()
+        raise not_found()
     if stored.state not in (FILLING, OPEN):
         raise ProblemError(403, f"the permit is {stored.state}", "Nothing leaves under it now.")
     try:

@@ -21,6 +21,10 @@ class AccessSettings(RuntimeSettings):
     subscribers: Path = Field(validation_alias=_own("subscribers"), description="Who holds a subscriber's token.")
     officers: Path = Field(validation_alias=_own("officers"), description="Who may grant and close permits.")
     operators: Path = Field(validation_alias=_own("operators"), description="Who may trace records and see counts.")
+    reviewers: Path = Field(validation_alias=_own("reviewers"), description="Who may review applications to calls.")
+    terms: Path | None = Field(
+        None, validation_alias=_own("terms"), description="Whose data the sources have, who has permanent access."
+    )
     permits: Path | None = Field(None, validation_alias=_own("permits"), description="Permits to grant on start.")
     scan_chunk: int = Field(500, ge=1, le=10_000, validation_alias=_own("scan_chunk"))
     readers: int = Field(8, ge=1, le=100, validation_alias=_own("readers"), description="Connections for HTTP.")

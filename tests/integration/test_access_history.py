@@ -32,6 +32,8 @@ from tests.unit.access.hub import SOURCE, Hub, bodies, event_id, permit, subject
 
 pytestmark = pytest.mark.integration
 
+HOLDERS = ("subscribers", "officers", "operators", "reviewers")
+
 NIR = "285053523800148"
 
 
@@ -559,11 +561,11 @@ class Broker:
 @pytest.fixture
 def api(hub: Hub, url: str, database: Database, vault: Vault, tmp_path: Path) -> Iterator[TestClient]:
     assert database.connection
-    for role in ("subscribers", "officers", "operators"):
+    for role in HOLDERS:
         names = ("team", "strangers") if role == "subscribers" else (role[:-1],)
         lines = [f"- {{name: {name}, token_sha256: {hash_token(name)}}}" for name in names]
         (tmp_path / f"{role}.yaml").write_text(f"{role}:\n" + "\n".join(lines))
-    doors = Doors(*(Holders(tmp_path / f"{role}.yaml") for role in ("subscribers", "officers", "operators")))
+    doors = Doors(*(Holders(tmp_path / f"{role}.yaml") for role in HOLDERS))
     reader = PostgresReader(url, 2)
     reader.open()
     app = application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)
@@ -631,9 +633,9 @@ def test_the_first_and_the_last_times_are_read_wherever_the_server_is(
     times = ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00"]
     hub.run(*(hub.record(f"r{n}", "s1", "p1", code("A"), time=time) for n, time in enumerate(times)))
     hub.run(hub.record("who", "s1", "p1", sex="male", birth_year=1950))  # reads them all again
-    for role in ("subscribers", "officers", "operators"):
+    for role in HOLDERS:
         (tmp_path / f"{role}.yaml").write_text(f"{role}:\n- {{name: team, token_sha256: {hash_token('team')}}}")
-    doors = Doors(*(Holders(tmp_path / f"{role}.yaml") for role in ("subscribers", "officers", "operators")))
+    doors = Doors(*(Holders(tmp_path / f"{role}.yaml") for role in HOLDERS))
     reader = PostgresReader(f"{url}&options=-c%20statement_timeout%3D7s", 2)
     reader.open()
     with TestClient(application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)) as api:

@@ -31,7 +31,9 @@ from estuaire.subscriber import View
 from runtime.messages import Emit, Message, Outputs
 from runtime.sealing import Opener, Sealer
 from services.access.adapters import History, Vault
-from services.access.handlers import LINKED, LINKS, PERMITS, Access
+from services.access.domain.projects import Terms
+from services.access.handlers import LINKED, LINKS, Access
+from services.access.projects import PERMITS, Registrar, StepRow
 
 SOURCE = "urn:estuaire:producer:chu-test"
 PARTITIONS = 2
@@ -65,6 +67,25 @@ def subject_id(name: str) -> bytes:
     return hashlib.md5(name.encode()).digest()
 
 
+TERMS = Terms({"urn:chu": "pmsi", "urn:cnam": "fund", "urn:telesuivi": "other"}, ("Santé publique France",))
+
+
+class MemorySteps:
+    """The steps of projects, kept in memory."""
+
+    def __init__(self) -> None:
+        self.rows: list[StepRow] = []
+
+    def all(self) -> list[StepRow]:
+        return list(self.rows)
+
+    def keep(self, row: StepRow) -> None:
+        self.rows.append(row)
+
+    def granted(self) -> dict[str, str]:
+        return {}
+
+
 class Hub:
     """Messages in, the step's outputs collected by topic, each view followed by the reference subscriber."""
 
@@ -72,12 +93,14 @@ class Hub:
         self.private = X25519PrivateKey.generate()
         self.sealer = Sealer(self.private.public_key())
         self.created: list[str] = []
+        self.steps = MemorySteps()
         self.now = dt.datetime(2026, 6, 1, 9, 41, 7, 123456, tzinfo=dt.UTC)
         self._transaction: Any = transaction
         self.step = Access(
             history=history,
             vault=vault,
             opener=Opener([self.private]),
+            registrar=Registrar(self.steps, TERMS),
             create_view=self.created.append,
             partitions=PARTITIONS,
             clock=lambda: self.now,

@@ -30,7 +30,7 @@ def app(tmp_path: Path) -> FastAPI:
     reader: Any = NoPermits()
     nothing: Any = None
     doors: dict[str, Holders] = {}
-    for kind in ("subscribers", "officers", "operators"):
+    for kind in ("subscribers", "officers", "operators", "reviewers"):
         file = tmp_path / f"{kind}.yaml"
         file.write_text(json.dumps({kind: [{"name": kind, "token_sha256": hash_token(kind)}]}))
         doors[kind] = Holders(file)
@@ -47,6 +47,12 @@ def test_the_document_says_what_is_answered(app: FastAPI) -> None:
             "GET /v1/permits/{permit_id}/timelines": {200, 401, 403, 404, 422, 503},
             "GET /v1/records/{event_id}": {200, 401, 404, 422, 503},
             "GET /v1/counts": {200, 401, 503},
+            "POST /v1/calls": {201, 401, 409, 422, 503},
+            "GET /v1/calls": {200, 401, 503},
+            "POST /v1/projects": {201, 401, 409, 422, 503},
+            "GET /v1/projects": {200, 401, 503},
+            "GET /v1/projects/{project_id}": {200, 401, 404, 422, 503},
+            "POST /v1/projects/{project_id}/{act}": {200, 401, 404, 409, 422, 503},
         },
     )
     paths = document["paths"]
