@@ -17,6 +17,9 @@ from contracts.events import RECORD_TYPES, InseeCode, Sex
 PERMIT_ID = r"^[a-z0-9][a-z0-9-]{1,40}$"
 EVERYTHING = "*"
 IDENTITY = "identity.v1"
+DEATH = "death.v1"
+SMALL_CELL = 11
+"""Fewer people than this are a small cell."""
 
 PermitId = Annotated[str, StringConstraints(pattern=PERMIT_ID)]
 Line = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -109,6 +112,9 @@ class Permit(_Clause):
     population: Population | None = Field(None, description="About whom; everybody if absent.")
     period: Period = Field(default_factory=lambda: Period())
     precision: Precision = Precision()
+    potential_identifiers: Annotated[int, Field(ge=0, le=5)] | None = Field(
+        None, description="How many of the data by which somebody could be found may leave together; one if absent."
+    )
     environment: Line | None = Field(None, description="The secure environment that rows may go to, and no further.")
     expires: dt.date = Field(description="The last day on which anything leaves.")
     subscribers: Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -141,6 +147,35 @@ class Permit(_Clause):
     def definition(self) -> bytes:
         """The permit as JSON, always in the same form."""
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+def potential_identifiers(permit: Permit) -> list[str]:
+    """Which of the data by which somebody could be found leave under a permit, wherever they stand.
+
+    The five `identifiants potentiels` of the SNDS. Every entry of a view has a time, at the permit's precision.
+    """
+    to_the_day = permit.precision.time in ("exact", "day")
+    to_the_commune = permit.precision.place == "commune"
+    of_death = permit.fields.get(DEATH, ())
+    found = {
+        "birth month": "birth_month" in permit.demographics,
+        "commune of residence": "commune" in permit.demographics,
+        "day of care": to_the_day and any(one != DEATH for one in permit.types),
+        "day of death": to_the_day and (DEATH in permit.types or "deceased" in permit.demographics),
+        "commune of death": to_the_commune and any(one in (EVERYTHING, "commune") for one in of_death),
+    }
+    return [name for name, leaves in found.items() if leaves]
+
+
+def check_grantable(permit: Permit) -> None:
+    """Whether the permit may be granted as it is now, beyond being readable. Raises PermitError."""
+    found = potential_identifiers(permit)
+    most = 1 if permit.potential_identifiers is None else permit.potential_identifiers
+    if len(found) > most:
+        raise PermitError(
+            f"potential_identifiers: it releases {', '.join(found)}, by which somebody could be found, and {most} may"
+            f" leave together: release fewer of them, lower `precision`, or ask for {len(found)}"
+        )
 
 
 def read_permit(text: str | bytes) -> Permit:

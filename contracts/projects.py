@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.permits import Line, Name, Permit, PermitError, Prose, permit_from, sentences
+from contracts.permits import Line, Name, Permit, PermitError, Prose, check_grantable, permit_from, sentences
 
 PROJECT_ID: Final = r"^[a-z0-9][a-z0-9-]{1,40}$"
 
@@ -164,6 +164,7 @@ class Request(_Document):
     def _says_where_and_through_whom(self) -> Request:
         if self.permit.environment is None:
             raise ValueError("`permit.environment` is missing: name the secure environment that rows may go to")
+        check_grantable(self.permit)
         if (self.path == "mr-006") != (self.laboratory is not None):
             raise ValueError("`laboratory` is for mr-006, and mr-006 needs it: who works on the data for the company")
         return self

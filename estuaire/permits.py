@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 from rich.table import Table
 
-from contracts.permits import Permit
+from contracts.permits import SMALL_CELL, Permit
 from estuaire.producer import checked
 
 
@@ -32,6 +32,12 @@ class Officer:
         found: list[dict[str, Any]] = self._ask("GET")["permits"]
         return found
 
+    def try_out(self, permit: Permit, people: int) -> dict[str, Any]:
+        """What a permit would release of so many people."""
+        body = permit.model_dump(mode="json", by_alias=True, exclude_none=True)
+        found: dict[str, Any] = self._ask("POST", f"/dry-run?people={people}", body)
+        return found
+
     def _ask(self, method: str, path: str = "", body: Any = None) -> Any:
         return checked(httpx.request(method, self._url + path, headers=self._headers, json=body, timeout=30))
 
@@ -42,3 +48,30 @@ def permits_table(permits: Iterable[dict[str, Any]]) -> Table:
     for one in permits:
         table.add_row(one["id"], one["state"], str(one["records"]), one["expires"], one["title"])
     return table
+
+
+def dry_run_tables(found: dict[str, Any]) -> list[Table]:
+    """What a permit would release: volumes and fields, how people stand out, and whom other views meet."""
+    released = found["released"]
+    looked_at = f"{released['looked_at']} people{'' if found['whole'] else ', a sample'}"
+    volumes = Table("type", "records", "people", "fields", title=f"{released['people']} of {looked_at}")
+    for kind, one in released["types"].items():
+        fields = ", ".join(f"{name} {count}" for name, count in one["fields"].items())
+        volumes.add_row(kind, str(one["records"]), str(one["people"]), fields)
+    cells, unique = released["cells"], released["uniqueness"]
+    privacy = Table("who could be found", "", title="people")
+    privacy.add_row("potential identifiers", ", ".join(found["potential_identifiers"]) or "none")
+    privacy.add_row("smallest cell of demographics", str(cells["smallest"]))
+    small = f"{cells['small']} of {cells['cells']}, with {cells['people_in_small']} people"
+    privacy.add_row(f"cells under {SMALL_CELL}", small)
+    privacy.add_row("unique by demographics", _percent(unique["demographics"]))
+    privacy.add_row("unique with one event besides", _percent(unique["one_event"]))
+    privacy.add_row("unique by the whole timeline", _percent(unique["timeline"]))
+    joins = Table("permit that is open", "people in both views", "of these could be joined", title="other views")
+    for name, one in released["joins"].items():
+        joins.add_row(name, str(one["people_in_both"]), str(one["joined"]))
+    return [volumes, privacy, *([joins] if released["joins"] else [])]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}"

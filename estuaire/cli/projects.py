@@ -70,6 +70,28 @@ def permit_grant(file: Path, access: AccessUrl = ACCESS, token: Token = None) ->
     out.print(f"granted {permit.id}")
 
 
+@permits.command("try")
+def permit_try(
+    file: Path,
+    people: Annotated[int, typer.Option(min=1, max=1_000_000, help="How many people to look at, at most.")] = 20_000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    access: AccessUrl = ACCESS,
+    token: Token = None,
+) -> None:
+    """See what the permit that FILE (YAML or JSON) describes would release, and who could be found; nothing leaves."""
+    import json
+
+    from contracts.permits import read_permit
+    from estuaire.permits import dry_run_tables
+
+    found = _officer(access, token).try_out(read_permit(file.read_text()), people)
+    if as_json:
+        show(json.dumps(found))
+        return
+    for table in dry_run_tables(found):
+        out.print(table)
+
+
 @permits.command("close")
 def permit_close(permit: str, access: AccessUrl = ACCESS, token: Token = None) -> None:
     """Close a permit: nothing more leaves under it, and its key is destroyed."""

@@ -530,6 +530,23 @@ class EntryRow(NamedTuple):
     body: bytes | None
 
 
+class KeptRow(NamedTuple):
+    """A record of a person, still sealed, with the diagnoses that it tells."""
+
+    facts: Facts
+    key: bytes | None
+    body: bytes | None
+    diagnoses: list[str]
+
+
+class PersonRow(NamedTuple):
+    """A patient with all that is kept of it, and what each of its subjects says of it."""
+
+    patient: str
+    told: list[Told]
+    records: list[KeptRow]
+
+
 class RecordRow(NamedTuple):
     """Where a record is."""
 
@@ -550,6 +567,7 @@ class Reader(Protocol):
     def subjects(self, permit: str, after: str, entries: int) -> tuple[list[ViewSubject], bool]: ...
     def timelines(self, permit: str, patients: Sequence[str]) -> tuple[list[EntryRow], dict[str, list[Told]]]: ...
     def diagnosed(self, patients: Sequence[str], prefixes: Sequence[str]) -> set[str]: ...
+    def people(self, after: str, count: int) -> list[PersonRow]: ...
     def record(self, event_id: bytes) -> RecordRow | None: ...
     def counts(self) -> tuple[int, int, dict[str, int]]: ...
     def project_steps(self) -> list[StepRow]: ...
@@ -644,6 +662,26 @@ class PostgresReader:
                 [list(patients), list(prefixes)],
             )
             return {patient for (patient,) in rows}
+
+    def people(self, after: str, count: int) -> list[PersonRow]:
+        """The next patients by their ids, with all that is kept of them."""
+        with self._pool.connection() as connection:
+            found: dict[str, PersonRow] = {}
+            for patient, told in connection.execute(
+                "SELECT patient, demographics FROM subjects WHERE patient IN"
+                " (SELECT DISTINCT patient FROM subjects WHERE patient > %s ORDER BY patient LIMIT %s)"
+                " ORDER BY patient",
+                [after, count],
+            ):
+                found.setdefault(patient, PersonRow(patient, [], [])).told.append(told)
+            for row in connection.execute(
+                "SELECT patient, event_id, subject, revision, type, source, time, retracted, dated, key, body,"
+                " diagnoses FROM history JOIN subjects USING (subject) WHERE patient = ANY(%s)",
+                [list(found)],
+                binary=True,
+            ):
+                found[row[0]].records.append(KeptRow(Facts(*row[1:9]), *row[9:]))
+            return list(found.values())
 
     def record(self, event_id: bytes) -> RecordRow | None:
         """Where a record is, for an operator."""

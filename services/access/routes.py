@@ -21,7 +21,15 @@ from starlette.responses import Response
 from contracts import messages
 from contracts.events import ViewEvent
 from contracts.messages import PermitClosed, PermitGranted
-from contracts.permits import PERMIT_ID, Permit, PermitError, permit_from, read_permit
+from contracts.permits import (
+    PERMIT_ID,
+    Permit,
+    PermitError,
+    check_grantable,
+    permit_from,
+    potential_identifiers,
+    read_permit,
+)
 from contracts.projects import Role
 from runtime.http import (
     Authorization,
@@ -49,7 +57,9 @@ from services.access.adapters import (
     ViewSubject,
 )
 from services.access.domain import views
+from services.access.domain.dry_run import Released
 from services.access.domain.projects import Terms
+from services.access.dry_run import dry_run
 from services.access.project_routes import Actor, add_project_routes
 from services.access.projects import PERMITS
 from services.access.reconciliation import Release, open_body, release_from
@@ -62,6 +72,7 @@ EventId = Annotated[
 Cursor = Annotated[
     str | None, Query(max_length=100, description="`X-Next-Cursor` of the page before; absent for the first page.")
 ]
+People = Annotated[int, Query(ge=1, le=1_000_000, description="How many people to look at, at most.")]
 Limit = Annotated[
     int, Query(ge=1, le=10_000, description="Entries of a page; its last subject may bring it somewhat over.")
 ]
@@ -76,6 +87,14 @@ class _OfPermit:
 
 
 PermitBody = Annotated[Json, _OfPermit, Body(title="Permit")]
+
+
+class DryRunShown(BaseModel):
+    """What a permit would release."""
+
+    whole: bool = Field(description="Whether all people were looked at, or a sample alone.")
+    potential_identifiers: list[str] = Field(description="Data by which somebody could be found that would leave.")
+    released: Released
 
 
 class PermitState(BaseModel):
@@ -187,8 +206,10 @@ class Doors:
 
 
 def grant(permit: Permit, reader: Reader, publisher: Publisher, clock: Clock) -> str:
-    """Publish a grant, unless it is known; returns its state. Raises ProblemError, BrokerAway."""
+    """Publish a grant, unless it is known; returns its state. Raises PermitError, ProblemError, BrokerAway."""
     known = reader.permit(permit.id)
+    if known is None:
+        check_grantable(permit)
     if known is not None and known.state == CLOSED:
         raise ProblemError(409, "the permit was closed", "A closed permit stays closed: grant it under another id.")
     if known is not None and known.definition not in (None, permit.definition()):
@@ -226,11 +247,11 @@ def application(
         """Grant a permit; the answer comes when the broker has it. Granting the same again changes nothing."""
         try:
             permit = permit_from(body)
-        except PermitError as error:
-            raise ProblemError(422, "the permit cannot be granted as it is written", str(error)) from None
-        if permit.id != permit_id:
-            raise ProblemError(422, "the permit is another one", "Its `id` is not the one in the address.")
-        return PermitState(id=permit.id, state=grant(permit, reader, publisher, clock))
+            if permit.id != permit_id:
+                raise ProblemError(422, "the permit is another one", "Its `id` is not the one in the address.")
+            return PermitState(id=permit.id, state=grant(permit, reader, publisher, clock))
+        except PermitError as wrong:
+            raise _not_grantable(wrong) from None
 
     @app.post("/v1/permits/{permit_id}/close", summary="Close a permit for good", **_CLOSE)
     def close_permit(permit_id: PermitId, officer: Officer = Depends(doors.officer)) -> PermitState:
@@ -240,6 +261,18 @@ def application(
         closed = PermitClosed(permit_id, f"closed by {officer.name}")
         publisher.publish(PERMITS, permit_id, messages.encode(closed))
         return PermitState(id=permit_id, state=CLOSED)
+
+    @app.post("/v1/permits/dry-run", summary="See what a permit would release", **_DRY_RUN)
+    def try_permit(
+        body: PermitBody, people: People = 20_000, _officer: Officer = Depends(doors.officer)
+    ) -> DryRunShown:
+        """Count what the permit would release, without granting it: nothing leaves, and nothing is kept of it."""
+        try:
+            permit = permit_from(body)
+        except PermitError as wrong:
+            raise _not_grantable(wrong) from None
+        released, whole = dry_run(permit, reader, vault, people)
+        return DryRunShown(whole=whole, potential_identifiers=potential_identifiers(permit), released=released)
 
     @app.get("/v1/permits", summary="List permits", **_LIST)
     def list_permits(caller: Officer | Subscriber = Depends(doors.officer_or_subscriber)) -> Permits:
@@ -297,6 +330,10 @@ def application(
 
     add_project_routes(app, reader, publisher, terms, doors.actor, clock)
     return app
+
+
+def _not_grantable(wrong: PermitError) -> ProblemError:
+    return ProblemError(422, "the permit cannot be granted as it is written", str(wrong))
 
 
 def _readable(stored: StoredPermit | None, subscriber: Subscriber, vault: Vault, now: dt.datetime) -> Release:
@@ -407,6 +444,10 @@ _GRANT: Final[dict[str, Any]] = {
             503: _AWAY,
         }
     ),
+}
+_DRY_RUN: Final[dict[str, Any]] = {
+    "response_description": "What it would release.",
+    "responses": problems({401: _NO_OFFICER, 422: "The permit cannot be granted as it is written.", 503: _AWAY}),
 }
 _CLOSE: Final[dict[str, Any]] = {
     "status_code": 202,

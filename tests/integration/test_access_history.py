@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import json
 import random
 import secrets
 import time
@@ -648,6 +649,78 @@ def test_the_first_and_the_last_times_are_read_wherever_the_server_is(
     assert shown == [("UTC",), ("7s",)]
     reader.close()
     database.close()
+
+
+def test_a_dry_run_announces_what_the_view_then_holds_and_how_it_joins_others(hub: Hub, api: TestClient) -> None:
+    shuffle = random.Random(20)
+    for number in range(400):
+        told: dict[str, Any] = {
+            "sex": shuffle.choice(["male", "female"]),
+            "birth_year": shuffle.choice([1950, 1951, 1952]),
+            "birth_month": shuffle.randint(1, 12),
+            "commune": shuffle.choice(["35238", "35288", "29019"]),
+        }
+        hub.run(
+            *(
+                hub.record(
+                    f"{number}-{at}",
+                    f"s{number}",
+                    f"p{number}",
+                    {"code": {"coding": [{"system": "s", "code": shuffle.choice(["I50", "J45"])}]}},
+                    kind=shuffle.choice(["diagnosis.v1", "diagnosis.v1", "procedure.v1"]),
+                    time=f"2026-0{shuffle.randint(1, 3)}-{shuffle.randint(10, 12)}T10:00:00Z",
+                    **told,
+                )
+                for at in range(shuffle.randint(1, 3))
+            )
+        )
+    one = body(
+        id="one",
+        types=["diagnosis.v1"],
+        fields={"diagnosis.v1": ["code"]},
+        demographics=["sex", "birth_year", "birth_month"],
+        precision={"time": "month"},
+    )
+    other = body(
+        id="other",
+        types=["diagnosis.v1", "procedure.v1"],
+        demographics=["sex", "birth_year"],
+        fields={"diagnosis.v1": ["code.coding"]},
+        population={"departments": ["35"]},
+    )
+    officer = as_("officer")
+    for given in (other, one):
+        announced = api.post("/v1/permits/dry-run", json=given, headers=officer).json()
+        assert announced["whole"]
+        assert api.post(f"/v1/permits/{given['id']}/grant", json=given, headers=officer).status_code == 202
+        hub.run(hub.key(given["id"]))
+    released = announced["released"]
+    view = hub.views["one"].timelines()
+    assert (released["people"], released["records"]) == (len(view), sum(map(len, view.values())))
+    assert released["types"]["diagnosis.v1"]["fields"]["code.coding.code"] == released["records"]
+
+    def said(events: list[ViewEvent], *names: str) -> tuple[Any, ...]:
+        return tuple(events[0].data["demographics"].get(name) for name in names)
+
+    cells = Counter(said(events, "sex", "birth_year", "birth_month") for events in view.values())
+    assert released["cells"] == {
+        "cells": len(cells),
+        "smallest": min(cells.values()),
+        "small": sum(count < 11 for count in cells.values()),
+        "people_in_small": sum(count for count in cells.values() if count < 11),
+    }
+    # somebody who has both views, and joins them by what both say
+    seen: list[Counter[Any]] = []
+    for name in ("one", "other"):
+        cut = {}
+        for subject, events in hub.views[name].timelines().items():
+            alike = sorted((str(e.time)[:7], json.dumps(e.data["record"])) for e in events if e.type == "diagnosis.v1")
+            cut[subject] = (said(events, "sex", "birth_year"), tuple(alike)) if alike else None
+        seen.append(Counter(cut.values()))
+    joined = sum(seen[0][key] == 1 and count == 1 for key, count in seen[1].items() if key)
+    announced_join = released["joins"]["other"]
+    assert announced_join["people_in_both"] == sum(count for key, count in seen[1].items() if key)
+    assert 0 < joined == announced_join["joined"]
 
 
 def test_not_yours_and_not_there_are_one_answer(hub: Hub, api: TestClient) -> None:

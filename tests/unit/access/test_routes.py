@@ -43,6 +43,7 @@ def test_the_document_says_what_is_answered(app: FastAPI) -> None:
         {
             "POST /v1/permits/{permit_id}/grant": {202, 401, 409, 422, 503},
             "POST /v1/permits/{permit_id}/close": {202, 401, 404, 422, 503},
+            "POST /v1/permits/dry-run": {200, 401, 422, 503},
             "GET /v1/permits": {200, 401, 503},
             "GET /v1/permits/{permit_id}/timelines": {200, 401, 403, 404, 422, 503},
             "GET /v1/records/{event_id}": {200, 401, 404, 422, 503},
