@@ -95,11 +95,6 @@ class Platform:
         return self.services["ingest"].url
 
     @property
-    def registry(self) -> Path:
-        """The registry of sources that statistics reads: the demo's producers, until somebody edits it."""
-        return self.home / "sources.yaml"
-
-    @property
     def access_url(self) -> str:
         """Where subscribers and officers ask."""
         return self.services["access"].url
@@ -141,8 +136,9 @@ class Platform:
                 port = self._port + offset
                 raise StartError(f"port {port} is in use, and {name} needs it: choose another base port with --port")
         self.keyring.prepare()
-        if not self.registry.exists():
-            self.registry.write_bytes((files("estuaire") / "data" / "sources.yaml").read_bytes())
+        for name in OWN_FILES:
+            if not (self.home / name).exists():
+                (self.home / name).write_bytes((files("estuaire") / "data" / name).read_bytes())
         self._report("starting broker and database")
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(self._start_broker)
@@ -184,11 +180,16 @@ class Platform:
             "ESTUAIRE_TRACE_RATIO": str(self._trace_ratio),
             f"{own}KEYS": str(self.keyring.folder(name)),
             **{own + role: path for role, path in holders.items()},
-            **({f"{own}SOURCES": str(self.registry)} if name == "statistics" else {}),
-            **({f"{own}TERMS": str(files("estuaire") / "data" / "terms.yaml")} if name == "access" else {}),
+            **{own + key: str(self.home / file) for file, (key, readers) in OWN_FILES.items() if name in readers},
         }
 
 
+OWN_FILES = {
+    "sources.yaml": ("SOURCES", ("access", "statistics")),
+    "terms.yaml": ("TERMS", ("access",)),
+    "catalogue.yaml": ("CATALOGUE", ("access",)),
+}
+"""What is the operator's to write, in the home: as which setting, and who reads it. The demo's is there at first."""
 ROLES = {
     "ingest": ("producers",),
     "pseudonym": (),

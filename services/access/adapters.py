@@ -22,6 +22,7 @@ from psycopg_pool import ConnectionPool
 
 from runtime.database import Database
 from runtime.messages import RetryLater
+from services.access.domain.catalogue import Holding
 from services.access.domain.policy import Facts, Rows
 from services.access.domain.views import Entry, Told, told_by
 from services.access.projects import GRANTED, STEPS, StepRow
@@ -572,6 +573,7 @@ class Reader(Protocol):
     def counts(self) -> tuple[int, int, dict[str, int]]: ...
     def project_steps(self) -> list[StepRow]: ...
     def granted(self) -> dict[str, str]: ...
+    def holdings(self) -> list[Holding]: ...
 
 
 class PostgresReader:
@@ -718,6 +720,17 @@ class PostgresReader:
         """When each permit was granted that there is."""
         with self._pool.connection() as connection:
             return dict(connection.execute(GRANTED).fetchall())
+
+    def holdings(self) -> list[Holding]:
+        """What is kept of each source: which types, how much, of how many people, and of which years."""
+        with self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT source, array_agg(DISTINCT type), count(*), count(DISTINCT patient),"
+                " extract(year FROM min(time) FILTER (WHERE dated))::int,"
+                " extract(year FROM max(time) FILTER (WHERE dated))::int"
+                " FROM history JOIN subjects USING (subject) WHERE NOT retracted GROUP BY source"
+            )
+            return [Holding(*row) for row in rows]
 
 
 def _in_utc(url: str) -> str:

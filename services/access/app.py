@@ -12,6 +12,7 @@ import psycopg
 
 from contracts.permits import PermitError, read_permit
 from contracts.registry import view_topic
+from contracts.sources import sources_from
 from runtime.database import Database
 from runtime.http import Holders, ProblemError
 from runtime.kafka import BrokerAway, KafkaPublisher, Publisher, create_topics
@@ -22,12 +23,15 @@ from runtime.sealing import Opener
 from runtime.service import Worker, serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
+from runtime.watched import WatchedFile
 from services.access.adapters import (
     PostgresHistory,
     PostgresReader,
     Reader,
     Vault,
 )
+from services.access.catalogue import add_catalogue_route
+from services.access.domain.catalogue import publisher_from
 from services.access.handlers import LANES, Access
 from services.access.projects import PostgresSteps, Registrar, read_terms
 from services.access.routes import Doors, application, grant
@@ -75,6 +79,8 @@ def main() -> int:
         keys = FolderKeyStore(settings.keys)
         vault, opener = Vault(keys.secret("history")), Opener(keys.private("access-private"))
         terms = read_terms(settings.terms)
+        publisher = WatchedFile(settings.catalogue, publisher_from).now()
+        sources = WatchedFile(settings.sources, sources_from).now if settings.sources else dict
     except (KeyUnavailable, ValueError) as wrong:
         log.critical("%s", wrong)
         return 2
@@ -93,12 +99,13 @@ def main() -> int:
         scan_chunk=settings.scan_chunk,
     )
     loop = Loop("access", settings, step, Route(LANES), start_tracing("access", settings.trace_file), database)
-    reader, publisher = PostgresReader(url, settings.readers), KafkaPublisher(settings)
+    reader, letters = PostgresReader(url, settings.readers), KafkaPublisher(settings)
     doors = Doors(*map(Holders, (settings.subscribers, settings.officers, settings.operators, settings.reviewers)))
-    app = application(loop.readiness, reader, publisher, vault, doors, terms=terms)
+    app = application(loop.readiness, reader, letters, vault, doors, terms=terms)
+    add_catalogue_route(app, reader, publisher, sources)
     workers: list[Worker] = [loop]
     if settings.permits is not None:
-        workers.append(PermitsFolder(settings.permits, reader, publisher))
+        workers.append(PermitsFolder(settings.permits, reader, letters))
     try:
         database.connection  # noqa: B018 - brings the schema up to date before anybody reads
     except RetryLater:

@@ -25,6 +25,10 @@ class AccessSettings(RuntimeSettings):
     terms: Path | None = Field(
         None, validation_alias=_own("terms"), description="Whose data the sources have, who has permanent access."
     )
+    catalogue: Path = Field(validation_alias=_own("catalogue"), description="Who runs the hub, for its catalogue.")
+    sources: Path | None = Field(
+        None, validation_alias=_own("sources"), description="The registry of producers, for the catalogue."
+    )
     permits: Path | None = Field(None, validation_alias=_own("permits"), description="Permits to grant on start.")
     scan_chunk: int = Field(500, ge=1, le=10_000, validation_alias=_own("scan_chunk"))
     readers: int = Field(8, ge=1, le=100, validation_alias=_own("readers"), description="Connections for HTTP.")

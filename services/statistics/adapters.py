@@ -1,4 +1,4 @@
-"""What statistics needs from outside: the broker, the database both ways, the registry of sources."""
+"""What statistics needs from outside: the broker, and the database both ways."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.resources import files
-from pathlib import Path
-from threading import Event, Lock
+from threading import Event
 from typing import Any, Final, NamedTuple, Protocol
 
 import psycopg
-import yaml
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from psycopg_pool import ConnectionPool
-from pydantic import TypeAdapter, ValidationError
 
 from contracts.measures import RECORDS, REFUSED, RETRACTIONS
 from runtime import telemetry
@@ -25,7 +22,6 @@ from runtime.loop import message_from
 from runtime.messages import SUMMARIES, Message, Place, RetryLater
 from runtime.settings import RuntimeSettings
 from services.statistics.domain.counting import Counted
-from services.statistics.domain.quality import Registered
 from services.statistics.handlers import Count
 
 log = logging.getLogger("estuaire.statistics")
@@ -208,60 +204,6 @@ class SummariesReader:
             with suppress(KafkaException):
                 _, high = consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
                 telemetry.LAG.labels("statistics", SUMMARIES, str(place.partition)).set(max(0, high - (at or 0)))
-
-
-# --- the registry ---
-
-
-class Registry(Protocol):
-    """Which producers there are, as whoever runs the hub has written it down."""
-
-    def sources(self) -> Mapping[str, Registered]:
-        """By source."""
-
-
-class SourcesFile:
-    """The registry as a YAML file, read again when it changes; one that cannot be read changes nothing."""
-
-    def __init__(self, path: Path | None) -> None:
-        """Without a path it is empty. Raises ValueError, in one line, when the file cannot be read."""
-        self._path = path
-        self._lock = Lock()
-        self._stamp = self._look()
-        self._sources = self._read()
-
-    def sources(self) -> Mapping[str, Registered]:
-        """By source."""
-        with self._lock:
-            if (stamp := self._look()) != self._stamp:
-                self._stamp = stamp
-                try:
-                    self._sources = self._read()
-                except ValueError as error:
-                    log.error("the registry stays as it was: %s", error)
-            return self._sources
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            stat = self._path.stat() if self._path else None
-        except OSError:
-            return None
-        return stat and (stat.st_mtime_ns, stat.st_size)
-
-    def _read(self) -> dict[str, Registered]:
-        if self._path is None:
-            return {}
-        try:
-            listed = yaml.safe_load(self._path.read_text(encoding="utf-8"))["sources"]
-            return {one.source: one for one in _REGISTERED.validate_python(listed)}
-        except ValidationError as error:
-            wrong = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['type']}" for one in error.errors()[:3])
-            raise ValueError(f"{self._path}: {wrong}") from None
-        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
-            raise ValueError(f"{self._path} is not a list of sources") from None
-
-
-_REGISTERED: Final = TypeAdapter(list[Registered])
 
 
 # --- what HTTP reads, on connections of its own ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from contracts.sources import sources_from
 from runtime.database import Database
 from runtime.http import Holders
 from runtime.keys import FolderKeyStore, KeyUnavailable
@@ -11,7 +12,8 @@ from runtime.sealing import Opener
 from runtime.service import serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging
-from services.statistics.adapters import MIGRATIONS, PostgresMemory, PostgresReader, SourcesFile, SummariesReader
+from runtime.watched import WatchedFile
+from services.statistics.adapters import MIGRATIONS, PostgresMemory, PostgresReader, SummariesReader
 from services.statistics.handlers import Count
 from services.statistics.routes import application
 from services.statistics.settings import StatisticsSettings
@@ -23,13 +25,13 @@ def main() -> int:
     start_logging(settings.log_level)
     try:
         opener = Opener(FolderKeyStore(settings.keys).private("statistics-private"))
-        registry = SourcesFile(settings.sources)
+        registry = WatchedFile(settings.sources, sources_from).now if settings.sources else dict
     except (KeyUnavailable, ValueError) as missing:
         logging.getLogger("estuaire.statistics").critical("%s", missing)
         return 2
     url = settings.database_url.get_secret_value()
     database = Database(url, MIGRATIONS)
-    count = Count(PostgresMemory(database), opener, lambda source: source in registry.sources())
+    count = Count(PostgresMemory(database), opener, lambda source: source in registry())
     summaries = SummariesReader(settings, database, count)
     reader = PostgresReader(url)
     reader.open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from pydantic import BaseModel
 from starlette.responses import Response
 
+from contracts.sources import Registered
 from runtime.http import (
     Authorization,
     Bearers,
@@ -22,8 +23,8 @@ from runtime.http import (
     problems,
 )
 from runtime.messages import RetryLater
-from services.statistics.adapters import Reader, Registry
-from services.statistics.domain.quality import WEEK_DAYS, Quality, Registered, Source, listed, report
+from services.statistics.adapters import Reader
+from services.statistics.domain.quality import WEEK_DAYS, Quality, Source, listed, report
 
 Clock = Callable[[], dt.datetime]
 MONTH_DAYS = 30
@@ -52,7 +53,7 @@ End = Annotated[dt.date | None, Query(alias="to", description="The last day, inc
 def application(
     ready: Readiness,
     reader: Reader,
-    registry: Registry,
+    registry: Callable[[], Mapping[str, Registered]],
     operators: Holders | Bearers,
     clock: Clock = lambda: dt.datetime.now(dt.UTC),
 ) -> FastAPI:
@@ -69,7 +70,7 @@ def application(
         now = clock()
         today = now.date()
         seen = reader.sources(today - dt.timedelta(days=WEEK_DAYS - 1), today)
-        return Sources(sources=listed(registry.sources(), seen, now))
+        return Sources(sources=listed(registry(), seen, now))
 
     @router.get(
         "/sources/quality",
@@ -86,7 +87,7 @@ def application(
         if not 0 <= (last - first).days < MOST_DAYS:
             raise ProblemError(422, "not a period", f"Ask for `from` until `to`, {MOST_DAYS} days at the most.")
         totals = reader.totals(source, first, last)
-        registered = registry.sources().get(source)
+        registered = registry().get(source)
         if registered is None and not totals.counts and source not in reader.sources(last, last):
             raise ProblemError(404, "no such producer", _NOBODY)
         known = registered or Registered(source=source)

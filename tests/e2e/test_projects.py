@@ -65,6 +65,8 @@ def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end(
     assert "the project is open" in refused
     estuaire(hub, *close)
     hub.wait_for(lambda: state(hub) == "closed")
+    given = httpx.get(f"{hub.platform.access_url}/v1/catalogue", params={"q": "heart failure"}).json()["dcat:resource"]
+    assert [one["dct:title"] for one in given] == ["Codes of heart failure"]
     page = hub.get("/v1/permits/heart-paths/timelines", "subscribers", "team-heart")
     assert page.status_code == 403
 

@@ -23,13 +23,16 @@ from fastapi.testclient import TestClient
 from contracts import messages
 from contracts.events import ViewEvent
 from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked, ViewScan
+from contracts.sources import Registered
 from runtime.database import Database
 from runtime.http import Holders, hash_token
 from runtime.messages import Message, RetryLater
 from services.access.adapters import PostgresHistory, PostgresReader, Vault
+from services.access.catalogue import add_catalogue_route
 from services.access.domain.views import Ids
 from services.access.routes import Doors, application
 from tests.unit.access.hub import SOURCE, Hub, bodies, event_id, permit, subject_id
+from tests.unit.access.test_catalogue import PUBLISHER
 
 pytestmark = pytest.mark.integration
 
@@ -570,6 +573,7 @@ def api(hub: Hub, url: str, database: Database, vault: Vault, tmp_path: Path) ->
     reader = PostgresReader(url, 2)
     reader.open()
     app = application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)
+    add_catalogue_route(app, reader, PUBLISHER, lambda: {SOURCE: Registered(source=SOURCE, title="Test")})
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
     reader.close()
@@ -721,6 +725,20 @@ def test_a_dry_run_announces_what_the_view_then_holds_and_how_it_joins_others(hu
     announced_join = released["joins"]["other"]
     assert announced_join["people_in_both"] == sum(count for key, count in seen[1].items() if key)
     assert 0 < joined == announced_join["joined"]
+
+
+def test_the_catalogue_counts_what_is_held_and_is_for_everybody(hub: Hub, api: TestClient) -> None:
+    hub.run(*(hub.record(f"{n}", f"s{n}", f"p{n}", code("I50"), time="2021-03-01T10:00:00Z") for n in range(1100)))
+    found = api.get("/v1/catalogue", params={"q": "test"})
+    assert found.headers["content-type"] == "application/ld+json"
+    (dataset,) = found.json()["dcat:dataset"]
+    assert dataset["dct:identifier"] == SOURCE
+    assert dataset["healthdcatap:numberOfUniqueIndividuals"]["@value"] == "1100"
+    assert dataset["dct:temporal"]["dcat:endDate"]["@value"] == "2021-12-31"
+    assert api.get("/v1/catalogue", params={"q": "nothing"}).json()["dcat:dataset"] == []
+    hub.run(*(hub.record(f"more-{n}", f"m{n}", f"m{n}", code("I50")) for n in range(900)))
+    again = api.get("/v1/catalogue").json()["dcat:dataset"][0]
+    assert again == dataset, "counted once an hour"
 
 
 def test_not_yours_and_not_there_are_one_answer(hub: Hub, api: TestClient) -> None:

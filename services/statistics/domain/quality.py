@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.measures import (
     FIELD,
@@ -28,23 +28,12 @@ from contracts.measures import (
     UNLINKABLE,
     forms,
 )
+from contracts.sources import Registered
 
 SILENT_AFTER: Final = dt.timedelta(days=1)
 WEEK_DAYS: Final = 7
 Counts = Mapping[tuple[str, str], int]
 """By record type and measure."""
-
-
-class Registered(BaseModel):
-    """A producer as the registry has it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    source: Annotated[str, StringConstraints(min_length=1, max_length=256)]
-    title: str = ""
-    contact: str = ""
-    formats: tuple[str, ...] = ()
-    expected_per_day: Annotated[float, Field(gt=0)] | None = None
 
 
 class Source(BaseModel):

@@ -14,9 +14,10 @@ from typing import Any
 import pytest
 from rich.console import Console, RenderableType
 
+from contracts.sources import Registered
 from estuaire.quality import quality_table, sources_table
 from estuaire.quality_page import percent, render_quality, render_sources
-from services.statistics.domain.quality import Registered, listed, report
+from services.statistics.domain.quality import listed, report
 from tests.unit.statistics.test_quality import COUNTS, DAYS, NOW, PERIOD
 
 pytestmark = pytest.mark.unit

@@ -6,7 +6,8 @@ import datetime as dt
 
 import pytest
 
-from services.statistics.domain.quality import Quality, Registered, listed, report
+from contracts.sources import Registered
+from services.statistics.domain.quality import Quality, listed, report
 
 pytestmark = pytest.mark.unit
 

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
+from contracts.sources import sources_from
 from estuaire.platform import SERVICES
 from runtime.http import Bearers, hash_token
 from runtime.messages import RetryLater
-from services.statistics.adapters import Seen, SourcesFile, Totals
+from runtime.watched import WatchedFile
+from services.statistics.adapters import Seen, Totals
 from services.statistics.routes import application
 from tests.unit.runtime.test_http import check_documents
 
@@ -50,7 +52,7 @@ def reader() -> FakeReader:
 @pytest.fixture
 def client(reader: FakeReader) -> TestClient:
     operators = Bearers({hash_token("secret"): "operator"})
-    return TestClient(application(lambda: None, reader, SourcesFile(None), operators, lambda: NOW), headers=OPERATOR)
+    return TestClient(application(lambda: None, reader, dict, operators, lambda: NOW), headers=OPERATOR)
 
 
 def test_the_document_says_what_is_answered() -> None:
@@ -100,18 +102,17 @@ def test_a_database_that_is_away_is_said(client: TestClient, reader: FakeReader)
 def test_the_registry_is_read_again_when_it_changes(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "sources.yaml"
     path.write_text("sources: [{source: urn:a, title: A, formats: [fhir], expected_per_day: 10}]")
-    registry = SourcesFile(path)
-    assert registry.sources()["urn:a"].formats == ("fhir",)
+    registry = WatchedFile(path, sources_from)
+    assert registry.now()["urn:a"].formats == ("fhir",)
     path.write_text("sources: [{source: urn:b}, {source: urn:c}]")
-    assert registry.sources().keys() == {"urn:b", "urn:c"}
+    assert registry.now().keys() == {"urn:b", "urn:c"}
     with caplog.at_level(logging.ERROR):
         path.write_text("sources: [{source: urn:d, phone: 0123456789}]")
         os.utime(path, (1, 1))
-        assert registry.sources().keys() == {"urn:b", "urn:c"}
+        assert registry.now().keys() == {"urn:b", "urn:c"}
     assert "0123456789" not in caplog.text
     path.unlink()
-    assert registry.sources().keys() == {"urn:b", "urn:c"}
-    assert SourcesFile(None).sources() == {}
+    assert registry.now().keys() == {"urn:b", "urn:c"}
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_a_registry_is_one_or_refused_in_a_line(tmp_path: Path, text: str) -> No
     path = tmp_path / "sources.yaml"
     path.write_text(text)
     with pytest.raises(ValueError, match=r"sources\.yaml") as refused:
-        SourcesFile(path)
+        WatchedFile(path, sources_from)
     assert "\n" not in str(refused.value)
 
 
@@ -129,5 +130,5 @@ def test_the_demos_registry_names_its_producers() -> None:
     from estuaire.sample import PREFIXES
 
     path = Path(__file__).parents[3] / "estuaire" / "data" / "sources.yaml"
-    assert SourcesFile(path).sources().keys() == set(PREFIXES)
+    assert WatchedFile(path, sources_from).now().keys() == set(PREFIXES)
     assert SERVICES[4] == "statistics", "its port is the fifth"
