@@ -22,10 +22,15 @@ RECORD_TYPES = (
     "report.v1",
     "device-measure.v1",
     "death.v1",
+    "opposition.v1",
 )
 """Every type a producer may send; each may also end in `.deleted`, which retracts the record."""
 
 DELETED = ".deleted"
+OPPOSITION = "opposition.v1"
+"""A person objects to what the hub does with their data; its retraction lifts that."""
+IN_NO_TIMELINE = ("identity.v1", OPPOSITION)
+"""What makes no entry in a timeline, and can be in no permit."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
 Code = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
@@ -152,6 +157,21 @@ class Event(_Edge):
     def record_type(self) -> str:
         """The type of the record, without the retraction's suffix."""
         return self.type.removesuffix(DELETED)
+
+
+class Objection(_Edge):
+    """What `POST /v1/oppositions` takes: a person objects, or no longer does (`made` is false).
+
+    `id` is the opposition's own, by which it is lifted or made again; of several states the last holds, or the one
+    with the highest `version`. `scope` is `all` (every use beyond the person's care) or `source` (the use of what this
+    source has sent).
+    """
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    identity: Identity = Identity()
+    scope: Literal["all", "source"] = "all"
+    made: bool = True
+    version: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
 
 
 class Accepted(BaseModel):

@@ -266,12 +266,15 @@ class ProjectStep(msgspec.Struct, frozen=True):
     details: bytes
 
 
-class Opposition(msgspec.Struct, frozen=True):
-    """oppositions: a person objects (or no longer does); `tokens` is a sealed TokenBlock."""
+class OppositionReach(msgspec.Struct, frozen=True):
+    """opposition-reach: an opposition of `subject` also withholds `suspects`, who may be the same person.
 
-    tokens: bytes
-    scope: str
-    made: bool
+    The highest version of a subject holds.
+    """
+
+    subject: bytes
+    version: int
+    suspects: tuple[bytes, ...]
 
 
 class DailyReceipt(msgspec.Struct, frozen=True):
@@ -352,7 +355,10 @@ VALUES: Final[dict[str, Any]] = {
     "link-rules": RulesMessage,
     "permits": PermitMessage,
     "projects": ProjectStep,
-    "oppositions": Opposition,
+    "oppositions": RecordReceived,
+    "oppositions-pseudonymised": RecordPseudonymised,
+    "oppositions-linked": RecordLinked,
+    "opposition-reach": OppositionReach,
     "audit": AuditLeaf,
     "receipts": DailyReceipt,
 }

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from contracts.events import RECORD_TYPES, InseeCode, Sex
+from contracts.events import IN_NO_TIMELINE, OPPOSITION, RECORD_TYPES, InseeCode, Sex
 
 PERMIT_ID = r"^[a-z0-9][a-z0-9-]{1,40}$"
 EVERYTHING = "*"
@@ -115,6 +115,9 @@ class Permit(_Clause):
     potential_identifiers: Annotated[int, Field(ge=0, le=5)] | None = Field(
         None, description="How many of the data by which somebody could be found may leave together; one if absent."
     )
+    opposition_exemption: Prose | None = Field(
+        None, description="The legal ground on which it is not bound by people's oppositions; bound by them if absent."
+    )
     environment: Line | None = Field(None, description="The secure environment that rows may go to, and no further.")
     expires: dt.date = Field(description="The last day on which anything leaves.")
     subscribers: Annotated[tuple[Name, ...], Field(min_length=1)]
@@ -124,9 +127,11 @@ class Permit(_Clause):
     def _types_are_known(cls, types: tuple[str, ...]) -> tuple[str, ...]:
         if IDENTITY in types:
             raise ValueError(f"{IDENTITY} makes no entry in a timeline; `demographics` says what is known of a person")
+        if OPPOSITION in types:
+            raise ValueError(f"{OPPOSITION} makes no entry in a timeline: who objects is nobody's to know")
         unknown = [one for one in types if one not in RECORD_TYPES]
         if unknown:
-            known = ", ".join(one for one in RECORD_TYPES if one != IDENTITY)
+            known = ", ".join(one for one in RECORD_TYPES if one not in IN_NO_TIMELINE)
             raise ValueError(f"{', '.join(unknown)} is not a type of record; the types are {known}")
         return types
 

@@ -185,6 +185,10 @@ class Producer:
         """Send a FHIR R4 Bundle or resource. Raises SendError."""
         return self.post("/v1/fhir", document, "application/fhir+json")
 
+    def oppose(self, objection: Mapping[str, Any]) -> Answer:
+        """Send a person's opposition, or its end, as `contracts.events.Objection` has it. Raises SendError."""
+        return self.post("/v1/oppositions", msgspec.json.encode(objection), "application/json")
+
     def post(self, path: str, body: bytes, content_type: str) -> Answer:
         """One request, repeated for as long as the hub asks for patience. Raises SendError."""
         headers = {"Content-Type": content_type}

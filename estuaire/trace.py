@@ -42,6 +42,8 @@ def trace_table(title: str, event_id: str, linked: Seen | None, stored: Seen | N
     else:
         held = "retracted" if stored["retracted"] else f"kept, {stored['type']}"
         table.add_row("access", _moment(stored["stored_at"]), f"{held}, revision {stored['revision']}")
+        if stored["withheld"]:
+            table.add_row("access", "", f"withheld by an opposition: {', '.join(stored['withheld'])}")
         for permit, name in stored["views"].items():
             table.add_row("access", "", f"in view-{permit} as {name}")
     return table

@@ -56,6 +56,7 @@ class Hub:
             "types": ["observation.v1", "claim.v1", "hospital-stay.v1", "diagnosis.v1"],
             "fields": {kind: ["*"] for kind in ("observation.v1", "claim.v1", "hospital-stay.v1", "diagnosis.v1")},
             "demographics": ["sex", "birth_year"],
+            "potential_identifiers": 5,
             "expires": "2036-12-31",
             "subscribers": [f"team-{number}"],
         }

@@ -18,6 +18,7 @@ COMMANDS = (
     platform.up,
     platform.demo,
     producers.send,
+    producers.oppose,
     producers.relay,
     producers.keys,
     linkage.link,

@@ -90,6 +90,28 @@ def send(
         raise typer.Exit(1)
 
 
+def oppose(
+    file: Annotated[Path, typer.Argument(help="Who objects: id, identity and scope, as YAML or JSON; - reads them.")],
+    source: Annotated[str, typer.Option(help="The source that sends it, e.g. urn:estuaire:producer:chu-rennes.")],
+    lift: Annotated[bool, typer.Option("--lift", help="The person no longer objects.")] = False,
+    url: IngestUrl = INGEST,
+    token: Token = None,
+) -> None:
+    """Send a person's opposition: nothing about them leaves the hub from then on, until it is lifted."""
+    from estuaire.producer import Producer, SendError
+    from estuaire.projects import read_document
+
+    said = read_document(Path("/dev/stdin") if str(file) == "-" else file)
+    if lift:
+        said["made"] = False
+    with Producer(url, token or local_token("producers", source)) as producer:
+        answer = producer.oppose(said)
+    for refused in answer.rejected:
+        raise SendError(f"{refused['reason']}: {refused['detail']}")
+    (kept,) = answer.accepted
+    show(f"{'lifted' if said.get('made') is False else 'in force'}: {kept['id']}, kept as {kept['event_id']}")
+
+
 def relay(
     topic: Annotated[str, typer.Argument(help="A topic of CloudEvents on your own broker.")],
     broker: Annotated[str, typer.Option(help="Your broker's address.")],

@@ -20,6 +20,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 
+from contracts.events import OPPOSITION
 from runtime.database import Database
 from runtime.messages import RetryLater
 from services.access.domain.catalogue import Holding
@@ -223,6 +224,21 @@ class History(Protocol):
 
     def diagnosed(self, subjects: Collection[bytes], prefixes: Sequence[str]) -> set[bytes]:
         """Those subjects that have a diagnosis whose code starts with one of the prefixes."""
+
+    def oppose(self, oppositions: Mapping[bytes, tuple[bytes, str | None]]) -> None:
+        """Keep, by event, which subject objects and to what: everything (`*`), a source, or nothing any more (None)."""
+
+    def count_oppositions(self) -> int:
+        """How many are in force."""
+
+    def keep_suspects(self, reaches: Iterable[tuple[bytes, int, Collection[bytes]]]) -> None:
+        """Keep whom each subject's oppositions withhold besides, unless a higher version is kept."""
+
+    def suspects_of(self, subjects: Iterable[bytes]) -> dict[bytes, str]:
+        """Those whom these subjects' oppositions withhold besides, if they are known, with their patients."""
+
+    def opposed(self, patients: Collection[str]) -> dict[str, frozenset[str]]:
+        """To what those of these patients object who do, or may be somebody who does."""
 
     def seen(self, permits: Collection[str], patients: Collection[str]) -> dict[tuple[str, str], Seen]:
         """How these patients were last seen under these permits."""
@@ -434,6 +450,45 @@ class PostgresHistory:
         )
         return {subject for (subject,) in rows}
 
+    # oppositions
+
+    def oppose(self, oppositions: Mapping[bytes, tuple[bytes, str | None]]) -> None:
+        self._run("DELETE FROM oppositions WHERE event_id = ANY(%b)", list(oppositions))
+        made = [(event, *one) for event, one in sorted(oppositions.items()) if one[1] is not None]
+        if made:
+            self._run(
+                "INSERT INTO oppositions (event_id, subject, withholds)"
+                " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[])",
+                *_columns(made),
+            )
+
+    def count_oppositions(self) -> int:
+        row = self._run("SELECT count(*) FROM oppositions").fetchone()
+        return row[0] if row else 0
+
+    def keep_suspects(self, reaches: Iterable[tuple[bytes, int, Collection[bytes]]]) -> None:
+        for subject, version, suspects in reaches:
+            moved = self._run(
+                "INSERT INTO opposition_reaches AS known VALUES (%b, %b) ON CONFLICT (subject) DO UPDATE"
+                " SET version = EXCLUDED.version WHERE known.version < EXCLUDED.version",
+                *(subject, version),
+            )
+            if moved.rowcount:
+                self._run("DELETE FROM opposition_suspects WHERE subject = %b", subject)
+                query = "INSERT INTO opposition_suspects (suspect, subject) SELECT unnest(%b::bytea[]), %b"
+                self._run(query, *(list(suspects), subject))
+
+    def suspects_of(self, subjects: Iterable[bytes]) -> dict[bytes, str]:
+        rows = self._run(
+            "SELECT s.subject, s.patient FROM opposition_suspects o JOIN subjects s ON s.subject = o.suspect"
+            " WHERE o.subject = ANY(%b)",
+            list(subjects),
+        )
+        return dict(rows.fetchall())
+
+    def opposed(self, patients: Collection[str]) -> dict[str, frozenset[str]]:
+        return _opposed(self._run(OPPOSED, *(list(patients), list(patients))))
+
     # views
 
     def seen(self, permits: Collection[str], patients: Collection[str]) -> dict[tuple[str, str], Seen]:
@@ -492,6 +547,21 @@ class PostgresHistory:
                 " WHERE permit = p AND event_id = e",
                 *_columns(list(entries)),
             )
+
+
+OPPOSED: Final = (
+    "SELECT patient, withholds FROM subjects JOIN oppositions USING (subject) WHERE patient = ANY(%b::text[])"
+    " UNION SELECT s.patient, o.withholds FROM subjects s JOIN opposition_suspects x ON x.suspect = s.subject"
+    " JOIN oppositions o ON o.subject = x.subject WHERE s.patient = ANY(%b::text[])"
+)
+"""What patients object to, or somebody does who may be the same person."""
+
+
+def _opposed(rows: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
+    found: dict[str, set[str]] = {}
+    for patient, withholds in rows:
+        found.setdefault(patient, set()).add(withholds)
+    return {patient: frozenset(found) for patient, found in found.items()}
 
 
 def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
@@ -568,6 +638,7 @@ class Reader(Protocol):
     def subjects(self, permit: str, after: str, entries: int) -> tuple[list[ViewSubject], bool]: ...
     def timelines(self, permit: str, patients: Sequence[str]) -> tuple[list[EntryRow], dict[str, list[Told]]]: ...
     def diagnosed(self, patients: Sequence[str], prefixes: Sequence[str]) -> set[str]: ...
+    def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]: ...
     def people(self, after: str, count: int) -> list[PersonRow]: ...
     def record(self, event_id: bytes) -> RecordRow | None: ...
     def counts(self) -> tuple[int, int, dict[str, int]]: ...
@@ -665,6 +736,11 @@ class PostgresReader:
             )
             return {patient for (patient,) in rows}
 
+    def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]:
+        """To what those of these patients object who do, or may be somebody who does."""
+        with self._pool.connection() as connection:
+            return _opposed(connection.execute(OPPOSED, [list(patients), list(patients)]))
+
     def people(self, after: str, count: int) -> list[PersonRow]:
         """The next patients by their ids, with all that is kept of them."""
         with self._pool.connection() as connection:
@@ -728,7 +804,8 @@ class PostgresReader:
                 "SELECT source, array_agg(DISTINCT type), count(*), count(DISTINCT patient),"
                 " extract(year FROM min(time) FILTER (WHERE dated))::int,"
                 " extract(year FROM max(time) FILTER (WHERE dated))::int"
-                " FROM history JOIN subjects USING (subject) WHERE NOT retracted GROUP BY source"
+                " FROM history JOIN subjects USING (subject) WHERE NOT retracted AND type <> %s GROUP BY source",
+                [OPPOSITION],
             )
             return [Holding(*row) for row in rows]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ class Reader(Protocol):
 
     def permits(self) -> list[PermitRow]: ...
     def people(self, after: str, count: int) -> list[PersonRow]: ...
+    def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]: ...
 
 
 def dry_run(permit: Permit, reader: Reader, vault: Vault, most: int) -> tuple[Released, bool]:
@@ -32,9 +33,11 @@ def dry_run(permit: Permit, reader: Reader, vault: Vault, most: int) -> tuple[Re
     run = DryRun(policy, dict(_others(permit.id, reader)))
     looked_at, after = 0, ""
     while looked_at < most and (page := reader.people(after, min(_AT_ONCE, most - looked_at))):
+        opposed = reader.opposed([one.patient for one in page])
         for person in page:
             told = views.demographics_of(views.newest(person.told))
-            run.person(told, [_kept(row, policy, vault) for row in person.records])
+            kept = [_kept(row, policy, vault) for row in person.records]
+            run.person(told, kept, opposed.get(person.patient, frozenset()))
         looked_at, after = looked_at + len(page), page[-1].patient
     return run.released(), not reader.people(after, 1)
 

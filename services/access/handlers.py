@@ -14,10 +14,11 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Gauge
 
 from contracts import messages
-from contracts.events import DELETED
+from contracts.events import DELETED, OPPOSITION
 from contracts.messages import (
     Content,
     Headers,
+    OppositionReach,
     PatientLink,
     PatientsMerged,
     PatientSplit,
@@ -28,7 +29,7 @@ from contracts.messages import (
     SubjectsLinked,
     ViewScan,
 )
-from contracts.permits import PermitError, read_permit
+from contracts.permits import EVERYTHING, PermitError, read_permit
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
 from runtime.sealing import Opener, SealBroken
 from services.access.adapters import (
@@ -64,12 +65,18 @@ log = logging.getLogger("estuaire.access")
 
 LINKS = "patient-links"
 LINKED = "records-linked"
-LANES = (PROJECTS, PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
+OPPOSITIONS = "oppositions-linked"
+REACH = "opposition-reach"
+LANES = (OPPOSITIONS, REACH, PROJECTS, PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
 
 # Permits that should be open and release nothing, because their definition or key cannot be used.
 UNUSABLE: Final = Gauge("estuaire_permits_unusable", "Permits whose definition or key cannot be used.")
 # Grants that the loop refused: the same id with another definition, or closed before.
 REFUSED: Final = Metric("estuaire_permits_refused", "Grants of an id that is taken.")
+
+
+# Oppositions in force.
+OPPOSED: Final = Gauge("estuaire_oppositions_in_force", "Oppositions in force.")
 
 
 @dataclass(slots=True)
@@ -112,6 +119,7 @@ class Access:
         self._permit = msgspec.msgpack.Decoder(messages.PermitMessage)
         self._link = msgspec.msgpack.Decoder(PatientLink)
         self._linked = msgspec.msgpack.Decoder(RecordLinked)
+        self._reached = msgspec.msgpack.Decoder(OppositionReach)
         self._content = msgspec.msgpack.Decoder(Content)
 
     def prepare(self, batch: Sequence[Message]) -> None:
@@ -127,20 +135,23 @@ class Access:
             return source, 0
 
     def handle(self, batch: Sequence[Message]) -> Outputs:
-        """Projects and permits first, then links, then records, then the filling of views."""
+        """Projects and permits first, then links, then records and oppositions, then the filling of views."""
         outputs = Outputs()
         of: defaultdict[str, list[Message]] = defaultdict(list)
         for message in batch:
             of[message.topic.removeprefix(self._prefix).removesuffix("-backfill")].append(message)
-        self._history.enter(alone=PERMITS in of)
+        # no batch may be under way that does not know of an opposition, as of a permit
+        self._history.enter(alone=not of.keys().isdisjoint((PERMITS, OPPOSITIONS, REACH)))
         if of[PROJECTS]:
             self._registrar.handle(of[PROJECTS], outputs)
         scans = [scan for message in of[PERMITS] for scan in self._permits(message, outputs)]
         releases = self._open_releases()
         if of[LINKS]:
             self._links(of[LINKS], releases, outputs)
-        if of[LINKED]:
-            self._records(of[LINKED], releases, outputs)
+        if of[REACH]:
+            self._reach(of[REACH], releases, outputs)
+        if of[OPPOSITIONS] or of[LINKED]:
+            self._records([*of[OPPOSITIONS], *of[LINKED]], releases, outputs)
         for message, scan in scans:
             self._scan(message, scan, releases, outputs)
         return outputs
@@ -366,7 +377,47 @@ class Access:
                 work.contents[event_id] = one.content
         self._history.store(rows)
         self._tell(rows, priors, subjects)
+        work.patients |= self._oppose(rows, newest, subjects)
         self._views.reconcile(releases, work, outputs)
+
+    def _oppose(
+        self, rows: Iterable[StoredRecord], newest: Mapping[bytes, _Record], subjects: dict[bytes, Subject]
+    ) -> set[str]:
+        """Keep the oppositions among the records; the patients that they are about, or may be, in `subjects` too."""
+        said: dict[bytes, tuple[bytes, str | None]] = {}
+        for row in rows:
+            if row.facts.type == OPPOSITION:
+                content = newest[row.facts.event_id].content
+                scope = None if content is None else content.record.get("scope")
+                # whatever is not understood withholds everything
+                withholds = None if content is None else row.facts.source if scope == "source" else EVERYTHING
+                said[row.facts.event_id] = row.facts.subject, withholds
+        if not said:
+            return set()
+        self._history.oppose(said)
+        OPPOSED.set(self._history.count_oppositions())
+        objectors = {subject for subject, _ in said.values()}
+        suspected = self._history.suspects_of(objectors)
+        subjects.update(self._history.claim({}, suspected.values()))
+        return {subjects[one].patient for one in objectors} | set(suspected.values())
+
+    def _reach(self, batch: Sequence[Message], releases: Sequence[Release], outputs: Outputs) -> None:
+        """Of each subject that objects the newest word on who else may be the same person holds."""
+        newest: dict[bytes, OppositionReach] = {}
+        for message in batch:
+            try:
+                reach = self._reached.decode(message.value)
+            except msgspec.MsgspecError:
+                outputs.reject(message, InvalidMessage(Reason.DECODING, "the body is not an OppositionReach"))
+                continue
+            if reach.subject not in newest or newest[reach.subject].version < reach.version:
+                newest[reach.subject] = reach
+        before = self._history.suspects_of(newest)
+        self._history.keep_suspects([(one.subject, one.version, one.suspects) for one in newest.values()])
+        patients = {*before.values(), *self._history.suspects_of(newest).values()}
+        if patients:
+            work = Work(self._history.claim({}, patients), batch[0], patients=patients)
+            self._views.reconcile(releases, work, outputs)
 
     def _read(self, message: Message) -> _Record:
         event_id, kind, source, digest, revision, hint = (message.header(name) for name in _RECORD_HEADERS)

@@ -153,7 +153,8 @@ class Reconciler:
             patient: views.demographics_of(views.newest(one.told for one in subjects_of.get(patient, ())))
             for patient in touched
         }
-        found = [self._view(release, demographics, seen, subjects_of, work) for release in releases]
+        opposed = self._history.opposed(touched)
+        found = [self._view(release, demographics, opposed, seen, subjects_of, work) for release in releases]
         held = self._held(found, work)
         histories = self._histories(set().union(*(one.whole for one in found)), subjects_of)
         for one in found:
@@ -166,6 +167,7 @@ class Reconciler:
         self,
         release: Release,
         demographics: Mapping[str, Demographics],
+        opposed: Mapping[str, frozenset[str]],
         seen: Mapping[tuple[str, str], Seen],
         subjects_of: Mapping[str, Sequence[Subject]],
         work: Work,
@@ -175,7 +177,8 @@ class Reconciler:
         before = {patient: one for patient in demographics if (one := seen.get((permit, patient))) is not None}
         diagnosed = self._diagnosed(policy, demographics.keys(), before, subjects_of, work)
         persons = {
-            patient: views.person_under(policy, known, diagnosed[patient]) for patient, known in demographics.items()
+            patient: views.person_under(policy, known, diagnosed[patient], opposed.get(patient, frozenset()))
+            for patient, known in demographics.items()
         }
         view = _View(release, diagnosed, persons, whole=set(work.patients))
         for patient, person in persons.items():

@@ -131,6 +131,9 @@ class TracedRecord(BaseModel):
     retracted: bool
     patient: str
     link_version: int
+    withheld: list[str] = Field(
+        description="What an opposition of the person, or of somebody who may be, withholds: sources, or `*` for all."
+    )
     views: dict[str, str | None] = Field(
         description="By permit: the record's id in that view; null if the permit cannot be used."
     )
@@ -319,6 +322,7 @@ def application(
             retracted=row.retracted,
             patient=row.patient,
             link_version=row.link_version,
+            withheld=sorted(reader.opposed([row.patient]).get(row.patient, ())),
             views=held,
         )
 
@@ -373,13 +377,15 @@ def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vaul
     patients = [one.patient for one in chunk]
     rows, told = reader.timelines(release.permit, patients)
     diagnosed = reader.diagnosed(patients, release.policy.prefixes) if release.policy.prefixes else set()
+    opposed = reader.opposed(patients)
     rows_of: defaultdict[str, list[EntryRow]] = defaultdict(list)
     for row in rows:
         rows_of[row.patient].append(row)
     for patient in patients:
         events: list[views.Event] = []
         demographics = views.demographics_of(views.newest(told.get(patient, ())))
-        person = views.person_under(release.policy, demographics, patient in diagnosed)
+        objects_to = opposed.get(patient, frozenset())
+        person = views.person_under(release.policy, demographics, patient in diagnosed, objects_to)
         subject = release.ids.subject(patient)
         for row in rows_of[patient]:
             if views.wanted_entry(release.policy, row.facts, patient, person) is None:

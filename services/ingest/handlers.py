@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import msgspec
 from pydantic import ValidationError
 
-from contracts.events import DELETED, RECORD_TYPES, Event
-from contracts.messages import Content, Headers, RecordReceived, associated, encode
+from contracts.events import DELETED, OPPOSITION, RECORD_TYPES, Event, Objection
+from contracts.messages import Content, Demographics, Headers, RecordReceived, associated, encode
 from runtime.messages import Emit
 from runtime.telemetry import where
 from services.ingest.domain import batches, content, measures, refusals
@@ -28,6 +28,7 @@ from services.ingest.domain.identity import InvalidIdentity, demographics
 from services.ingest.domain.measures import Shape
 from services.ingest.domain.refusals import Refusal, Refused, refusing
 from services.ingest.domain.tokens import Tokeniser
+from services.ingest.formats import reading
 from services.ingest.formats.fhir import entries as fhir
 from services.ingest.formats.fhir import files as fhir_files
 from services.ingest.formats.hl7v2 import messages as hl7v2
@@ -36,6 +37,7 @@ from services.ingest.formats.reading import Outcome
 log = logging.getLogger("estuaire.ingest")
 
 RECEIVED: Final = "records-received"
+OPPOSITIONS: Final = "oppositions"
 LARGEST: Final = 900_000
 """Bytes of a message; the broker takes no batch of more than a megabyte."""
 
@@ -163,6 +165,24 @@ class Intake:
             documents = [one.checked_for_nul() for one in documents]
         return documents, not_taken
 
+    def opposition(self, body: bytes, source: str) -> Document:
+        """The event of a person's objection, or why it is none. Raises BadBody."""
+        try:
+            stated = self._decoded(body)
+            said = Objection.model_validate(stated)
+        except Refused as refused:
+            return Document(0, refused.refusal)
+        except RecursionError:
+            return Document(0, refusals.TOO_DEEP)
+        except ValidationError as error:
+            return Document(0, refusals.from_validation(error))
+        data: dict[str, Any] = {"identity": stated.get("identity", {})}
+        if said.made:
+            data["record"] = {"scope": said.scope}
+        kind = OPPOSITION if said.made else OPPOSITION + DELETED
+        # made again after it was lifted, it says what it said before: that is no re-send
+        return Document(0, reading.event(source, kind, said.id, None, data, correction=True, version=said.version))
+
     def messages(
         self, messages: Sequence[bytes], first: int, source: str, zone: tzinfo
     ) -> tuple[list[Document], Counter[str]]:
@@ -203,12 +223,21 @@ class Intake:
             block = self._tokeniser.block(source, event.data.identity, event_id)
         except InvalidIdentity as wrong:
             raise refusing(wrong.reason, wrong.detail) from None
+        is_opposition = event.record_type == OPPOSITION
+        if is_opposition and not event.deleted and not (block.identifiers or block.blocking):
+            raise Refused(refusals.NOBODY_OBJECTS)
         if event.correction:
             block = msgspec.structs.replace(block, correction=True)
         digest = self.ids.digest(event.type, stated, event.version, document.get("data"))
         deceased = record.get("date") if event.record_type == "death.v1" else None
         body = Content(
-            event.record_type, time, 1, record, demographics(event.data.identity, deceased), stated is not None
+            event.record_type,
+            time,
+            1,
+            record,
+            # who objects tells nothing of themselves that a permit could release
+            Demographics() if is_opposition else demographics(event.data.identity, deceased),
+            stated is not None,
         )
         bound = associated(event_id, event.type, source, digest)
         received = RecordReceived(
@@ -229,7 +258,8 @@ class Intake:
         age = (now - event.time).total_seconds() if event.time else None
         late = measures.lateness(age, is_backfill=lane == "backfill")
         shape = measures.shape(event, record, invalid, removed, block.flags, late)
-        emit = Emit(topic(RECEIVED, lane), event_id.encode(), value, headers)
+        into = OPPOSITIONS if is_opposition else topic(RECEIVED, lane)
+        emit = Emit(into, event_id.encode(), value, headers)
         return Kept(event.id, event_id, emit, removed, shape)
 
 

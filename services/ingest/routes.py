@@ -19,7 +19,7 @@ from fastapi import Depends, FastAPI, Path, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import Response
 
-from contracts.events import Accepted, Event, Receipt, Rejected
+from contracts.events import Accepted, Event, Objection, Receipt, Rejected
 from runtime.http import PROBLEM, Authorization, Problem, ProblemError, Readiness, create_app, problems, reference
 from services.ingest import adapters, handlers
 from services.ingest.adapters import Budget, Hold, Markers, NotKept, Outbox, ProducersFile, QueueFull
@@ -157,6 +157,14 @@ class Desk:
             documents, not_taken = await self._work(self._worker, self._intake.documents, body, source)
             del body
             return await self._answered(documents, source, lane, not_taken)
+
+    async def opposition(self, request: Request, source: str) -> Response:
+        """A person's objection. Raises ProblemError."""
+        _media_type(request, (JSON,))
+        async with self._body(request, source) as body:
+            document = await self._work(self._worker, self._intake.opposition, body, source)
+            del body
+            return await self._answered([document], source, "live", {})
 
     async def pushed(self, request: Request, source: str, lane: Lane, name: str) -> Response:
         """A FHIR resource that its server sends as an update to <type>/<id>. Raises ProblemError.
@@ -393,6 +401,7 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
         "Identities become tokens, content is stripped and sealed, and what is acknowledged is kept.",
         ready,
         Event,
+        Objection,
         NothingTaken,
     )
 
@@ -413,6 +422,15 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
         Sending the same again changes nothing. The body may be gzip.
         """
         return await desk.fhir(request, source, lane)
+
+    @app.post("/v1/oppositions", summary="Send a person's opposition", openapi_extra=_body_of(_OBJECTION), **_SENDING)
+    async def opposition(request: Request, source: Source, _: Timed) -> Response:
+        """A person objects to the use of their data, or no longer does. The answer comes when the broker has it.
+
+        From then on nothing about them leaves the hub, and what is in views is withdrawn, but under permits that are
+        exempt by law. Whoever may be the same person is withheld too, until a steward has looked.
+        """
+        return await desk.opposition(request, source)
 
     @app.put("/v1/fhir/{kind}/{id}", summary="Take a push of FHIR", openapi_extra=_body_of(_RESOURCES), **_PUSHED)
     async def pushed(
@@ -586,6 +604,7 @@ _ONE: Final = reference(Event)
 _MANY: Final = {"type": "array", "items": _ONE, "minItems": 1}
 _LINES: Final = {"type": "string", "description": "One event a line, each as JSON of the schema `Event`."}
 _EVENTS: Final = {CLOUDEVENT: _ONE, CLOUDEVENTS: _MANY, NDJSON: _LINES, JSON: {"anyOf": [_ONE, _MANY]}}
+_OBJECTION: Final = {JSON: reference(Objection)}
 _RESOURCE: Final = {
     "type": "object",
     "description": "A FHIR R4 Bundle, or one resource.",

@@ -164,6 +164,18 @@ class PatientIndex(Protocol):
     def count(self, slot: int, more: Tally) -> None:
         """Add to the counts."""
 
+    def keep_oppositions(self, oppositions: Mapping[bytes, tuple[bytes, bool]]) -> None:
+        """Keep, by event, which subject objects and whether that is in force."""
+
+    def find_opposed(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Those of the subjects that object."""
+
+    def find_suspects(self, subjects: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
+        """Whom these subjects' oppositions were last said to withhold besides."""
+
+    def keep_suspects(self, suspects: Mapping[bytes, Collection[bytes]]) -> None:
+        """Keep whom these subjects' oppositions withhold now."""
+
 
 class SqlPatientIndex:
     """The index in PostgreSQL 16 or later, on the connection of the loop's store."""
@@ -473,6 +485,36 @@ class SqlPatientIndex:
         """So many link versions, ascending."""
         rows = self._rows("SELECT nextval('link_version_seq') FROM generate_series(1, %b)", [count])
         return [version for (version,) in rows]
+
+    def keep_oppositions(self, oppositions: Mapping[bytes, tuple[bytes, bool]]) -> None:
+        """Keep which subject objects."""
+        self._write(
+            "INSERT INTO oppositions (event_id, subject, in_force)"
+            " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::boolean[])"
+            " ON CONFLICT (event_id) DO UPDATE SET subject = excluded.subject, in_force = excluded.in_force",
+            [(event, *one) for event, one in sorted(oppositions.items())],
+        )
+
+    def find_opposed(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Those of the subjects that object."""
+        query = "SELECT DISTINCT subject FROM oppositions WHERE in_force AND subject = ANY(%b::bytea[])"
+        return {subject for (subject,) in self._rows(query, [list(subjects)])}
+
+    def find_suspects(self, subjects: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
+        """Whom these subjects' oppositions were last said to withhold besides."""
+        found: defaultdict[bytes, set[bytes]] = defaultdict(set)
+        query = "SELECT subject, suspect FROM opposition_suspects WHERE subject = ANY(%b::bytea[])"
+        for subject, suspect in self._rows(query, [list(subjects)]):
+            found[subject].add(suspect)
+        return {subject: frozenset(found) for subject, found in found.items()}
+
+    def keep_suspects(self, suspects: Mapping[bytes, Collection[bytes]]) -> None:
+        """Keep whom these subjects' oppositions withhold now."""
+        self._rows("DELETE FROM opposition_suspects WHERE subject = ANY(%b::bytea[])", [list(suspects)])
+        self._write(
+            "INSERT INTO opposition_suspects (subject, suspect) SELECT * FROM unnest(%b::bytea[], %b::bytea[])",
+            sorted((subject, one) for subject, found in suspects.items() for one in found),
+        )
 
     def move(self, moves: Sequence[Move]) -> None:
         """Give subjects their patients."""

@@ -11,7 +11,7 @@ import msgspec
 
 from contracts import messages
 from contracts.comparison import ROW_BYTES
-from contracts.events import DELETED
+from contracts.events import DELETED, OPPOSITION
 from contracts.messages import (
     Headers,
     RecordLinked,
@@ -32,11 +32,12 @@ from services.linkage.linking import Affected, Linker
 
 PSEUDONYMISED: Final = "records-pseudonymised"
 LINKED: Final = "records-linked"
+OPPOSITIONS: Final = "oppositions-pseudonymised"
 DECISIONS: Final = "link-decisions"
 RULES_SWITCHED: Final = "link-rules"
 BACKFILL: Final = "-backfill"
 RESCANS: Final = RULES_SWITCHED + BACKFILL
-LANES: Final = (DECISIONS, RULES_SWITCHED, PSEUDONYMISED, PSEUDONYMISED + BACKFILL, RESCANS)
+LANES: Final = (OPPOSITIONS, DECISIONS, RULES_SWITCHED, PSEUDONYMISED, PSEUDONYMISED + BACKFILL, RESCANS)
 RESCANNED: Final = 500
 """How many subjects a batch searches again at the most, so that records do not wait long behind them."""
 
@@ -191,6 +192,9 @@ class Link:
                 _count(one, outputs)
         before, after = judged.before, judged.after
         self._index.save([Saved(event, before.get(event, []), states) for event, states in after.items()])
+        self._index.keep_oppositions(
+            {event: (states[0].subject, not states[0].retracted) for event, states in after.items() if _objects(states)}
+        )
         fresh = sum(event not in before for event in after)
         self._index.count(self._slot, Tally(records=fresh))
         left = {
@@ -218,11 +222,12 @@ class Link:
         return Judged(judged, before, after)
 
     def _pass_on(self, one: Opened, patient: bytes, outputs: Outputs) -> None:
-        lane = self._topic(one.message).removeprefix(PSEUDONYMISED)
+        topic = self._topic(one.message)
+        into = "oppositions-linked" if topic == OPPOSITIONS else LINKED + topic.removeprefix(PSEUDONYMISED)
         placed = {Headers.REVISION: one.state.revision.encode(), Headers.PATIENT_ID: patient.hex().encode()}
         headers = {**one.message.headers, **placed}
         value = messages.encode(RecordLinked(one.state.subject, one.content))
-        outputs.emit(one.message, Emit(LINKED + lane, one.message.key, value, headers))
+        outputs.emit(one.message, Emit(into, one.message.key, value, headers))
 
     # stewards
 
@@ -332,7 +337,11 @@ class Link:
         deserted = self._index.find_deserted((fresh.keys() | admitted.left.keys()) - admitted.held)
         retired = {subject for subject, found in known.items() if found.retired}
         turned = (deserted ^ retired) & (deserted | admitted.held)
-        causes = {subject: one.message for subject, one in about.items() if subject in fresh or subject in turned}
+        causes = {
+            subject: one.message
+            for subject, one in about.items()
+            if subject in fresh or subject in turned or self._topic(one.message) == OPPOSITIONS
+        }
         causes |= {subject: cause for subject, cause in admitted.left.items() if subject in turned} | dict(heard)
         causes, fresh = {**rescanned[0], **causes}, {**rescanned[1], **fresh}
         affected = Affected(causes, fresh, deserted, admitted.held, turned)
@@ -365,6 +374,10 @@ def _is_whole(revision: str) -> bool:
 def _names_nobody(one: Opened) -> bool:
     """A retraction may come without an identity: it is about whoever the record is about."""
     return one.state.retracted and is_unlinkable(one.block)
+
+
+def _objects(states: Sequence[State]) -> bool:
+    return states[0].type.removesuffix(DELETED) == OPPOSITION
 
 
 def _count(one: Opened, outputs: Outputs) -> None:

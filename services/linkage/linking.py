@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Final
 
 from contracts import messages
-from contracts.messages import Headers, LinkReview, TokenBlock
+from contracts.messages import Headers, LinkReview, OppositionReach, TokenBlock
 from runtime.messages import Emit, Message, Outputs
 from services.linkage.adapters import Locked, Move, PatientIndex, Tally
 from services.linkage.domain.candidates import Meetings, is_over
@@ -17,6 +17,7 @@ from services.linkage.domain.changes import Change, compare_partitions
 from services.linkage.domain.comparison import Evidence, levels_of_all
 from services.linkage.domain.components import Pair, pair_id
 from services.linkage.domain.decide import Outcome, is_worth_keeping
+from services.linkage.domain.oppositions import suspects
 from services.linkage.domain.patients import (
     LAPSED,
     Component,
@@ -34,6 +35,7 @@ from services.linkage.domain.tokens import identifying_tokens, is_unlinkable, se
 
 PATIENT_LINKS: Final = "patient-links"
 REVIEWS: Final = "link-reviews"
+REACH: Final = "opposition-reach"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +112,7 @@ class Linker:
         self._keep_edges(recomputed, locked, decisions)
         self._keep_patients(recomputed, stands, affected, outputs)
         self._ask_stewards(recomputed, outputs)
+        self._withhold(recomputed, locked, stands, decisions, affected.causes, outputs)
         return {subject: patient for one in recomputed for subject, patient in one.component.patients.items()}
 
     # pairs
@@ -282,6 +285,39 @@ class Linker:
                 key = pair_id((review.left, review.right)).encode()
                 outputs.emit(one.cause, Emit(REVIEWS, key, messages.encode(review)))
                 outputs.count(source, "reviews")
+
+    def _withhold(
+        self,
+        recomputed: Sequence[Recomputed],
+        locked: Locked,
+        stands: Mapping[bytes, Subject],
+        decisions: Decisions,
+        causes: Mapping[bytes, Message],
+        outputs: Outputs,
+    ) -> None:
+        """Tell whom the oppositions in these components withhold besides their own patients, where that has changed."""
+        opposed = self._index.find_opposed(stands)
+        if not opposed:
+            return
+        patients = {subject: one.patient or subject for subject, one in stands.items()}
+        guards: dict[Pair, str] = {}
+        for one in recomputed:
+            patients |= one.component.patients
+            guards |= one.component.guards
+        kept = (decisions.lapsed.get(one.pair, one) for one in decisions.kept)
+        doubts = [one.pair for one in kept if one.decision.outcome is Outcome.REVIEW or one.pair in guards]
+        apart = {(one.left, one.right) for one in locked.stewards if not one.together}
+        found = suspects(opposed, patients, doubts, apart)
+        before = self._index.find_suspects(opposed)
+        changed = {subject: who for subject, who in found.items() if who != before.get(subject, frozenset())}
+        if not changed:
+            return
+        self._index.keep_suspects(changed)
+        cause = next(iter(causes.values()))
+        versions = self._index.next_link_versions(len(changed))
+        for (subject, who), version in zip(sorted(changed.items()), versions, strict=True):
+            value = messages.encode(OppositionReach(subject, version, tuple(sorted(who))))
+            outputs.emit(causes.get(subject, cause), Emit(REACH, subject.hex().encode(), value))
 
     def _partition(self, patient: bytes) -> int:
         return int(patient.hex()[:8], 16) % self._hot_partitions

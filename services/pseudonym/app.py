@@ -10,12 +10,12 @@ from runtime.service import serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from services.pseudonym.adapters import step_from
-from services.pseudonym.handlers import PERMITS, PSEUDONYMISED, RECEIVED
+from services.pseudonym.handlers import OPPOSITIONS, PERMITS, PSEUDONYMISED, RECEIVED
 from services.pseudonym.routes import application
 from services.pseudonym.settings import PseudonymSettings
 
 ROUTE = Route(
-    lanes=(PERMITS, RECEIVED, f"{RECEIVED}-backfill"),
+    lanes=(OPPOSITIONS, PERMITS, RECEIVED, f"{RECEIVED}-backfill"),
     forward={RECEIVED: (PSEUDONYMISED,), f"{RECEIVED}-backfill": (f"{PSEUDONYMISED}-backfill",)},
 )
 

@@ -16,6 +16,7 @@ from services.pseudonym.domain import SecondLevel, permit_key
 
 RECEIVED = "records-received"
 PSEUDONYMISED = "records-pseudonymised"
+OPPOSITIONS = "oppositions"
 PERMITS = "permits"
 
 
@@ -96,7 +97,8 @@ class Pseudonymise:
         return record, block, bound
 
     def _emit(self, message: Message, value: bytes) -> Emit:
-        lane = message.topic.removeprefix(self._prefix).removeprefix(RECEIVED)
+        came = message.topic.removeprefix(self._prefix)
+        into = OPPOSITIONS + "-pseudonymised" if came == OPPOSITIONS else PSEUDONYMISED + came.removeprefix(RECEIVED)
         revision = messages.revision(message.header(Headers.REVISION), message.timestamp, message.offset)
         version = f"{message.header(Headers.KEY_VERSION)}.{self._second_level.version}"
         headers = {
@@ -104,7 +106,7 @@ class Pseudonymise:
             Headers.REVISION: revision.encode(),
             Headers.KEY_VERSION: version.encode(),
         }
-        return Emit(PSEUDONYMISED + lane, message.key, value, headers)
+        return Emit(into, message.key, value, headers)
 
     def _wrap_permit_key(self, message: Message, outputs: Outputs) -> None:
         if not message.value:

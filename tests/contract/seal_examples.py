@@ -22,7 +22,7 @@ from contracts.messages import (
     IdentifierToken,
     LinkReview,
     Measures,
-    Opposition,
+    OppositionReach,
     PatientsMerged,
     PatientSplit,
     PermitClosed,
@@ -48,6 +48,8 @@ from runtime.sealing import Sealer
 
 ROOT: Final = Path(__file__).parents[2]
 EVENTS: Final = ("hospital-stay", "dispensation", "hospital-stay-deleted")
+RECORDS: Final = ("records-received", "records-pseudonymised", "records-linked")
+OPPOSITIONS: Final = ("oppositions", "oppositions-pseudonymised", "oppositions-linked")
 PERMIT: Final = "cardio-rennes"
 ACCEPTED: Final = 1_772_359_205_000
 
@@ -110,9 +112,10 @@ def content(event: dict[str, Any]) -> Content:
 
 def main() -> None:
     """Write every sealed example."""
-    write_links(write_records())
+    subjects = write_records(EVENTS, RECORDS)
+    write_links(subjects)
+    write_oppositions(subjects)
     write_permits()
-    write_oppositions()
     write_measures()
 
 
@@ -121,11 +124,12 @@ def sealer(service: str) -> Sealer:
     return Sealer(private_key(service).public_key())
 
 
-def write_records() -> list[bytes]:
-    """Write the records of `EVENTS` on each of their topics; returns their subjects at level 2."""
+def write_records(names: tuple[str, ...], topics: tuple[str, str, str]) -> list[bytes]:
+    """Write the records of these events on each of their topics; returns their subjects at level 2."""
+    received, pseudonymised, linked = topics
     to_pseudonym, to_linkage, to_access = sealer("pseudonym"), sealer("linkage"), sealer("access")
     subjects = []
-    for number, name in enumerate(EVENTS):
+    for number, name in enumerate(names):
         event = read_event(name)
         event_id = token(1, "event", event["source"], event["id"]).hex()
         digest = token(1, "digest", json.dumps(event["data"], sort_keys=True)).hex()
@@ -144,14 +148,14 @@ def write_records() -> list[bytes]:
         if "traceparent" in event:
             headers["traceparent"] = event["traceparent"]
         tokens = to_pseudonym.seal(msgspec.msgpack.encode(first), bound)
-        write("records-received", name, event_id, headers, RecordReceived(tokens, sealed))
+        write(received, name, event_id, headers, RecordReceived(tokens, sealed))
 
         headers |= {"revision": revision(str(stated), ACCEPTED, 41 + number), "key_version": "1.1"}
         tokens = to_linkage.seal(msgspec.msgpack.encode(second), bound)
-        write("records-pseudonymised", name, event_id, headers, RecordPseudonymised(tokens, sealed))
+        write(pseudonymised, name, event_id, headers, RecordPseudonymised(tokens, sealed))
 
         headers["patient_id"] = second.subject.hex()
-        write("records-linked", name, event_id, headers, RecordLinked(second.subject, sealed))
+        write(linked, name, event_id, headers, RecordLinked(second.subject, sealed))
         save("token-block", name, plain(first), version=2)
         save("content", name, plain(body))
         subjects.append(second.subject)
@@ -191,13 +195,12 @@ def write_permits() -> None:
     write("permits", "closed", PERMIT, {}, PermitClosed(PERMIT, "expired"))
 
 
-def write_oppositions() -> None:
-    """Write an opposition, and its end."""
-    person = read_event("identity")
-    key = token(1, "opposition", person["id"]).hex()
-    for name, made in (("made", True), ("lifted", False)):
-        sealed = sealer("pseudonym").seal(msgspec.msgpack.encode(block(person, 1)), f"opposition\n{key}".encode())
-        write("oppositions", name, key, {}, Opposition(sealed, "all", made))
+def write_oppositions(subjects: list[bytes]) -> None:
+    """Write an opposition, its end, and whom it may be about besides."""
+    (objector, _) = write_records(("opposition", "opposition-deleted"), OPPOSITIONS)
+    for name, version, suspects in (("suspects", 120, subjects[:2]), ("nobody", 121, [])):
+        reach = OppositionReach(objector, version, tuple(sorted(suspects)))
+        write("opposition-reach", name, objector.hex(), {}, reach)
 
 
 def write_measures() -> None:

@@ -56,9 +56,12 @@ def comparisons() -> list[tuple[str, str | None]]:
 
 
 def promised(name: str) -> list[str]:
-    """The schemas and topics of a commit."""
-    listed = git("ls-tree", "-r", "--name-only", name, "contracts/schemas", "contracts/topics") or ""
-    return [path for path in listed.splitlines() if path.endswith((".schema.json", ".yaml"))]
+    """The schemas and topics of a commit. A topic that says that nothing writes it yet promises nothing."""
+    listed = (git("ls-tree", "-r", "--name-only", name, "contracts/schemas", "contracts/topics") or "").splitlines()
+    topics = {Path(path).stem: git("show", f"{name}:{path}") or "" for path in listed if path.endswith(".yaml")}
+    planned = {topic for topic, text in topics.items() if "Nothing writes it yet." in text}
+    schemas_and_topics = [path for path in listed if path.endswith((".schema.json", ".yaml"))]
+    return [path for path in schemas_and_topics if Path(path).name.split(".")[0] not in planned]
 
 
 def broken(path: str, before: Side, after: Side) -> list[str]:

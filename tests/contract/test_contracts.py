@@ -171,7 +171,8 @@ def test_an_example_event_retracts_and_one_corrects() -> None:
     events = [Event.model_validate_json(path.read_text()) for path in examples.paths("event")]
     assert any(event.type.endswith(DELETED) for event in events)
     assert any(event.correction for event in events)
-    assert len({(event.source, event.id, event.version) for event in events}) == len(events)
+    states = {(event.source, event.id, event.version, event.deleted) for event in events}
+    assert len(states) == len(events)
 
 
 @pytest.mark.parametrize("name", ["records-received", "records-pseudonymised", "records-linked"])

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import pytest
 
-from contracts.events import RECORD_TYPES, ViewEvent
+from contracts.events import IN_NO_TIMELINE, RECORD_TYPES, ViewEvent
 from estuaire.generate import dcir, hl7v2, pmsi
 from estuaire.population import population
 from tests.e2e.test_cli import estuaire
@@ -40,7 +40,7 @@ RESOURCES: Final = {
     "ExplanationOfBenefit": "claim.v1",
     "DiagnosticReport": "report.v1",
 }
-TYPES: Final = [kind for kind in RECORD_TYPES if kind != "identity.v1"]
+TYPES: Final = [kind for kind in RECORD_TYPES if kind not in IN_NO_TIMELINE]
 
 
 @dataclass

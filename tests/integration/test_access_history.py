@@ -741,6 +741,102 @@ def test_the_catalogue_counts_what_is_held_and_is_for_everybody(hub: Hub, api: T
     assert again == dataset, "counted once an hour"
 
 
+def held(hub: Hub, view: str = "cardio") -> set[str]:
+    """The subjects of a view, by the project's ids."""
+    return set(hub.views[view].timelines())
+
+
+def test_an_opposition_withdraws_what_is_in_views_and_comes_before_what_is_not(hub: Hub, api: TestClient) -> None:
+    for given in (permit(), permit("duty", opposition_exemption="Surveillance, by an order of the minister.")):
+        hub.run(hub.granted(given), hub.key(given.id))
+    for number in range(4):
+        hub.run(hub.record(f"e{number}", f"s{number}", f"p{number}", code("I50"), revision=number))
+    everybody = held(hub)
+    assert len(everybody) == 4
+    page = api.get("/v1/permits/cardio/timelines", params={"limit": 1}, headers=as_("team"))
+    assert api.get(page.links["next"]["url"], headers=as_("team")).status_code == 200
+    hub.run(hub.objection("o", "s1", "p1", revision=10))
+    hub.run(hub.record("late", "s1", "p1", code("J45"), revision=11))
+    one = everybody - held(hub)
+    assert len(one) == 1
+    assert len(held(hub, "duty")) == 4, "who is exempt by law is not bound"
+    read = [event.subject for page_ in pages(api, 1) for event in page_]
+    assert set(read) == held(hub)
+    hub.run(hub.objection("o", "s1", "p1", deleted=True, revision=12))
+    assert held(hub) == everybody
+    assert len(hub.views["cardio"].timelines()[one.pop()]) == 2
+    hub.run(hub.objection("o", "s1", "p1", revision=13))
+    assert len(held(hub)) == 3
+    hub.run(hub.objection("o", "s1", "p1", deleted=True, revision=5))
+    assert len(held(hub)) == 3, "an older state lifts nothing"
+
+
+def test_a_page_holds_back_who_objects_before_their_view_is_changed(
+    hub: Hub, api: TestClient, database: Database
+) -> None:
+    hub.run(hub.granted(permit()), hub.key("cardio"), hub.record("e", "s", "p", code("I50")))
+    with database.transaction():
+        database.connection.execute("INSERT INTO oppositions VALUES ('o', %b, '*')", [subject_id("s")])
+    assert [event for page in pages(api, 10) for event in page] == []
+
+
+def test_who_may_be_somebody_that_objects_is_withheld_until_a_steward_says_otherwise(hub: Hub) -> None:
+    hub.run(hub.granted(permit()), hub.key("cardio"))
+    hub.run(*(hub.record(f"e{number}", f"s{number}", f"p{number}", code("I50")) for number in range(3)))
+    hub.run(hub.objection("o", "objector", "o"), hub.reach("objector", 1, "s0", "s1", "s9"))
+    assert len(held(hub)) == 1
+    hub.run(hub.record("e9", "s9", "p9", code("I50")))
+    assert len(held(hub)) == 1, "who comes later is known already"
+    hub.run(hub.reach("objector", 3, "s0", "s9"))
+    assert len(held(hub)) == 2
+    hub.run(hub.reach("objector", 2, "s0", "s1", "s2"))
+    assert len(held(hub)) == 2, "an older word says nothing"
+    hub.run(hub.objection("o", "objector", "o", deleted=True, revision=2))
+    assert len(held(hub)) == 4
+
+
+def test_an_opposition_follows_merges_and_splits(hub: Hub) -> None:
+    hub.run(hub.granted(permit()), hub.key("cardio"))
+    hub.run(hub.record("a", "sa", "pa", code("I50")), hub.record("b", "sb", "pb", code("I50")))
+    hub.run(hub.objection("o", "sa", "pa"))
+    assert len(held(hub)) == 1
+    hub.run(hub.link(PatientsMerged(5, "pa", "pb", (subject_id("sb"),))))
+    assert held(hub) == set()
+    hub.run(hub.link(PatientSplit(6, "pa", "pb", (subject_id("sb"),))))
+    assert len(held(hub)) == 1
+
+
+def test_an_opposition_to_one_source_withholds_its_records_alone(hub: Hub) -> None:
+    other = "urn:estuaire:producer:other"
+    hub.run(hub.granted(permit(sources=["*"])), hub.key("cardio"))
+    hub.run(hub.record("a", "s", "p", code("I50")), hub.record("b", "t", "p", code("J45"), source=other))
+    assert len(one_timeline(hub)) == 2
+    hub.run(hub.objection("o", "s", "p", "source"))
+    assert [event.data["record"] for event in one_timeline(hub)] == [code("J45")]
+
+
+def one_timeline(hub: Hub) -> list[ViewEvent]:
+    (events,) = hub.views["cardio"].timelines().values()
+    return events
+
+
+def test_a_view_that_is_filled_holds_nobody_who_objects(hub: Hub, api: TestClient) -> None:
+    hub.run(*(hub.record(f"e{number}", f"s{number}", f"p{number}", code("I50")) for number in range(3)))
+    hub.run(hub.objection("o", "s1", "p1"))
+    found = api.post("/v1/permits/dry-run", json=body(), headers=as_("officer")).json()
+    assert (found["released"]["looked_at"], found["released"]["people"]) == (3, 2)
+    hub.run(hub.granted(permit()), hub.key("cardio"))
+    assert len(held(hub)) == 2
+    traced = api.get(f"/v1/records/{event_id('e1')}", headers=as_("operator")).json()
+    assert (traced["withheld"], traced["views"]) == (["*"], {})
+
+
+def test_an_opposition_that_cannot_be_understood_withholds_everything(hub: Hub) -> None:
+    hub.run(hub.granted(permit()), hub.key("cardio"), hub.record("e", "s", "p", code("I50")))
+    hub.run(hub.objection("o", "s", "p", "something-new"))
+    assert held(hub) == set()
+
+
 def test_not_yours_and_not_there_are_one_answer(hub: Hub, api: TestClient) -> None:
     hub.opened(permit())
     theirs = api.get("/v1/permits/cardio/timelines", headers=as_("strangers"))

@@ -93,13 +93,15 @@ class DryRun:
         self._known: list[tuple[list[bytes], bytes]] = []
         self._joins = {name: _Join(policy, other) for name, other in others.items()}
 
-    def person(self, demographics: Demographics, records: Collection[Kept]) -> None:
-        """Count one more person, with all that is kept of it."""
+    def person(
+        self, demographics: Demographics, records: Collection[Kept], opposed: Collection[str] = frozenset()
+    ) -> None:
+        """Count one more person, with all that is kept of it and what it objects to."""
         self._looked_at += 1
         admitted = _admits(self._policy, demographics, records)
         for join in self._joins.values():
-            join.person(admitted, demographics, records)
-        released = [one for one in records if admitted and self._policy.allows(one.facts)]
+            join.person(admitted, demographics, records, opposed)
+        released = [one for one in records if admitted and _leaves(self._policy, one, opposed)]
         if not released:
             return
         said = _digest(sorted(self._policy.demographics(demographics).items()))
@@ -150,14 +152,16 @@ class _Join:
         self._in_other: Counter[bytes] = Counter()
         self._in_both: list[bytes] = []
 
-    def person(self, admitted: bool, demographics: Demographics, records: Collection[Kept]) -> None:
+    def person(
+        self, admitted: bool, demographics: Demographics, records: Collection[Kept], opposed: Collection[str]
+    ) -> None:
         in_other = _admits(self._other, demographics, records)
         if not admitted and not in_other:
             return
         events = [
             (one.facts.type, self._common.time(one.facts.time), _plain(self._common.record(one.facts.type, one.record)))
             for one in records
-            if self._one.allows(one.facts) and self._other.allows(one.facts)
+            if _leaves(self._one, one, opposed) and _leaves(self._other, one, opposed)
         ]
         if not events:
             return
@@ -209,6 +213,10 @@ def _common_paths(some: Iterable[str], others: Iterable[str]) -> tuple[str, ...]
 
 def _is_within(path: str, other: str) -> bool:
     return other in (EVERYTHING, path) or path.startswith(other + ".")
+
+
+def _leaves(policy: Policy, one: Kept, opposed: Collection[str]) -> bool:
+    return policy.allows(one.facts) and not policy.withholds(opposed, one.facts.source)
 
 
 def _admits(policy: Policy, demographics: Demographics, records: Collection[Kept]) -> bool:

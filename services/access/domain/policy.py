@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from contracts.events import IN_NO_TIMELINE
 from contracts.messages import Demographics
-from contracts.permits import EVERYTHING, IDENTITY, Permit, Population
+from contracts.permits import EVERYTHING, Permit, Population
 
 HUB = "urn:estuaire:hub"
 UNKNOWN_DAY = dt.datetime.max.replace(tzinfo=dt.UTC)
@@ -75,11 +76,12 @@ class Policy:
         self.population = permit.population
         self.prefixes = tuple(normal_code(one) for one in (permit.population and permit.population.diagnoses) or ())
         self.rows = Rows(
-            types=frozenset(permit.types) - {IDENTITY},
+            types=frozenset(permit.types) - frozenset(IN_NO_TIMELINE),
             sources=None if EVERYTHING in permit.sources else frozenset(permit.sources),
             start=_midnight(permit.period.start),
             before=_midnight_after(permit.period.end),
         )
+        self.exempt = permit.opposition_exemption is not None
         self._closes = _midnight_after(permit.expires) or UNKNOWN_DAY
         self._columns = {kind: _tree(paths) for kind, paths in permit.fields.items()}
         self._characters = _CHARACTERS.get(permit.precision.time)
@@ -95,6 +97,10 @@ class Policy:
     def admits(self, person: Demographics, diagnosed: bool) -> bool:
         """Whether a person is in the population; `diagnosed` says whether a diagnosis starts with one of `prefixes`."""
         return self.population is None or _meets(self.population, person, diagnosed)
+
+    def withholds(self, opposed: Collection[str], source: str) -> bool:
+        """Whether a person's oppositions keep a record of this source back: everything (`*`), or that source."""
+        return bool(opposed) and not self.exempt and (EVERYTHING in opposed or source in opposed)
 
     def record(self, kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a record (plain dicts and lists) that may leave, at the permit's precision."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -59,19 +59,24 @@ def partition(subject: str, partitions: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A patient under one permit: whether in its population, what may be said, and a digest of both."""
+    """A patient under one permit: whether in its population, what may be said, which oppositions bind, and a digest."""
 
     admitted: bool
     demographics: dict[str, Any]
+    opposed: Collection[str]
     digest: bytes
 
 
-def person_under(policy: Policy, demographics: Demographics, diagnosed: bool) -> Person:
-    """The patient as this permit lets it be seen."""
+def person_under(
+    policy: Policy, demographics: Demographics, diagnosed: bool, opposed: Collection[str] = frozenset()
+) -> Person:
+    """The patient as this permit lets it be seen; `opposed` is what it objects to: everything (`*`), or sources."""
     admitted = policy.admits(demographics, diagnosed)
     said = policy.demographics(demographics) if admitted else {}
-    digest = blake2b(msgspec.msgpack.encode((admitted, said)), digest_size=8).digest()
-    return Person(admitted, said, digest)
+    binding = () if policy.exempt else tuple(sorted(opposed))
+    seen = (admitted, said, binding) if binding else (admitted, said)
+    digest = blake2b(msgspec.msgpack.encode(seen), digest_size=8).digest()
+    return Person(admitted, said, binding, digest)
 
 
 def version_of(revision: str, person: Person) -> bytes:
@@ -98,7 +103,7 @@ class Change:
 
 def wanted_entry(policy: Policy, facts: Facts, patient: str, person: Person) -> Entry | None:
     """The entry that a view should hold of this record, if any."""
-    if not person.admitted or not policy.allows(facts):
+    if not person.admitted or not policy.allows(facts) or policy.withholds(person.opposed, facts.source):
         return None
     return Entry(patient, version_of(facts.revision, person))
 

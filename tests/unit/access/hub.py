@@ -14,10 +14,11 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from contracts import messages
-from contracts.events import ViewEvent
+from contracts.events import OPPOSITION, ViewEvent
 from contracts.messages import (
     Content,
     Demographics,
+    OppositionReach,
     PatientLink,
     PermitClosed,
     PermitGranted,
@@ -32,7 +33,7 @@ from runtime.messages import Emit, Message, Outputs
 from runtime.sealing import Opener, Sealer
 from services.access.adapters import History, Vault
 from services.access.domain.projects import Terms
-from services.access.handlers import LINKED, LINKS, Access
+from services.access.handlers import LINKED, LINKS, OPPOSITIONS, REACH, Access
 from services.access.projects import PERMITS, Registrar, StepRow
 
 SOURCE = "urn:estuaire:producer:chu-test"
@@ -130,9 +131,10 @@ class Hub:
         source: str = SOURCE,
         deleted: bool = False,
         dated: bool = True,
+        topic: str = LINKED,
         **demographics: Any,
     ) -> Message:
-        """A records-linked message."""
+        """A message of records-linked, or of another topic that has such."""
         full = kind + (".deleted" if deleted else "")
         content = Content(full, time, 1, dict(record or {}), Demographics(**demographics), dated)
         bound = associated(event_id(name), full, source, "digest")
@@ -146,7 +148,16 @@ class Hub:
             "patient_id": patient,
         }
         encoded = {key: text.encode() for key, text in headers.items()}
-        return self.message(LINKED, event_id(name), messages.encode(value), encoded)
+        return self.message(topic, event_id(name), messages.encode(value), encoded)
+
+    def objection(self, name: str, subject: str, patient: str, scope: str = "all", **more: Any) -> Message:
+        """An opposition of a subject; its end, if `deleted`."""
+        return self.record(name, subject, patient, {"scope": scope}, kind=OPPOSITION, topic=OPPOSITIONS, **more)
+
+    def reach(self, subject: str, version: int, *suspects: str) -> Message:
+        """Whom an opposition withholds besides."""
+        value = OppositionReach(subject_id(subject), version, tuple(map(subject_id, suspects)))
+        return self.message(REACH, subject, messages.encode(value))
 
     def link(self, link: PatientLink) -> Message:
         """A patient-links message."""

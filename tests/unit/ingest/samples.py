@@ -18,6 +18,7 @@ NOW = datetime(2026, 3, 20, tzinfo=UTC)
 SOURCE = "urn:estuaire:producer:chu-rennes"
 
 HUB: list[tuple[str, dict[str, Any]]] = [
+    ("opposition.v1", {"scope": "all"}),
     (
         "hospital-stay.v1",
         {

@@ -13,9 +13,6 @@ from hypothesis import strategies as st
 from contracts.events import Event
 from services.ingest.domain.content import strip
 from services.ingest.domain.refusals import Refusal
-from services.ingest.formats.fhir.consent import Opposition
-from services.ingest.formats.fhir.entries import OPPOSITION_NOT_TAKEN, read_entry
-from services.ingest.formats.fhir.references import Servers
 
 from .samples import ROOT, SOURCE, SYNTHEA, FhirEvents, events_of, french_stay
 
@@ -694,9 +691,9 @@ def consent(*scopes: str, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def opposition(document: dict[str, Any]) -> Opposition:
-    (found,) = read_entry({"resource": document}, Servers(SOURCE, {}, None))
-    assert isinstance(found, Opposition), found
+def opposition(document: dict[str, Any]) -> dict[str, Any]:
+    (found,) = read(bundle(document)).events
+    assert isinstance(found, dict), found
     return found
 
 
@@ -710,25 +707,31 @@ OPTIN: dict[str, Any] = {"policyRule": {"coding": [{"code": "OPTIN"}]}, "provisi
 def test_a_consent_that_denies_is_an_opposition_and_is_never_swallowed(fields: dict[str, Any]) -> None:
     for scopes in (("research",), ("patient-privacy",), ("treatment", "research"), ("unheard-of",), ()):
         found = opposition(consent(*scopes, **fields))
-        assert found.made
-        assert found.id == "Consent/c-1"
-        assert found.scopes == frozenset(scopes)
-        assert found.identity == {"identifiers": [{"system": "ipp", "assigner": SOURCE, "value": "p-1"}]}
+        assert (found["type"], found["id"], found["correction"]) == ("opposition.v1", "Consent/c-1", True)
+        assert found["data"] == {
+            "identity": {"identifiers": [{"system": "ipp", "assigner": SOURCE, "value": "p-1"}]},
+            "record": {"scope": "all"},
+        }
         told = read(bundle(observation(), consent(*scopes, **fields)))
         assert told.not_taken == {}
-        assert told.events[1] == Refusal("opposition-not-taken", "entry[1]: " + OPPOSITION_NOT_TAKEN.detail)
+        assert told.events[1] == found
 
 
-def test_from_when_to_when_an_opposition_holds() -> None:
-    found = opposition(consent("research", **DENY))
-    assert (found.start, found.end) == ("2026-03-01T00:00:00Z", "2027-01-01T00:00:00Z")
-    found = opposition(consent("research", **OPTOUT, dateTime="2026-02-01"))
-    assert (found.start, found.end) == ("2026-02-01T00:00:00Z", None)
+def test_an_opposition_holds_from_when_its_consent_says() -> None:
+    assert opposition(consent("research", **DENY))["time"] == "2026-03-01T00:00:00Z"
+    assert opposition(consent("research", **OPTOUT, dateTime="2026-02-01"))["time"] == "2026-02-01T00:00:00Z"
+
+
+def test_states_of_a_consent_are_in_the_order_of_their_versions() -> None:
+    stated = opposition(consent("research", **DENY, meta={"versionId": "3"}))
+    assert (stated["version"], "correction" in stated) == (3, False)
 
 
 @pytest.mark.parametrize("status", ["inactive", "entered-in-error", "rejected"])
 def test_an_opposition_that_is_over_is_lifted(status: str) -> None:
-    assert not opposition(consent("research", **DENY, status=status)).made
+    lifted = opposition(consent("research", **DENY, status=status))
+    assert lifted["type"] == "opposition.v1.deleted"
+    assert lifted["data"].keys() == {"identity"}
 
 
 @pytest.mark.parametrize(
@@ -755,7 +758,7 @@ def test_an_opposition_of_nobody_is_refused_as_such() -> None:
 def test_a_consent_without_an_end_counts_as_one_that_denies() -> None:
     provision: dict[str, Any] = {"type": "permit"}
     provision["provision"] = [provision]
-    assert opposition(consent("research", provision=provision)).made
+    assert opposition(consent("research", provision=provision))["type"] == "opposition.v1"
 
 
 # --- death ---

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.events import RECORD_TYPES
-from contracts.messages import Headers
+from contracts.messages import Demographics, Headers
 from runtime.http import hash_token
 from runtime.messages import Emit, FlowSummary, Passed
 from services.ingest import routes
@@ -174,7 +174,7 @@ def test_every_example_is_taken(ingest: Ingest, event: Make, name: str) -> None:
     assert response.status_code == 202, response.text
     (accepted,) = response.json()["accepted"]
     (emit,) = ingest.outbox.sent
-    assert emit.topic == "records-received"
+    assert emit.topic == ("oppositions" if made["type"].startswith("opposition") else "records-received")
     assert emit.key == accepted["event_id"].encode() == emit.headers[Headers.EVENT_ID]
     assert emit.headers.keys() == {
         "ce_id",
@@ -194,7 +194,9 @@ def test_every_example_is_taken(ingest: Ingest, event: Make, name: str) -> None:
     assert content.type in RECORD_TYPES
     assert content.time.endswith("Z")
     identity = made["data"]["identity"]
-    if "birth_date" in identity:
+    if content.type == "opposition.v1":
+        assert content.demographics == Demographics()
+    elif "birth_date" in identity:
         assert content.demographics.birth_year == int(identity["birth_date"][:4])
     if name == "death":
         assert content.demographics.deceased == made["data"]["record"]["date"]
@@ -592,6 +594,7 @@ def test_the_document_says_what_is_answered(ingest: Ingest) -> None:
         {
             "POST /v1/events": sending,
             "POST /v1/fhir": sending,
+            "POST /v1/oppositions": sending,
             "PUT /v1/fhir/{kind}/{id}": sending - {202} | {200},
             "POST /v1/hl7v2": sending,
             "POST /v1/files/{format}": sending | {404},
@@ -606,3 +609,58 @@ def test_the_document_says_what_is_answered(ingest: Ingest) -> None:
     assert body[MANY]["schema"]["items"] == event
     assert body[NDJSON]["schema"]["type"] == "string"
     assert ingest.get("/docs").status_code == 200
+
+
+# --- oppositions ---
+
+OBJECTION = {"id": "o-1", "identity": {**IDENTITY, "identifiers": [{"system": "ins-nir", "value": "285053523800148"}]}}
+
+
+def objects(ingest: Ingest, **changes: Any) -> Any:
+    return ingest.post(json.dumps({**OBJECTION, **changes}).encode(), "application/json", "/v1/oppositions")
+
+
+def test_an_opposition_is_tokens_and_a_scope_and_tells_nothing_of_its_person(ingest: Ingest) -> None:
+    response = objects(ingest)
+    assert response.status_code == 202, response.text
+    (emit,) = ingest.outbox.sent
+    assert (emit.topic, emit.headers[Headers.TYPE]) == ("oppositions", b"opposition.v1")
+    block, content = ingest.outbox.opened()
+    assert block.identifiers
+    assert block.correction
+    assert content.record == {"scope": "all"}
+    assert content.demographics == Demographics()
+    assert objects(ingest, made=False, scope="source", version=3).status_code == 202
+    emit = ingest.outbox.sent[-1]
+    assert (emit.headers[Headers.TYPE], emit.headers[Headers.REVISION]) == (b"opposition.v1.deleted", b"3")
+    assert emit.key == ingest.outbox.sent[0].key, "an opposition and its end are one"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "field"),
+    [
+        ({"id": ""}, "bad-value", "id"),
+        ({"scope": PLANTED}, "bad-value", "scope"),
+        ({"made": PLANTED}, "bad-value", "made"),
+        ({PLANTED: 1}, "unknown-field", "spelling mistake"),
+        ({"identity": {"sex": "female"}}, "nobody-found", "data.identity"),
+        ({"identity": {**IDENTITY, "identity_status": "fictitious"}}, "nobody-found", "data.identity"),
+        ({"identity": {"identifiers": [{"system": "ins-nir", "value": PLANTED}]}}, "bad-identifier", "value"),
+    ],
+)
+def test_an_opposition_that_could_not_be_followed_is_refused_with_what_to_mend(
+    ingest: Ingest, changes: dict[str, Any], reason: str, field: str
+) -> None:
+    response = objects(ingest, **changes)
+    assert response.status_code == 422
+    (rejected,) = response.json()["rejected"]
+    assert rejected["reason"] == reason
+    assert field in rejected["detail"]
+    assert PLANTED not in response.text
+    assert ingest.outbox.sent == []
+
+
+def test_an_opposition_that_is_no_json_is_said_to_be_none(ingest: Ingest) -> None:
+    for body in (b"{", b"[]", b'"x"', b'{"id": "\\u0000"}'):
+        assert ingest.post(body, "application/json", "/v1/oppositions").status_code == 422
+    assert ingest.post(b"{}", "text/plain", "/v1/oppositions").status_code == 415

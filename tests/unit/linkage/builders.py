@@ -131,8 +131,8 @@ def evidence_of(left: TokenBlock, right: TokenBlock) -> dict[str, float]:
 class Topic:
     """A partition of records-pseudonymised that messages are written to, one offset after another."""
 
-    def __init__(self, partition: int = 0, *, backfill: bool = False, start: int = 0) -> None:
-        self.name = "records-pseudonymised-backfill" if backfill else "records-pseudonymised"
+    def __init__(self, partition: int = 0, *, backfill: bool = False, start: int = 0, name: str = "") -> None:
+        self.name = name or ("records-pseudonymised-backfill" if backfill else "records-pseudonymised")
         self.partition = partition
         self.offset = start
 

@@ -36,6 +36,8 @@ class MemoryIndex:
         self.versions = {rules.name: rules}
         self.switched_at = -1
         self.reached: dict[bytes, bytes] = {}
+        self.oppositions: dict[bytes, tuple[bytes, bool]] = {}
+        self.suspects: dict[bytes, frozenset[bytes]] = {}
 
     def apart(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -72,6 +74,19 @@ class MemoryIndex:
     def find_deserted(self, subjects: Iterable[bytes]) -> frozenset[bytes]:
         held = {states[0].subject for states in self.states.values() if not states[0].retracted}
         return frozenset(subjects) - held
+
+    def keep_oppositions(self, oppositions: Mapping[bytes, tuple[bytes, bool]]) -> None:
+        self.oppositions |= oppositions
+
+    def find_opposed(self, subjects: Iterable[bytes]) -> set[bytes]:
+        wanted = set(subjects)
+        return {subject for subject, in_force in self.oppositions.values() if in_force and subject in wanted}
+
+    def find_suspects(self, subjects: Iterable[bytes]) -> dict[bytes, frozenset[bytes]]:
+        return {subject: self.suspects[subject] for subject in subjects if subject in self.suspects}
+
+    def keep_suspects(self, suspects: Mapping[bytes, Collection[bytes]]) -> None:
+        self.suspects |= {subject: frozenset(who) for subject, who in suspects.items()}
 
     def keep_stewards(self, decisions: Sequence[StewardDecision]) -> None:
         for one in decisions:

@@ -10,17 +10,15 @@ from services.ingest.formats.fhir.references import Servers, Target
 
 
 class Opposition(NamedTuple):
-    """A person objects, or no longer does. `start` and `end` (RFC 3339) say from when to when, where the Consent does.
+    """A person objects, or no longer does. `start` (RFC 3339) says from when, where the Consent does.
 
     `id` is that of the Consent's record.
     """
 
     id: str
     identity: dict[str, Any]
-    scopes: frozenset[str]
     made: bool
     start: str | None
-    end: str | None
 
 
 _CARE: Final = frozenset(("treatment", "adr"))
@@ -53,10 +51,8 @@ def opposition_of(consent: Mapping[str, Any], name: str, servers: Servers, base:
     return Opposition(
         id=servers.record(Target(f"Consent/{name}", base)),
         identity=servers.person(consent, "Consent", base),
-        scopes=frozenset(codes(consent.get("scope"))),
         made=not _denies(consent) if rejected else consent.get("status") == _IN_FORCE,
         start=time(at(consent, "provision.period.start")) or time(consent.get("dateTime")),
-        end=time(at(consent, "provision.period.end")),
     )
 
 

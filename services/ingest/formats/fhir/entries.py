@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from contracts.events import DELETED, EARLIEST, LATEST
+from contracts.events import DELETED, EARLIEST, LATEST, OPPOSITION
 from services.ingest.domain.refusals import Refusal, Refused, refusing
 from services.ingest.formats.fhir.consent import Opposition, is_opposition, opposition_of
 from services.ingest.formats.fhir.elements import ID, at, codes, is_out_of_range, time
@@ -127,22 +127,10 @@ class Entries:
 SUPERSEDED: Final = "superseded"
 
 
-OPPOSITION_NOT_TAKEN: Final = Refusal(
-    "opposition-not-taken",
-    "Consent: it objects to the use of data, and the hub takes no opposition from FHIR yet, nor heeds this one: send it"
-    " to POST /v1/oppositions where that is there, and until then nothing more about the person",
-)
-
-
 def outcomes(entry: Any, servers: Servers) -> list[Outcome]:
     """What an entry of a bundle comes to; of a resource that is no entry, `entry` has nothing but the resource."""
-    return [OPPOSITION_NOT_TAKEN if isinstance(one, Opposition) else one for one in read_entry(entry, servers)]
-
-
-def read_entry(entry: Any, servers: Servers) -> Sequence[Outcome | Opposition]:
-    """What an entry says, oppositions included."""
     try:
-        return _Entry(servers).read(entry)
+        return list(_Entry(servers).read(entry))
     except Refused as why:
         return [why.refusal]
 
@@ -189,7 +177,7 @@ _ETAG = re.compile(r'(?:W/)?"(\d{1,10})"', re.ASCII)
 class _Entry(NamedTuple):
     servers: Servers
 
-    def read(self, entry: Any) -> Sequence[Outcome | Opposition]:
+    def read(self, entry: Any) -> Sequence[Outcome]:
         if not isinstance(entry, dict):
             raise refusing("malformed", "the entry is not an object")
         request = entry.get("request")
@@ -211,9 +199,9 @@ class _Entry(NamedTuple):
         if not isinstance(name, str) or not ID.fullmatch(name):
             raise refusing("no-id", f"{kind}.id is not there, or not a FHIR id (1 to 64 letters, digits, - and .)")
         base = base_of(entry.get("fullUrl"), f"{kind}/{name}")
-        if objects:
-            return [opposition_of(resource, name, self.servers, base)]
         version = _version(at(resource, "meta.versionId"))
+        if objects:
+            return [self._opposition(opposition_of(resource, name, self.servers, base), version)]
         replaces = request.get("method") in ("PUT", "PATCH")
         gone = deletes or _entered_in_error(resource)
         times = [(path, at(resource, path)) for path in (*_TIMES.get(kind, ()), "meta.lastUpdated")]
@@ -235,6 +223,14 @@ class _Entry(NamedTuple):
         self, kind: str, name: str, gone: bool, when: str | None, version: int | None, data: dict[str, Any]
     ) -> dict[str, Any]:
         return event(self.servers.source, kind + (DELETED if gone else ""), name, when, data, version=version)
+
+    def _opposition(self, said: Opposition, version: int | None) -> dict[str, Any]:
+        """Against every use: a Consent names scopes of many kinds, and in doubt the person is heard.
+
+        It holds until it is lifted, whatever its period says, for nothing here happens because time has passed.
+        """
+        data = {"identity": said.identity} | ({"record": {"scope": "all"}} if said.made else {})
+        return replacing(self._event(OPPOSITION, said.id, not said.made, said.start, version, data))
 
     def _patient(
         self, patient: Mapping[str, Any], own: Target, gone: bool, when: str | None, version: int | None
