@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import IO
 
+from contracts import table
 from contracts.events import ViewEvent
 
 
@@ -17,11 +18,5 @@ def write_ndjson(entries: Iterable[ViewEvent], out: IO[str]) -> None:
 
 
 def write_parquet(entries: Iterable[ViewEvent], path: Path) -> None:
-    """An event a row, its attributes as columns and its `data` as JSON."""
-    import pyarrow
-    import pyarrow.parquet
-
-    rows = [event.model_dump(mode="json", exclude_none=True) for event in entries]
-    for row in rows:
-        row["data"] = json.dumps(row["data"], ensure_ascii=False)
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    """An event a row, in the columns that every view has."""
+    table.write_parquet((event.model_dump(mode="json", exclude_none=True) for event in entries), str(path))

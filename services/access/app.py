@@ -101,7 +101,7 @@ def main() -> int:
     loop = Loop("access", settings, step, Route(LANES), start_tracing("access", settings.trace_file), database)
     reader, letters = PostgresReader(url, settings.readers), KafkaPublisher(settings)
     doors = Doors(*map(Holders, (settings.subscribers, settings.officers, settings.operators, settings.reviewers)))
-    app = application(loop.readiness, reader, letters, vault, doors, terms=terms)
+    app = application(loop.readiness, reader, letters, vault, doors, terms=terms, quota=settings.quota)
     add_catalogue_route(app, reader, publisher, sources)
     workers: list[Worker] = [loop]
     if settings.permits is not None:

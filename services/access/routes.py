@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import datetime as dt
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Annotated, Any, Final
 
+import msgspec
 import psycopg
-from fastapi import Body, Depends, FastAPI, Path, Query, Request
+from fastapi import Body, Depends, FastAPI, Header, Path, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -31,6 +34,7 @@ from contracts.permits import (
     read_permit,
 )
 from contracts.projects import Role
+from contracts.table import write_parquet
 from runtime.http import (
     Authorization,
     Holders,
@@ -62,6 +66,7 @@ from services.access.domain.projects import Terms
 from services.access.dry_run import dry_run
 from services.access.project_routes import Actor, add_project_routes
 from services.access.projects import PERMITS
+from services.access.quotas import Quotas
 from services.access.reconciliation import Release, open_body, release_from
 
 Clock = Callable[[], dt.datetime]
@@ -148,6 +153,7 @@ class ViewCounts(BaseModel):
 
 
 NDJSON: Final = "application/x-ndjson"
+PARQUET: Final = "application/vnd.apache.parquet"
 _AT_ONCE = 100
 
 
@@ -232,8 +238,10 @@ def application(
     doors: Doors,
     clock: Clock = lambda: dt.datetime.now(dt.UTC),
     terms: Terms = Terms(),
+    quota: int = 1_000_000,
 ) -> FastAPI:
     """The application of this service."""
+    quotas = Quotas(quota, time.monotonic)
     app = create_app("Estuaire access", "Permits, and the views that follow from them.", ready, ViewEvent)
 
     @app.exception_handler(psycopg.Error)
@@ -288,17 +296,25 @@ def application(
         permit_id: PermitId,
         cursor: Cursor = None,
         limit: Limit = 1000,
+        accept: Annotated[str, Header(description=f"`{PARQUET}` for a file; NDJSON otherwise.")] = NDJSON,
         subscriber: Subscriber = Depends(doors.subscriber),
     ) -> Response:
-        """The view as NDJSON, subject by subject, each by time. A page ends with a whole subject; `X-Next-Cursor` and
-        `Link` lead to the next page, and are absent from the last."""
+        """The view as NDJSON, subject by subject, each by time; as a Parquet file where `Accept` asks for one.
+
+        A page ends with a whole subject; `X-Next-Cursor` and `Link` lead to the next, and are absent from the last. A
+        cursor is good for as long as the permit is, whatever happens to this server.
+        """
         release = _readable(reader.permit(permit_id), subscriber, vault, clock())
+        quotas.check(subscriber.name)
         subjects, more = reader.subjects(permit_id, _position(cursor), limit)
-        headers = {"Cache-Control": "no-store"}
+        quotas.add(subscriber.name, sum(one.entries for one in subjects))
+        headers = {"Cache-Control": "no-store", "Vary": "Accept"}
         if more:
             following = _cursor(subjects[-1].subject)
             address = f"/v1/permits/{permit_id}/timelines?cursor={following}&limit={limit}"
             headers |= {"X-Next-Cursor": following, "Link": f'<{address}>; rel="next"'}
+        if PARQUET in accept:
+            return Response(_file(release, subjects, reader, vault, clock), media_type=PARQUET, headers=headers)
         lines = _lines(release, subjects, reader, vault, clock)
         return StreamingResponse(lines, media_type=NDJSON, headers=headers)
 
@@ -366,11 +382,25 @@ def _lines(
 ) -> Iterator[bytes]:
     """The timelines of these subjects, line by line. It ends at once when the permit does."""
     for begin in range(0, len(subjects), _AT_ONCE):
-        chunk = subjects[begin : begin + _AT_ONCE]
-        stored = reader.permit(release.permit)
-        if stored is None or stored.state not in (FILLING, OPEN) or not release.policy.in_force(clock()):
+        if not _is_open(release, reader, clock):
             return
+        chunk = subjects[begin : begin + _AT_ONCE]
         yield b"".join(views.encode(event) + b"\n" for event in _events(release, chunk, reader, vault))
+
+
+def _file(release: Release, subjects: Sequence[ViewSubject], reader: Reader, vault: Vault, clock: Clock) -> bytes:
+    """The timelines of these subjects as a Parquet file. Raises a 403 problem when the permit ends meanwhile."""
+    lines = b"".join(_lines(release, subjects, reader, vault, clock))
+    out = BytesIO()
+    write_parquet(map(msgspec.json.decode, lines.splitlines()), out)
+    if not _is_open(release, reader, clock):
+        raise ProblemError(403, "the permit has ended", "Nothing leaves under it any more.")
+    return out.getvalue()
+
+
+def _is_open(release: Release, reader: Reader, clock: Clock) -> bool:
+    stored = reader.permit(release.permit)
+    return stored is not None and stored.state in (FILLING, OPEN) and release.policy.in_force(clock())
 
 
 def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vault: Vault) -> Iterator[views.Event]:
@@ -474,13 +504,17 @@ _TIMELINES: Final[dict[str, Any]] = {
             403: "The permit is closed or has expired, or is not yet open.",
             404: "No permit of this id names you.",
             422: "The id, the cursor or the limit is not of its form.",
+            429: "You have read what you may in an hour: go on later.",
             503: "The permit cannot be used, or the database does not answer: try again later.",
         }
     )
     | {
         200: {
             "description": "A page of the view: one `ViewEvent` a line.",
-            "content": {NDJSON: {"schema": reference(ViewEvent)}},
+            "content": {
+                NDJSON: {"schema": reference(ViewEvent)},
+                PARQUET: {"schema": {"type": "string", "format": "binary"}},
+            },
             "headers": {
                 "X-Next-Cursor": {"description": "`cursor` of the next page, if any.", "schema": {"type": "string"}},
                 "Link": {"description": "The next page's address, if any.", "schema": {"type": "string"}},

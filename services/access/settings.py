@@ -31,4 +31,7 @@ class AccessSettings(RuntimeSettings):
     )
     permits: Path | None = Field(None, validation_alias=_own("permits"), description="Permits to grant on start.")
     scan_chunk: int = Field(500, ge=1, le=10_000, validation_alias=_own("scan_chunk"))
+    quota: int = Field(
+        1_000_000, ge=1, validation_alias=_own("quota"), description="Entries that a subscriber may read in an hour."
+    )
     readers: int = Field(8, ge=1, le=100, validation_alias=_own("readers"), description="Connections for HTTP.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import io
 import json
 import random
 import secrets
@@ -17,6 +18,7 @@ from typing import Any
 
 import httpx
 import psycopg
+import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 
@@ -739,6 +741,36 @@ def test_the_catalogue_counts_what_is_held_and_is_for_everybody(hub: Hub, api: T
     hub.run(*(hub.record(f"more-{n}", f"m{n}", f"m{n}", code("I50")) for n in range(900)))
     again = api.get("/v1/catalogue").json()["dcat:dataset"][0]
     assert again == dataset, "counted once an hour"
+
+
+def test_a_page_as_parquet_is_the_page_as_ndjson(hub: Hub, api: TestClient) -> None:
+    one = permit(demographics=["sex", "birth_year"], precision={"time": "day"})
+    hub.run(hub.granted(one), hub.key("cardio"))
+    for number in range(7):
+        hub.run(
+            hub.record(f"e{number}", f"s{number % 3}", f"p{number % 3}", code("I50"), sex="female", revision=number)
+        )
+    address: str | None = "/v1/permits/cardio/timelines?limit=3"
+    rows: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    as_file = as_("team") | {"Accept": "application/vnd.apache.parquet"}
+    while address:
+        lines, file = api.get(address, headers=as_("team")), api.get(address, headers=as_file)
+        events += [json.loads(line) for line in lines.text.splitlines()]
+        assert file.headers["content-type"] == "application/vnd.apache.parquet"
+        assert file.headers.get("X-Next-Cursor") == lines.headers.get("X-Next-Cursor")
+        table = pyarrow.parquet.read_table(io.BytesIO(file.content))
+        assert table.column_names[:3] == ["id", "subject", "sequence"]
+        rows += table.to_pylist()
+        address = lines.links["next"]["url"] if "next" in lines.links else None
+    assert len(rows) == 7
+    for row, event in zip(rows, events, strict=True):
+        for name in ("id", "subject", "sequence", "type", "time", "source"):
+            assert row[name] == event[name]
+        assert json.loads(row["record"]) == event["data"]["record"]
+        assert (row["demographics"]["sex"], row["demographics"]["birth_year"]) == ("female", None)
+    hub.run(hub.closed("cardio"))
+    assert api.get("/v1/permits/cardio/timelines", headers=as_file).status_code == 403
 
 
 def held(hub: Hub, view: str = "cardio") -> set[str]:

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from contracts.permits import Permit
-from runtime.http import Holders, hash_token
+from runtime.http import Holders, ProblemError, hash_token
+from services.access.quotas import Quotas
 from services.access.routes import Doors, application
 from tests.unit.runtime.test_http import check_documents
 
@@ -45,7 +46,7 @@ def test_the_document_says_what_is_answered(app: FastAPI) -> None:
             "POST /v1/permits/{permit_id}/close": {202, 401, 404, 422, 503},
             "POST /v1/permits/dry-run": {200, 401, 422, 503},
             "GET /v1/permits": {200, 401, 503},
-            "GET /v1/permits/{permit_id}/timelines": {200, 401, 403, 404, 422, 503},
+            "GET /v1/permits/{permit_id}/timelines": {200, 401, 403, 404, 422, 429, 503},
             "GET /v1/records/{event_id}": {200, 401, 404, 422, 503},
             "GET /v1/counts": {200, 401, 503},
             "POST /v1/calls": {201, 401, 409, 422, 503},
@@ -61,7 +62,8 @@ def test_the_document_says_what_is_answered(app: FastAPI) -> None:
     assert grant["schema"]["title"] == "Permit"
     assert set(grant["schema"]["properties"]) == set(Permit.model_fields)
     page = paths["/v1/permits/{permit_id}/timelines"]["get"]["responses"]["200"]
-    assert page["content"] == {"application/x-ndjson": {"schema": {"$ref": "#/components/schemas/ViewEvent"}}}
+    assert page["content"]["application/x-ndjson"] == {"schema": {"$ref": "#/components/schemas/ViewEvent"}}
+    assert page["content"].keys() == {"application/x-ndjson", "application/vnd.apache.parquet"}
     assert "X-Next-Cursor" in page["headers"]
 
 
@@ -78,3 +80,19 @@ def test_a_permit_to_correct_is_answered_in_sentences(app: FastAPI) -> None:
     refused = client.post("/v1/permits/cardio/grant", json={"id": "cardio"})
     assert refused.status_code == 422
     assert "this clause is missing" in refused.json()["detail"]
+
+
+def test_a_quota_is_of_an_hour_and_of_one_subscriber() -> None:
+    now = 7200.0
+    quotas = Quotas(10, lambda: now)
+    for _ in range(3):
+        quotas.check("team")
+        quotas.add("team", 4)
+    with pytest.raises(ProblemError) as refused:
+        quotas.check("team")
+    assert (refused.value.status_code, (refused.value.headers or {})["Retry-After"]) == (429, "3601")
+    quotas.check("another")
+    now += 3600
+    quotas.check("team")
+    quotas.add("team", 4)
+    quotas.check("team")
