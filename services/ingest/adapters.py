@@ -11,12 +11,10 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
-from pathlib import Path
 from threading import Event, Lock
 from typing import Any, Final, Protocol
 
 import msgspec
-import yaml
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from opentelemetry.trace import Tracer
 from prometheus_client import Counter, Gauge, Histogram
@@ -107,40 +105,12 @@ def tracing(tracer: Tracer, ratio: float) -> Trace:
     return begin
 
 
-class ProducersFile:
-    """Who holds which bearer token, from a YAML file that is read again when it changes."""
-
-    def __init__(self, path: Path) -> None:
-        """Raises ValueError, in one line, when the file cannot be read."""
-        self._path = path
-        self._stamp = self._look()
-        self._bearers = self._read()
-
-    def source(self, authorization: str | None) -> str:
-        """The source of an `Authorization: Bearer` header. Raises a 401 problem."""
-        if (stamp := self._look()) != self._stamp:
-            try:
-                self._bearers = self._read()
-                self._stamp = stamp
-            except ValueError as error:
-                log.error("the producers stay as they were: %s", error)
-        return self._bearers.name(authorization)
-
-    def _look(self) -> tuple[int, int] | None:
-        try:
-            stat = self._path.stat()
-        except OSError:
-            return None
-        return stat.st_mtime_ns, stat.st_size
-
-    def _read(self) -> Bearers:
-        try:
-            listed = yaml.safe_load(self._path.read_text())["producers"]
-            return Bearers({str(one["token_sha256"]).lower(): str(one["source"]) for one in listed})
-        except (OSError, ValueError, LookupError, TypeError, yaml.YAMLError):
-            raise ValueError(
-                f"{self._path} is not a list of producers, each with its source and token_sha256"
-            ) from None
+def producers_from(data: Any) -> Bearers:
+    """Who holds which bearer token, from what a file says. Raises ValueError, in one line."""
+    try:
+        return Bearers({str(one["token_sha256"]).lower(): str(one["source"]) for one in data["producers"]})
+    except (LookupError, TypeError):
+        raise ValueError("is not a list of producers, each with its source and token_sha256") from None
 
 
 class NotKept(Exception):

@@ -10,14 +10,15 @@ from runtime.sealing import Sealer
 from runtime.service import serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
+from runtime.watched import WatchedFile
 from services.ingest.adapters import (
     KafkaOutbox,
     Markers,
     MeasuresSender,
-    ProducersFile,
     ReceiptsKeeper,
     SummariesReader,
     intake_from,
+    producers_from,
     tracing,
 )
 from services.ingest.domain.flow import Flow, ThrottleRule
@@ -38,7 +39,7 @@ def main() -> int:
         keys = FolderKeyStore(settings.keys)
         intake = intake_from(keys, trace, settings.remember_identities)
         to_statistics = Sealer(keys.public(TO_STATISTICS))
-        producers = ProducersFile(settings.producers)
+        producers = WatchedFile(settings.producers, producers_from)
         tls = tls_of(settings)
     except (KeyUnavailable, ValueError) as missing:
         logging.getLogger("estuaire.ingest").critical("%s", missing)

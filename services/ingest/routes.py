@@ -20,9 +20,20 @@ from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import Response
 
 from contracts.events import Accepted, Event, Objection, Receipt, Rejected
-from runtime.http import PROBLEM, Authorization, Problem, ProblemError, Readiness, create_app, problems, reference
+from runtime.http import (
+    PROBLEM,
+    Authorization,
+    Bearers,
+    Problem,
+    ProblemError,
+    Readiness,
+    create_app,
+    problems,
+    reference,
+)
+from runtime.watched import WatchedFile
 from services.ingest import adapters, handlers
-from services.ingest.adapters import Budget, Hold, Markers, NotKept, Outbox, ProducersFile, QueueFull
+from services.ingest.adapters import Budget, Hold, Markers, NotKept, Outbox, QueueFull
 from services.ingest.domain import batches
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import LANES, Flow, Lane
@@ -117,7 +128,7 @@ class Desk:
         outbox: Outbox,
         flow: Flow,
         markers: Markers,
-        producers: ProducersFile,
+        producers: WatchedFile[Bearers],
         limits: IngestSettings,
         tally: Tally,
         receipts: Receipts,
@@ -368,7 +379,7 @@ class Desk:
 def authenticated(request: Request, authorization: Authorization) -> str:
     """The source that the request's token was given for. Raises a 401 problem."""
     desk: Desk = request.app.state.desk
-    return desk.producers.source(authorization)
+    return desk.producers.now().name(authorization)
 
 
 async def timed(request: Request) -> AsyncIterator[None]:

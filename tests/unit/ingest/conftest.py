@@ -21,7 +21,8 @@ from contracts.messages import Content, Headers, RecordReceived, TokenBlock, ass
 from runtime.http import hash_token
 from runtime.messages import Emit
 from runtime.sealing import Opener, Sealer
-from services.ingest.adapters import Markers, NotKept, ProducersFile, QueueFull, tracing
+from runtime.watched import WatchedFile
+from services.ingest.adapters import Markers, NotKept, QueueFull, producers_from, tracing
 from services.ingest.domain.flow import Flow, ThrottleRule
 from services.ingest.domain.measures import Tally
 from services.ingest.domain.receipts import Receipts
@@ -128,7 +129,7 @@ def ingest(tmp_path: Path) -> Iterator[Ingest]:
         outbox,
         flow,
         Markers(flow, outbox, 2),
-        ProducersFile(producers),
+        WatchedFile(producers, producers_from),
         settings,
         tally,
         Receipts("here"),

@@ -17,7 +17,8 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from runtime.keys import FolderKeyStore, KeyUnavailable, write_key
 from runtime.messages import Emit
 from runtime.settings import RuntimeSettings
-from services.ingest.adapters import KafkaOutbox, NotKept, ProducersFile, QueueFull, intake_from, tracing
+from runtime.watched import WatchedFile
+from services.ingest.adapters import KafkaOutbox, NotKept, QueueFull, intake_from, producers_from, tracing
 from tests.unit.ingest.conftest import PRIVATE
 
 pytestmark = pytest.mark.unit
@@ -144,7 +145,8 @@ def test_a_sampled_call_leads_to_the_hubs_trace_in_the_trace_store_alone() -> No
 def test_a_producers_file_is_one_or_refused_in_a_line(tmp_path: Path, text: str) -> None:
     path = tmp_path / "producers.yaml"
     path.write_text(text)
-    with pytest.raises(ValueError, match=r"producers\.yaml is not a list of producers"):
-        ProducersFile(path)
-    with pytest.raises(ValueError, match="is not a list"):
-        ProducersFile(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"producers\.yaml") as refused:
+        WatchedFile(path, producers_from)
+    assert "\n" not in str(refused.value)
+    with pytest.raises(ValueError, match="none cannot be read"):
+        WatchedFile(tmp_path / "none", producers_from)

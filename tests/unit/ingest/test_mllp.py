@@ -23,7 +23,8 @@ from prometheus_client import REGISTRY
 
 from runtime.http import hash_token
 from runtime.loop import Stopped
-from services.ingest.adapters import Markers, ProducersFile
+from runtime.watched import WatchedFile
+from services.ingest.adapters import Markers, producers_from
 from services.ingest.domain import content
 from services.ingest.domain.flow import Flow, ThrottleRule
 from services.ingest.domain.measures import Tally
@@ -56,7 +57,7 @@ class _Hub:
         } | changes
         settings = IngestSettings(**told)
         self.outbox, self.flow, self.tally = FakeOutbox(), Flow(2, ThrottleRule()), Tally()
-        markers, sources = Markers(self.flow, self.outbox, 2), ProducersFile(producers)
+        markers, sources = Markers(self.flow, self.outbox, 2), WatchedFile(producers, producers_from)
         self.desk = Desk(new_intake(), self.outbox, self.flow, markers, sources, settings, self.tally, Receipts("here"))
         self.listener = MllpListener(self.desk, settings, tls_of(settings), patience)
         self.thread = threading.Thread(target=self.listener.run)
