@@ -1,0 +1,306 @@
+"""What leaves under a permit, against an oracle that is written as plainly as a lawyer would read the permit.
+
+Random permits, people, records and oppositions in any order; each case is a permit and a record, on three paths: pushed
+into the view, read over HTTP as NDJSON, and as Parquet.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import json
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pyarrow.parquet
+import pytest
+from fastapi.testclient import TestClient
+
+from estuaire.database import start_database
+from runtime.database import Database
+from runtime.http import Holders, hash_token
+from services.access.adapters import PostgresHistory, PostgresReader, Vault
+from services.access.routes import Doors, application
+from tests.integration.test_access_history import HOLDERS, as_
+from tests.unit.access.hub import Hub, permit
+
+pytestmark = pytest.mark.integration
+log = logging.getLogger("estuaire.tests")
+
+PERMITS: Final = 40
+PEOPLE: Final = 50
+TODAY: Final = dt.datetime(2026, 6, 1, 9, tzinfo=dt.UTC)
+SOURCES: Final = ("urn:chu", "urn:cnam", "urn:telesuivi")
+CODES: Final = ("I501", "I10", "J459", "E11")
+FIELDS: Final = {
+    "hospital-stay.v1": ("entry", "exit", "principal_diagnosis", "ghm", "finess"),
+    "diagnosis.v1": ("code", "onsetDateTime"),
+    "claim.v1": ("nature", "care_date", "amount_paid"),
+}
+
+
+class Someone(NamedTuple):
+    """A person: what is known of it, and what it objects to (None if it does not)."""
+
+    name: str
+    demographics: dict[str, Any]
+    objects_to: str | None
+    objecting_source: str
+
+
+class Kept(NamedTuple):
+    """A record of somebody."""
+
+    name: str
+    person: str
+    kind: str
+    source: str
+    time: dt.datetime
+    record: dict[str, Any]
+    retracted: bool
+
+
+# the oracle
+
+
+def leaves(granted: dict[str, Any], who: Someone, records: Sequence[Kept], one: Kept) -> dict[str, Any] | None:
+    """What a permit releases of a record, as its reader sees it; None if it does not leave."""
+    if one.retracted or TODAY.date().isoformat() > granted["expires"]:
+        return None
+    if one.kind not in granted["types"]:
+        return None
+    if "*" not in granted["sources"] and one.source not in granted["sources"]:
+        return None
+    day = one.time.date().isoformat()
+    period = granted.get("period", {})
+    if day < period.get("from", "0000") or day > period.get("to", "9999"):
+        return None
+    if not is_admitted(granted.get("population"), who, records):
+        return None
+    is_bound = "opposition_exemption" not in granted
+    if is_bound and (who.objects_to == "all" or (who.objects_to == "source" and one.source == who.objecting_source)):
+        return None
+    return {
+        "type": one.kind,
+        "time": moment(one.time, granted),
+        "source": one.source if granted["precision"]["source"] == "exact" else "urn:estuaire:hub",
+        "record": released(granted, one),
+        "demographics": said(granted, who),
+    }
+
+
+def is_admitted(population: dict[str, Any] | None, who: Someone, records: Sequence[Kept]) -> bool:
+    if population is None:
+        return True
+    known = who.demographics
+    if "sex" in population and known.get("sex") not in population["sex"]:
+        return False
+    if "birth_year" in population:
+        years, year = population["birth_year"], known.get("birth_year")
+        if year is None or year < years.get("from", 0) or year > years.get("to", 9999):
+            return False
+    if "departments" in population and (known.get("commune") or "")[:2] not in population["departments"]:
+        return False
+    if "diagnoses" in population:
+        told = [code for one in records if one.person == who.name and not one.retracted for code in codes_of(one)]
+        if not any(code.startswith(prefix) for code in told for prefix in population["diagnoses"]):
+            return False
+    return True
+
+
+def codes_of(one: Kept) -> list[str]:
+    if one.kind == "hospital-stay.v1":
+        return [one.record["principal_diagnosis"]]
+    return [one.record["code"]] if one.kind == "diagnosis.v1" else []
+
+
+def moment(time: dt.datetime, granted: dict[str, Any]) -> str:
+    text = time.isoformat().replace("+00:00", "Z")
+    return {"exact": text, "day": text[:10], "month": text[:7], "year": text[:4]}[granted["precision"]["time"]]
+
+
+def released(granted: dict[str, Any], one: Kept) -> dict[str, Any]:
+    named = granted["fields"].get(one.kind, [])
+    found = {}
+    for name, value in one.record.items():
+        if "*" not in named and name not in named:
+            continue
+        if name == "finess" and granted["precision"]["source"] != "exact":
+            continue
+        if name in ("entry", "exit", "onsetDateTime", "care_date"):
+            length = {"exact": 99, "day": 10, "month": 7, "year": 4}[granted["precision"]["time"]]
+            value = value[:length]
+        found[name] = value
+    return found
+
+
+def said(granted: dict[str, Any], who: Someone) -> dict[str, Any]:
+    known = dict(who.demographics)
+    if known.get("commune"):
+        known["department"] = known["commune"][:2]
+    return {name: known[name] for name in granted["demographics"] if known.get(name) is not None}
+
+
+# what is made up
+
+
+def somebody(dice: random.Random, number: int) -> Someone:
+    known = {
+        "sex": dice.choice(["male", "female", None]),
+        "birth_year": dice.choice([1940, 1960, 1980, 2000, None]),
+        "birth_month": dice.choice([1, 12, None]),
+        "commune": dice.choice(["35238", "29019", "2A004", None]),
+    }
+    objects_to = dice.choice([None, None, "all", "source"])
+    given = {name: value for name, value in known.items() if value is not None}
+    return Someone(f"p{number}", given, objects_to, dice.choice(SOURCES))
+
+
+def something(dice: random.Random, name: str, who: Someone) -> Kept:
+    kind = dice.choice(list(FIELDS))
+    time = dt.datetime(dice.randint(2023, 2026), dice.randint(1, 5), dice.randint(1, 28), 23, 30, tzinfo=dt.UTC)
+    record = a_record(dice, kind, time.date().isoformat())
+    return Kept(name, who.name, kind, dice.choice(SOURCES), time, record, dice.random() < 0.1)
+
+
+def a_record(dice: random.Random, kind: str, day: str) -> dict[str, Any]:
+    if kind == "hospital-stay.v1":
+        code = dice.choice(CODES)
+        entry = f"{day}T08:00:00Z"
+        return {"entry": entry, "exit": day, "principal_diagnosis": code, "ghm": "05M09", "finess": "350000022"}
+    if kind == "diagnosis.v1":
+        return {"code": dice.choice(CODES), "onsetDateTime": day[: dice.choice([4, 7, 10])]}
+    return {"nature": "1111", "care_date": day, "amount_paid": dice.randint(1, 9000) / 100}
+
+
+def some_permit(dice: random.Random, number: int) -> dict[str, Any]:
+    types = dice.sample(list(FIELDS), dice.randint(1, 3))
+    granted: dict[str, Any] = {
+        "id": f"permit-{number}",
+        "sources": dice.choice([["*"], dice.sample(SOURCES, dice.randint(1, 2))]),
+        "types": types,
+        "fields": {
+            kind: dice.choice([["*"], dice.sample(FIELDS[kind], dice.randint(1, 2))])
+            for kind in types
+            if dice.random() < 0.8
+        },
+        "demographics": dice.sample(["sex", "birth_year", "birth_month", "department"], dice.randint(0, 4)),
+        "precision": {
+            "time": dice.choice(["exact", "day", "month", "year"]),
+            "source": dice.choice(["hub", "exact"]),
+            "place": "department",
+        },
+        "expires": dice.choice(["2026-05-31", "2026-06-01", "2030-12-31", "2030-12-31"]),
+        "potential_identifiers": 5,
+    }
+    if dice.random() < 0.5:
+        years = {"from": "2024-01-01", "to": "2025-12-31"}
+        granted["period"] = dice.choice([{"from": "2024-02-10"}, {"to": "2025-03-15"}, years])
+    if dice.random() < 0.6:
+        granted["population"] = dict(
+            dice.sample(
+                [
+                    ("sex", ["female"]),
+                    ("birth_year", {"from": 1950}),
+                    ("departments", ["35", "2A"]),
+                    ("diagnoses", dice.choice([["I50"], ["E11", "J45"]])),
+                ],
+                dice.randint(1, 2),
+            )
+        )
+    if dice.random() < 0.25:
+        granted["opposition_exemption"] = "Surveillance, by an order of the minister."
+    return granted
+
+
+@pytest.fixture
+def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with start_database(tmp_path_factory.mktemp("oracle")) as server:
+        yield server.url("access")
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_views_pages_and_files_hold_what_the_permit_says_and_nothing_else(url: str, tmp_path: Path, seed: int) -> None:
+    dice = random.Random(seed)
+    vault = Vault({1: b"m" * 32})
+    database = Database(url, files("services.access") / "migrations")
+    hub = Hub(PostgresHistory(database, vault), vault, database.transaction)
+    hub.now = TODAY
+    people = [somebody(dice, number) for number in range(PEOPLE)]
+    records = [something(dice, f"{who.name}-{number}", who) for who in people for number in range(dice.randint(3, 8))]
+    permits = [some_permit(dice, number) for number in range(PERMITS)]
+    # some permits are there before, some come in the middle, some at the end; oppositions come anywhere
+    acts: list[Any] = [*permits, *records, *(who for who in people if who.objects_to)]
+    dice.shuffle(acts)
+    for act in acts:
+        if isinstance(act, dict):
+            given = permit(act["id"], **{name: value for name, value in act.items() if name != "id"})
+            hub.run(hub.granted(given), hub.key(act["id"]))
+        elif isinstance(act, Kept):
+            who = next(one for one in people if one.name == act.person)
+            time = act.time.isoformat().replace("+00:00", "Z")
+            sent: dict[str, Any] = {"kind": act.kind, "source": act.source, "time": time}
+            subject = f"{act.person} at {act.source}"
+            hub.run(hub.record(act.name, subject, act.person, act.record, **sent, **who.demographics))
+            if act.retracted:
+                hub.run(hub.record(act.name, subject, act.person, revision=2, deleted=True, **sent))
+        else:
+            subject = f"{act.name} at {act.objecting_source}"
+            hub.run(hub.objection(f"{act.name}-o", subject, act.name, act.objects_to, source=act.objecting_source))
+    known = {who.name: who for who in people}
+    expected = {
+        one["id"]: sorted(
+            json.dumps(what, sort_keys=True)
+            for record in records
+            if (what := leaves(one, known[record.person], records, record)) is not None
+        )
+        for one in permits
+    }
+    assert any(expected.values())
+    log.warning("%d cases, %d of which leave", len(permits) * len(records), sum(map(len, expected.values())))
+    for one in permits:
+        timelines = hub.views[one["id"]].timelines().values()
+        pushed = [event.model_dump(mode="json", exclude_none=True) for events in timelines for event in events]
+        assert sorted(map(plain, pushed)) == expected[one["id"]]
+    reader = PostgresReader(url, 2)
+    reader.open()
+    for role in HOLDERS:
+        (tmp_path / f"{role}.yaml").write_text(f"{role}:\n- {{name: team, token_sha256: {hash_token('team')}}}")
+    doors = Doors(*(Holders(tmp_path / f"{role}.yaml") for role in HOLDERS))
+    with TestClient(application(lambda: None, reader, None, vault, doors, lambda: hub.now)) as api:  # type: ignore[arg-type]
+        for one in permits:
+            lines, rows = read_whole(api, one["id"])
+            assert sorted(map(plain, lines)) == expected[one["id"]]
+            assert sorted(map(plain, rows)) == expected[one["id"]]
+    reader.close()
+    database.close()
+
+
+def read_whole(api: TestClient, name: str) -> tuple[list[Any], list[Any]]:
+    """A view over HTTP, page by page, as lines and as rows of Parquet files."""
+    address: str | None = f"/v1/permits/{name}/timelines?limit=7"
+    lines: list[Any] = []
+    rows: list[Any] = []
+    while address:
+        page = api.get(address, headers=as_("team"))
+        file = api.get(address, headers=as_("team") | {"Accept": "application/vnd.apache.parquet"})
+        assert page.status_code == file.status_code
+        if page.status_code == 403:
+            return [], []
+        lines += [json.loads(line) for line in page.text.splitlines()]
+        for row in pyarrow.parquet.read_table(io.BytesIO(file.content)).to_pylist():
+            told = {name: value for name, value in row["demographics"].items() if value is not None}
+            rows.append({**row, "data": {"record": json.loads(row["record"]), "demographics": told}})
+        address = page.links["next"]["url"] if "next" in page.links else None
+    return lines, rows
+
+
+def plain(event: dict[str, Any]) -> str:
+    """What the oracle speaks of."""
+    said = {name: event[name] for name in ("type", "time", "source")}
+    data = {name: event["data"][name] for name in ("record", "demographics")}
+    return json.dumps(said | data, sort_keys=True)
