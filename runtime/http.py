@@ -17,8 +17,8 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security.base import SecurityBase
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue, models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -217,3 +217,13 @@ class _BearerScheme(SecurityBase):
 
 Authorization = Annotated[str | None, Security(_BearerScheme())]
 Json = dict[str, Any]
+
+
+class Documented:
+    """Documents a body as what it has to be. It is read as any object, so that errors are said in sentences."""
+
+    def __init__(self, model: type[BaseModel]) -> None:
+        self._model = model
+
+    def __get_pydantic_json_schema__(self, _schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return handler(self._model.__pydantic_core_schema__)

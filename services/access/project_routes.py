@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Final, Protocol
 
 from fastapi import Body, Depends, FastAPI, Path
-from pydantic import BaseModel, Field, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
+from pydantic import BaseModel, Field
 
 from contracts import messages
 from contracts.messages import ProjectStep
 from contracts.projects import OF_PROJECTS, PROJECT_ID, Application, Call, DocumentError, Role, document_of
-from runtime.http import Authorization, Json, ProblemError, not_found, problems
+from runtime.http import Authorization, Documented, Json, ProblemError, not_found, problems
 from runtime.kafka import Publisher
 from services.access.domain.projects import (
     Refused,
@@ -35,18 +34,8 @@ from services.access.projects import PROJECTS, StepRow, register_of
 ProjectId = Annotated[str, Path(pattern=PROJECT_ID, description="The project's `id`.")]
 
 
-class _Documented:
-    """Documents a body as what it has to be. It is read as any object, so that errors are said in sentences."""
-
-    def __init__(self, model: type[BaseModel]) -> None:
-        self._model = model
-
-    def __get_pydantic_json_schema__(self, _schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(self._model.__pydantic_core_schema__)
-
-
-CallBody = Annotated[Json, _Documented(Call), Body(title="Call")]
-ApplicationBody = Annotated[Json, _Documented(Application), Body(title="Application")]
+CallBody = Annotated[Json, Documented(Call), Body(title="Call")]
+ApplicationBody = Annotated[Json, Documented(Application), Body(title="Application")]
 Act = Annotated[str, Path(description="What is done.", json_schema_extra={"enum": list(OF_PROJECTS)})]
 
 _PATIENCE: Final = 10.0

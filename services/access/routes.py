@@ -17,8 +17,7 @@ import msgspec
 import psycopg
 from fastapi import Body, Depends, FastAPI, Header, Path, Query, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from contracts import messages
@@ -37,6 +36,7 @@ from contracts.projects import Role
 from contracts.table import write_parquet
 from runtime.http import (
     Authorization,
+    Documented,
     Holders,
     Json,
     ProblemError,
@@ -83,15 +83,7 @@ Limit = Annotated[
 ]
 
 
-class _OfPermit:
-    """Documents a body as a permit. It is read as any object, so that what to correct is said in sentences."""
-
-    @classmethod
-    def __get_pydantic_json_schema__(cls, _schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(Permit.__pydantic_core_schema__)
-
-
-PermitBody = Annotated[Json, _OfPermit, Body(title="Permit")]
+PermitBody = Annotated[Json, Documented(Permit), Body(title="Permit")]
 
 
 class DryRunShown(BaseModel):
