@@ -139,6 +139,9 @@ CREATE UNLOGGED TABLE shadow.neighbours (LIKE public.neighbours INCLUDING ALL);
 CREATE UNLOGGED TABLE shadow.common_tokens (LIKE public.common_tokens INCLUDING ALL);
 CREATE UNLOGGED TABLE shadow.counts (LIKE public.counts INCLUDING ALL);
 CREATE UNLOGGED TABLE shadow.former_edges (LIKE public.former_edges INCLUDING ALL);
+-- empty: a trial withholds nobody
+CREATE UNLOGGED TABLE shadow.oppositions (LIKE public.oppositions INCLUDING ALL);
+CREATE UNLOGGED TABLE shadow.opposition_suspects (LIKE public.opposition_suspects INCLUDING ALL);
 CREATE SEQUENCE shadow.link_version_seq;
 CREATE VIEW shadow.subject_tokens AS SELECT * FROM public.subject_tokens;
 CREATE VIEW shadow.steward_decisions AS SELECT * FROM public.steward_decisions;
