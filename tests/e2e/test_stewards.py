@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -42,7 +43,9 @@ class Follower:
 
     def people(self) -> dict[str, int]:
         """How many records each subject has now."""
-        return {subject: len(events) for subject, events in self.view.timelines().items()}
+        while True:
+            with suppress(RuntimeError):  # the view grew meanwhile
+                return {subject: len(events) for subject, events in self.view.timelines().items()}
 
 
 def trace(hub: Hub, source: str, record: str) -> dict[str, Any]:
