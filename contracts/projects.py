@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.permits import Line, Name, Permit, PermitError, Prose, check_grantable, permit_from, sentences
+from contracts.permits import Line, Name, Permit, PermitError, Prose, permit_from, sentences
 
 PROJECT_ID: Final = r"^[a-z0-9][a-z0-9-]{1,40}$"
 
@@ -71,13 +71,13 @@ class Call(_Document):
 
     id: Id
     title: Line
-    themes: Annotated[dict[Word, Line], Field(min_length=1)]
-    criteria: Annotated[dict[Word, Criterion], Field(min_length=1)]
+    themes: Annotated[dict[Word, Line], Field(min_length=1, max_length=50)]
+    criteria: Annotated[dict[Word, Criterion], Field(min_length=1, max_length=50)]
     opens: dt.date
     closes: dt.date = Field(description="The last day on which somebody may apply.")
-    places: Annotated[int, Field(ge=1, description="How many projects can be chosen.")]
+    places: Annotated[int, Field(ge=1, le=10_000, description="How many projects can be chosen.")]
     reviewers: Annotated[
-        int, Field(ge=1, description="Reviews that each application needs before it can be chosen.")
+        int, Field(ge=1, le=50, description="Reviews that each application needs before it can be chosen.")
     ] = 2
     accompanied_months: Annotated[int, Field(ge=0, le=60, description="For how long chosen ones are accompanied.")] = 12
 
@@ -102,7 +102,7 @@ class Application(_Document):
     title: Line
     summary: Prose = Field(description="For the public, too: it goes into the register of projects.")
     organisation: Organisation
-    purposes: Annotated[tuple[Purpose, ...], Field(min_length=1)]
+    purposes: Annotated[tuple[Purpose, ...], Field(min_length=1, max_length=8)]
     public_interest: Prose = Field(description="What the public gains from it.")
     call: Id | None = None
     theme: Word | None = None
@@ -135,13 +135,16 @@ class Reason(_Document):
 class Review(_Document):
     """What one reviewer holds of an application: of each criterion of the call, 0 (not at all) to 5 (wholly)."""
 
-    scores: dict[Word, Annotated[int, Field(ge=0, le=5)]]
+    scores: Annotated[dict[Word, Annotated[int, Field(ge=0, le=5)]], Field(max_length=50)]
     comment: Prose
     no_conflict_of_interest: Literal[True] = Field(description="The reviewer's own statement, by name.")
 
 
 class Request(_Document):
-    """What is asked for, and by which path: the permit as it would be granted, to the letter."""
+    """What is asked for, and by which path: the permit as it would be granted, to the letter.
+
+    Whether it may be granted is asked with the act, not here: a request that was made under other rules stays readable.
+    """
 
     path: Path
     permit: Permit
@@ -164,7 +167,6 @@ class Request(_Document):
     def _says_where_and_through_whom(self) -> Request:
         if self.permit.environment is None:
             raise ValueError("`permit.environment` is missing: name the secure environment that rows may go to")
-        check_grantable(self.permit)
         if (self.path == "mr-006") != (self.laboratory is not None):
             raise ValueError("`laboratory` is for mr-006, and mr-006 needs it: who works on the data for the company")
         return self
@@ -173,7 +175,7 @@ class Request(_Document):
 class Incomplete(_Document):
     """What is missing."""
 
-    missing: Annotated[tuple[Line, ...], Field(min_length=1)]
+    missing: Annotated[tuple[Line, ...], Field(min_length=1, max_length=100)]
 
 
 class Opinion(_Document):
@@ -236,7 +238,7 @@ class Contribution(_Document):
 class Closing(_Document):
     """The end of a project, with what it contributes; where that is nothing, why."""
 
-    contributions: tuple[Contribution, ...] = ()
+    contributions: Annotated[tuple[Contribution, ...], Field(max_length=100)] = ()
     reason: Prose | None = None
 
     @model_validator(mode="after")

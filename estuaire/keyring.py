@@ -70,6 +70,10 @@ class Keyring:
             self._write(role, known)
         return known[name]
 
+    def names(self, role: str) -> list[str]:
+        """Who holds a token of this role."""
+        return list(self._read(role))
+
     def ensure(self, role: str, names: Iterable[str]) -> None:
         """Make tokens for all these names."""
         known = self._read(role)

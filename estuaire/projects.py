@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 import yaml
+from rich.markup import escape
 from rich.table import Table
 
 from estuaire.producer import SendError, checked
@@ -73,10 +74,13 @@ def paper(path: Path, day: dt.date) -> dict[str, str]:
 
 def projects_table(projects: Iterable[dict[str, Any]]) -> Table:
     """The projects, a row each."""
-    table = Table("project", "standing", "next", "due", "call", "permit", "title")
+    table = Table("project", "standing", "next", "due", "call", "reviews", "permit", "title")
     for one in projects:
         call = f"{one['call']}: {one['selection']}" if one["call"] else ""
-        table.add_row(one["id"], one["standing"], one["next"] or "", _due(one), call, one["permit"] or "", one["title"])
+        score = "" if one["score"] is None else f", score {one['score']:.2f}"
+        reviews = f"{one['reviews']}{score}" if one["call"] else ""
+        row = (one["id"], one["standing"], one["next"] or "", _due(one), call, reviews, one["permit"] or "")
+        table.add_row(*map(escape, (*row, one["title"])))
     return table
 
 
@@ -91,10 +95,12 @@ def calls_table(calls: Iterable[dict[str, Any]]) -> Table:
 
 
 def life_table(project: dict[str, Any]) -> Table:
-    """A project's steps, a row each."""
-    table = Table("when", "who", "what", title=f"{project['title']}: {project['standing']}", caption=_caption(project))
+    """A project's steps, a row each, with what was said."""
+    title = f"{escape(project['title'])}: {project['standing']}"
+    table = Table("when", "who", "what", "said", title=title, caption=_caption(project))
     for one in project["steps"]:
-        table.add_row(one["at"], one["actor"], one["act"])
+        said = yaml.safe_dump(one["says"], allow_unicode=True, sort_keys=False).strip() if one["says"] else ""
+        table.add_row(one["at"], escape(one["actor"]), one["act"], escape(said))
     return table
 
 

@@ -97,6 +97,13 @@ class _Application(FastAPI):
         return self.openapi_schema
 
 
+_FORMS: Final = {
+    "missing": "it is missing",
+    "json_invalid": "it is not JSON",
+    "dict_type": "it has to be a map",
+    "extra_forbidden": "nothing has this name; look for a spelling mistake",
+}
+"""What pydantic's types of errors ask for; the others are named as they are."""
 _ASSUMED: Final = "HTTPValidationError"
 _COMPONENTS: Final = "#/components/schemas/{model}"
 _HEADERS: Final = {
@@ -131,13 +138,15 @@ def create_app(title: str, description: str, ready: Readiness, *models: type[Bas
 
     @app.exception_handler(HTTPException)
     async def http_problem(_request: Request, error: HTTPException) -> Response:
+        if error.status_code == 400 and not isinstance(error, ProblemError):
+            return problem_response(422, "the body is not JSON", "Send it as JSON, in UTF-8.")
         title = error.title if isinstance(error, ProblemError) else str(error.detail)
         return problem_response(error.status_code, title, str(error.detail), error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_request: Request, error: RequestValidationError) -> Response:
-        places = "; ".join(f"{'.'.join(str(part) for part in one['loc'])}: {one['type']}" for one in error.errors())
-        return problem_response(422, "the request does not have the expected form", places)
+        places = (f"{'.'.join(map(str, one['loc']))}: {_FORMS.get(one['type'], one['type'])}" for one in error.errors())
+        return problem_response(422, "the request does not have the expected form", "; ".join(places))
 
     @app.exception_handler(Exception)
     async def internal(_request: Request, _error: Exception) -> Response:

@@ -26,7 +26,7 @@ from runtime.messages import RetryLater
 from services.access.domain.catalogue import Holding
 from services.access.domain.policy import Facts, Rows
 from services.access.domain.views import Entry, Told, told_by
-from services.access.projects import GRANTED, STEPS, StepRow
+from services.access.projects import STEPS, TAKEN, StepRow
 
 log = logging.getLogger("estuaire.access")
 
@@ -643,7 +643,7 @@ class Reader(Protocol):
     def record(self, event_id: bytes) -> RecordRow | None: ...
     def counts(self) -> tuple[int, int, dict[str, int]]: ...
     def project_steps(self) -> list[StepRow]: ...
-    def granted(self) -> dict[str, str]: ...
+    def permit_ids(self) -> set[str]: ...
     def holdings(self) -> list[Holding]: ...
 
 
@@ -792,10 +792,10 @@ class PostgresReader:
         with self._pool.connection() as connection:
             return [StepRow(*row) for row in connection.execute(STEPS)]
 
-    def granted(self) -> dict[str, str]:
-        """When each permit was granted that there is."""
+    def permit_ids(self) -> set[str]:
+        """The ids of all permits that were granted or closed."""
         with self._pool.connection() as connection:
-            return dict(connection.execute(GRANTED).fetchall())
+            return {permit for (permit,) in connection.execute(TAKEN)}
 
     def holdings(self) -> list[Holding]:
         """What is kept of each source: which types, how much, of how many people, and of which years."""

@@ -90,7 +90,7 @@ def main() -> int:
         history=PostgresHistory(database, vault),
         vault=vault,
         opener=opener,
-        registrar=Registrar(PostgresSteps(database), terms),
+        registrar=Registrar(PostgresSteps(database)),
         create_view=lambda permit: create_topics(
             settings, [view_topic(permit, settings.hot_partitions, settings.topic_prefix)]
         ),

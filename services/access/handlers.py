@@ -194,6 +194,9 @@ class Access:
         elif known.state == CLOSED or known.definition != definition:
             REFUSED.inc()
             log.error("a grant is refused: permit %s is %s with another definition or closed", permit.id, known.state)
+            if known.state == CLOSED:  # the last word on the topic, which compaction keeps, has to be that it is
+                again = PermitClosed(permit.id, "it was closed before it was granted again")
+                outputs.emit(message, Emit(PERMITS, permit.id.encode(), messages.encode(again)))
         elif known.state == FILLING:
             # granted again: a filling that was cut short, because the permit could not be used, goes on
             self._order_scans(message, permit.id, self._history.scans_left(permit.id), outputs)

@@ -6,7 +6,8 @@ import datetime as dt
 import json
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Protocol
 
@@ -19,6 +20,7 @@ from contracts.projects import OF_PROJECTS, PROJECT_ID, Application, Call, Docum
 from runtime.http import Authorization, Documented, Json, ProblemError, not_found, problems
 from runtime.kafka import Publisher
 from services.access.domain.projects import (
+    Door,
     Refused,
     Register,
     Step,
@@ -54,7 +56,7 @@ class Reader(Protocol):
     """What these routes read."""
 
     def project_steps(self) -> list[StepRow]: ...
-    def granted(self) -> dict[str, str]: ...
+    def permit_ids(self) -> set[str]: ...
 
 
 class DueShown(BaseModel):
@@ -136,7 +138,7 @@ class Secretariat:
             details=says.model_dump_json(by_alias=True, exclude_none=True).encode(),
         )
         self._publisher.publish(PROJECTS, f"{subject}#{step.id}", messages.encode(step))
-        return self._done(step)
+        return self._done(step, Step(act, actor.name, actor.role, now, says))
 
     def _judged(self, register: Register, subject: str, act: str, actor: Actor, data: Any, now: dt.datetime) -> Any:
         """What the act says, if it can be done now."""
@@ -145,17 +147,14 @@ class Secretariat:
         unseen = project is None or not project.is_seen_by(actor.name, actor.role)
         if kind == "project" and act != "apply" and unseen:
             raise not_found()
-        try:
+        with _problems():
             says = document_of(act, data)
             step = Step(act, actor.name, actor.role, now, says)
-            register.check(subject, step, self._terms, self._reader.granted())
-        except DocumentError as wrong:
-            raise ProblemError(422, "this cannot be taken as it is written", str(wrong)) from None
-        except Refused as refused:
-            raise ProblemError(409, refused.title, refused.detail) from None
+            register.check(subject, step, Door(self._terms, self._reader.permit_ids()))
         return says
 
-    def _done(self, step: ProjectStep) -> Register:
+    def _done(self, step: ProjectStep, made: Step) -> Register:
+        """The register once the step is in it. What others have done meanwhile may have made it impossible."""
         deadline = time.monotonic() + _PATIENCE
         while time.monotonic() < deadline:
             rows = self._reader.project_steps()
@@ -164,8 +163,20 @@ class Secretariat:
                 return register_of(rows)
             if done is not None:
                 raise ProblemError(409, "somebody acted at the same moment", "Look at it again, and do what is left.")
+            with _problems():
+                register_of(rows).check(step.subject, made)
             time.sleep(_LOOK)
         raise ProblemError(503, "it is not done yet", "The log has it: look again in a while.", {"Retry-After": "5"})
+
+
+@contextmanager
+def _problems() -> Iterator[None]:
+    try:
+        yield
+    except DocumentError as wrong:
+        raise ProblemError(422, "this cannot be taken as it is written", str(wrong)) from None
+    except Refused as refused:
+        raise ProblemError(409, refused.title, refused.detail) from None
 
 
 def add_project_routes(
@@ -229,7 +240,7 @@ def _shown(register: Register, name: str, actor: Actor, now: dt.datetime) -> Pro
             says=json.loads(one.says.model_dump_json(by_alias=True, exclude_none=True)),
         )
         for one in register.steps[f"project/{name}"]
-        if one.act != "review" or actor.role == "officer" or one.actor == actor.name
+        if one.act != "review" or actor.role == "officer" or (one.actor, "reviewer") == (actor.name, actor.role)
     ]
     return ProjectShown(**_said(register, name, actor, now), steps=steps)
 

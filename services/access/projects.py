@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-import logging
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Protocol
@@ -19,8 +18,6 @@ from contracts.projects import ACTS, DocumentError, document_of
 from runtime.database import Database
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
 from services.access.domain.projects import Family, Refused, Register, Step, Terms, granted_at
-
-log = logging.getLogger("estuaire.access")
 
 PROJECTS: Final = "projects"
 PERMITS: Final = "permits"
@@ -39,7 +36,7 @@ class StepRow(NamedTuple):
     details: bytes
 
 
-GRANTED: Final = "SELECT permit, granted FROM permits WHERE granted IS NOT NULL"
+TAKEN: Final = "SELECT permit FROM permits WHERE granted IS NOT NULL OR state = 'closed'"
 STEPS: Final = "SELECT subject, number, id, act, actor, role, at, details FROM project_steps ORDER BY place"
 
 
@@ -60,9 +57,6 @@ class Steps(Protocol):
     def keep(self, row: StepRow) -> None:
         """Write one more."""
 
-    def granted(self) -> dict[str, str]:
-        """When each permit was granted that there is."""
-
 
 class PostgresSteps:
     """The steps in the loop's own database, within its transaction."""
@@ -80,22 +74,20 @@ class PostgresSteps:
             row,
         )
 
-    def granted(self) -> dict[str, str]:
-        return dict(self._database.connection.execute(GRANTED).fetchall())
-
 
 class Registrar:
     """Takes the steps of projects in. Of two acts that were asked for at the same moment the first is done."""
 
-    def __init__(self, steps: Steps, terms: Terms) -> None:
+    def __init__(self, steps: Steps) -> None:
         self._steps = steps
-        self._terms = terms
         self._decoder = msgspec.msgpack.Decoder(ProjectStep)
 
     def handle(self, batch: Sequence[Message], outputs: Outputs) -> None:
         """Inside the transaction of the loop."""
         register = register_of(self._steps.all())
         for message in batch:
+            if not message.value:
+                continue
             try:
                 self._take(message, register, outputs)
             except InvalidMessage as why:
@@ -113,7 +105,7 @@ class Registrar:
             wanted.act,
             wanted.actor,
             wanted.role,
-            dt.datetime.fromtimestamp(wanted.at / 1000, dt.UTC),
+            _moment(wanted.at),
             wanted.details,
         )
         if row.act not in ACTS:
@@ -126,13 +118,20 @@ class Registrar:
         if row.number != done + 1:
             raise InvalidMessage(Reason.CONFLICT, "another act was done before")
         try:
-            register.check(row.subject, step, self._terms, self._steps.granted())
+            register.check(row.subject, step)
         except Refused as refused:
             raise InvalidMessage(Reason.CONFLICT, refused.title) from None
         register.add(row.subject, step)
         self._steps.keep(row)
         if (change := _change_of_permit(register, row.subject, step)) is not None:
             outputs.emit(message, Emit(PERMITS, change.permit.encode(), messages.encode(change)))
+
+
+def _moment(milliseconds: int) -> dt.datetime:
+    try:
+        return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
+    except (OverflowError, ValueError, OSError):
+        raise InvalidMessage(Reason.SCHEMA, "the act was done at no moment") from None
 
 
 def _change_of_permit(register: Register, subject: str, step: Step) -> PermitGranted | PermitClosed | None:

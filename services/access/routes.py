@@ -65,7 +65,7 @@ from services.access.domain.dry_run import Released
 from services.access.domain.projects import Terms
 from services.access.dry_run import dry_run
 from services.access.project_routes import Actor, add_project_routes
-from services.access.projects import PERMITS
+from services.access.projects import PERMITS, register_of
 from services.access.quotas import Quotas
 from services.access.reconciliation import Release, open_body, release_from
 
@@ -211,6 +211,8 @@ def grant(permit: Permit, reader: Reader, publisher: Publisher, clock: Clock) ->
     known = reader.permit(permit.id)
     if known is None:
         check_grantable(permit)
+        if register_of(reader.project_steps()).holder(permit.id) is not None:
+            raise ProblemError(409, "the permit is a project's", "Open the project: that grants it.")
     if known is not None and known.state == CLOSED:
         raise ProblemError(409, "the permit was closed", "A closed permit stays closed: grant it under another id.")
     if known is not None and known.definition not in (None, permit.definition()):
@@ -261,6 +263,10 @@ def application(
         """Close a permit for good: nothing more leaves under it, and its key is destroyed."""
         if reader.permit(permit_id) is None:
             raise ProblemError(404, f"there is no permit {permit_id}", "Look for its id in the list.")
+        if (project := register_of(reader.project_steps()).holder(permit_id)) is not None:
+            raise ProblemError(
+                409, "the permit is a project's", f"Revoke or close the project {project}: that closes it."
+            )
         closed = PermitClosed(permit_id, f"closed by {officer.name}")
         publisher.publish(PERMITS, permit_id, messages.encode(closed))
         return PermitState(id=permit_id, state=CLOSED)
@@ -467,7 +473,7 @@ _GRANT: Final[dict[str, Any]] = {
     "responses": problems(
         {
             401: _NO_OFFICER,
-            409: "The permit was closed, or is granted with another definition.",
+            409: "The permit was closed, is granted with another definition, or is a project's.",
             422: "The permit cannot be granted as it is written.",
             503: _AWAY,
         }
@@ -481,7 +487,13 @@ _CLOSE: Final[dict[str, Any]] = {
     "status_code": 202,
     "response_description": "The broker has the order to close it.",
     "responses": problems(
-        {401: _NO_OFFICER, 404: "There is no such permit.", 422: "The id is not of its form.", 503: _AWAY}
+        {
+            401: _NO_OFFICER,
+            404: "There is no such permit.",
+            409: "It is a project's: revoke or close that.",
+            422: "The id is not of its form.",
+            503: _AWAY,
+        }
     ),
 }
 _LIST: Final[dict[str, Any]] = {

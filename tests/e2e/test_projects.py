@@ -32,35 +32,27 @@ def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end(
     hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(FOLDER)
-    source = "urn:estuaire:producer:chu-rennes"
-    stay = {
-        "specversion": "1.0",
-        "id": "stay-of-a-project",
-        "source": source,
-        "type": "hospital-stay.v1",
-        "time": "2026-03-01T10:00:00Z",
-        "data": {
-            "identity": {
-                "identifiers": [{"system": "ipp", "assigner": "350000022", "value": "88120"}],
-                "sex": "female",
-            },
-            "record": {"entry": "2026-02-20", "exit": "2026-02-27"},
-        },
-    }
-    assert hub.send(source, [stay]).accepted
     *before, subscribe, close = commands()
     assert (subscribe[0], close[3]) == ("subscribe", "close")
     for command in before:
         said = estuaire(hub, *command).stdout
-    assert "open" in said
+        if command[:2] == ["project", "show"]:
+            assert "reviewer-1" in said
+            assert "no_conflict_of_interest: true" in said
+    hub.wait_for(lambda: state(hub) == "open")
     hub.wait_for(lambda: '"entry": "2026-02-20"' in estuaire(hub, *subscribe).stdout)
     told = hub.get("/v1/projects/heart-paths", "officers", "officer").json()
     acts = [one["act"] for one in told["steps"]]
     assert acts == [
-        one[1] if one[1] == "apply" else one[3] for one in before if one[0] == "project" and one[1] != "list"
+        one[1] if one[1] == "apply" else one[3]
+        for one in before
+        if one[0] == "project" and one[1] not in ("list", "show")
     ]
     assert (told["standing"], told["selection"], told["permit"]) == ("open", "chosen", "heart-paths")
     assert "heart-paths" not in hub.get("/v1/projects", "subscribers", "another-team").text
+    as_reviewer = estuaire(hub, "project", "show", "heart-paths", "--as", "reviewer-1").stdout
+    assert as_reviewer.count("scores:") == 1
+    assert "heart-paths" in estuaire(hub, "project", "list", "--as", "team-heart").stdout
     refused = estuaire(hub, "project", "do", "heart-paths", "sign", "--paper", "paper.txt", expect=1).stderr
     assert "the project is open" in refused
     estuaire(hub, *close)

@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import holidays
 
-from contracts.permits import EVERYTHING, Permit
+from contracts.permits import EVERYTHING, Permit, PermitError, check_grantable
 from contracts.projects import ACTS, FORBIDDEN, Application, Call, Contribution, Request, Review, Role
 
 Family = Literal["fund", "pmsi", "other"]
@@ -92,11 +92,20 @@ class Terms:
 
 
 @dataclass(frozen=True, slots=True)
-class Around:
-    """What an act depends on besides the project: its call, how many that has chosen, and whether the permit's id is
-    somebody else's."""
+class Door:
+    """What is asked once, when an act is asked for, and not again when its step is read: rules change, steps do not."""
 
     terms: Terms
+    permits: Collection[str] = ()
+    """The ids of all permits that were granted or closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What an act depends on besides the project: its call, how many that has chosen, and whether the permit's id is
+    somebody else's; at the door also the rules of the day."""
+
+    door: Door | None = None
     call: Call | None = None
     chosen: int = 0
     permit_is_taken: bool = False
@@ -123,7 +132,12 @@ class Project:
 
     def is_seen_by(self, name: str, role: Role) -> bool:
         """Officers see all, reviewers what is applied for in calls, and leads their own."""
-        return role == "officer" or (role == "reviewer" and self.selection is not None) or name == self.lead
+        match role:
+            case "officer":
+                return True
+            case "reviewer":
+                return self.selection is not None
+        return name == self.lead
 
 
 class Due(NamedTuple):
@@ -231,7 +245,7 @@ def _is_next(project: Project, step: Step, around: Around) -> None:
     if step.act == "open":
         if around.permit_is_taken:
             raise Refused("the permit's id is taken", "Somebody was granted a permit of this id meanwhile.")
-        if project.permit and day_of(step.at) > project.permit.expires:
+        if project.permit and _utc_day(step.at) > project.permit.expires:
             raise Refused("the permit has expired", "It was asked for until then: apply with another project.")
 
 
@@ -243,17 +257,22 @@ def _may_request(project: Project, step: Step, around: Around) -> None:
     request: Request = step.says
     if around.permit_is_taken:
         raise Refused("the permit's id is taken", "permit.id: choose one that no other permit has.")
-    if request.permit.expires <= day_of(step.at):
+    if request.permit.expires <= _utc_day(step.at):
         raise Refused("the permit would have expired", "permit.expires: ask for a day to come.")
-    _path_is_for(request, project.application, around)
+    if around.door is not None:
+        try:
+            check_grantable(request.permit)
+        except PermitError as wrong:
+            raise Refused("the permit cannot be granted as it is written", f"permit.{wrong}") from None
+        _path_is_for(request, project.application, around.door.terms)
 
 
-def _path_is_for(request: Request, application: Application, around: Around) -> None:
+def _path_is_for(request: Request, application: Application, terms: Terms) -> None:
     """A path is open to some sources and some organisations alone."""
     kind, sources = application.organisation.kind, request.permit.sources
-    not_pmsi = [one for one in sources if one == EVERYTHING or around.terms.families.get(one) != "pmsi"]
+    not_pmsi = [one for one in sources if one == EVERYTHING or terms.families.get(one) != "pmsi"]
     # a source of which nobody has said whose it is may be the fund's
-    of_the_fund = [one for one in sources if one == EVERYTHING or around.terms.families.get(one, "fund") == "fund"]
+    of_the_fund = [one for one in sources if one == EVERYTHING or terms.families.get(one, "fund") == "fund"]
     if request.path == "mr-004" and of_the_fund:
         raise Refused(
             "MR-004 is not for data of the national insurance fund",
@@ -268,7 +287,7 @@ def _path_is_for(request: Request, application: Application, around: Around) -> 
         raise Refused("MR-005 is for health establishments and their federations", "path: take the standard one.")
     if request.path == "mr-006" and kind != "company":
         raise Refused("MR-006 is for companies", "path: take the standard one.")
-    if request.path == "permanent" and application.organisation.name not in around.terms.bodies:
+    if request.path == "permanent" and application.organisation.name not in terms.bodies:
         raise Refused(
             "the organisation has no permanent access",
             "path: take the standard one; organisation.name has to be as the decree's list has it.",
@@ -316,10 +335,10 @@ class Register:
     projects: dict[str, Project] = field(default_factory=dict)
     steps: dict[str, list[Step]] = field(default_factory=dict)
 
-    def check(self, subject: str, step: Step, terms: Terms, granted: Mapping[str, str]) -> None:
-        """Whether this can be done now. Raises Refused.
+    def check(self, subject: str, step: Step, door: Door | None = None) -> None:
+        """Whether this can be done after what was done before; at the door also whether it may be now. Raises Refused.
 
-        `subject` is `call/<id>` or `project/<id>`, `granted` when each permit was (ISO 8601, in UTC).
+        `subject` is `call/<id>` or `project/<id>`.
         """
         kind, _, name = subject.partition("/")
         if kind == "call":
@@ -331,7 +350,7 @@ class Register:
         project = self.projects.get(name)
         application = step.says if project is None and step.act == "apply" else project and project.application
         call = self.calls.get(application.call or "") if application else None
-        check(project, step, Around(terms, call, self._chosen(call), self._permit_is_taken(name, step, granted)))
+        check(project, step, Around(door, call, self._chosen(call), self._permit_is_taken(name, step, door)))
 
     def add(self, subject: str, step: Step) -> None:
         """Take in what was done."""
@@ -342,15 +361,21 @@ class Register:
             self.projects[name] = evolve(self.projects.get(name), step)
         self.steps.setdefault(subject, []).append(step)
 
-    def _chosen(self, call: Call | None) -> int:
-        return (
-            sum(one.selection == CHOSEN and one.application.call == call.id for one in self.projects.values())
-            if call
-            else 0
-        )
+    def holder(self, permit: str) -> str | None:
+        """The project that has a permit's id, from its request on; one that ends before it is open gives it back."""
+        for name, one in self.projects.items():
+            if one.permit is not None and one.permit.id == permit and one.standing not in ("refused", "withdrawn"):
+                return name
+        return None
 
-    def _permit_is_taken(self, name: str, step: Step, granted: Mapping[str, str]) -> bool:
-        """A grant that is not earlier than the step followed from it: steps are read anew after a rewind."""
+    def _chosen(self, call: Call | None) -> int:
+        """How many places of a call are given; who withdraws gives it back."""
+        if call is None:
+            return 0
+        of_call = (one for one in self.projects.values() if one.application.call == call.id)
+        return sum(one.selection == CHOSEN and one.standing != "withdrawn" for one in of_call)
+
+    def _permit_is_taken(self, name: str, step: Step, door: Door | None) -> bool:
         permit: Permit | None = None
         if step.act == "request":
             permit = step.says.permit
@@ -358,9 +383,7 @@ class Register:
             permit = self.projects[name].permit
         if permit is None:
             return False
-        before = granted.get(permit.id)
-        others = (one.permit for other, one in self.projects.items() if other != name)
-        return (before is not None and before < granted_at(step)) or any(one and one.id == permit.id for one in others)
+        return self.holder(permit.id) not in (None, name) or (door is not None and permit.id in door.permits)
 
 
 def granted_at(step: Step) -> str:
@@ -380,7 +403,7 @@ def next_act(project: Project) -> str | None:
 
 def standing_on(project: Project, now: dt.datetime) -> str:
     """Where the project stands on a day: an open permit ends by itself."""
-    over = project.standing == "open" and project.permit is not None and day_of(now) > project.permit.expires
+    over = project.standing == "open" and project.permit is not None and _utc_day(now) > project.permit.expires
     return EXPIRED if over else project.standing
 
 
@@ -415,6 +438,11 @@ def score(project: Project, call: Call) -> float | None:
 def day_of(moment: dt.datetime) -> dt.date:
     """The day in France on which a moment is."""
     return moment.astimezone(_PARIS).date()
+
+
+def _utc_day(moment: dt.datetime) -> dt.date:
+    """The day by which permits expire."""
+    return moment.astimezone(dt.UTC).date()
 
 
 def _working_days_after(day: dt.date, count: int) -> dt.date:

@@ -83,9 +83,6 @@ class MemorySteps:
     def keep(self, row: StepRow) -> None:
         self.rows.append(row)
 
-    def granted(self) -> dict[str, str]:
-        return {}
-
 
 class Hub:
     """Messages in, the step's outputs collected by topic, each view followed by the reference subscriber."""
@@ -101,7 +98,7 @@ class Hub:
             history=history,
             vault=vault,
             opener=Opener([self.private]),
-            registrar=Registrar(self.steps, TERMS),
+            registrar=Registrar(self.steps),
             create_view=self.created.append,
             partitions=PARTITIONS,
             clock=lambda: self.now,

@@ -17,7 +17,7 @@ from contracts.messages import PermitClosed, PermitGranted, ProjectStep
 from contracts.permits import read_permit
 from contracts.projects import ACTS, DocumentError, document_of
 from runtime.messages import Message, Outputs
-from services.access.domain.projects import Refused, Register, Step, due, next_act, score, standing_on
+from services.access.domain.projects import Door, Refused, Register, Step, due, next_act, score, standing_on
 from services.access.projects import PERMITS, PROJECTS, Registrar, register_of
 from tests.unit.access.hub import TERMS, MemorySteps
 
@@ -80,13 +80,13 @@ class Office:
     def __init__(self) -> None:
         self.register = Register()
         self.now = START
-        self.granted: dict[str, str] = {}
+        self.permits: set[str] = set()
 
     def do(self, act: str, says: Says = None, subject: str = "project/heart-paths", **more: Any) -> None:
         actor = {"lead": "team", "reviewer": "reviewer-1", "officer": "officer"}[ACTS[act].role]
         document = document_of(act, {**SAYS.get(act, {}), **(says or {})})
         step = Step(act, more.get("actor", actor), more.get("role", ACTS[act].role), self.now, document)
-        self.register.check(subject, step, TERMS, self.granted)
+        self.register.check(subject, step, Door(TERMS, self.permits))
         self.register.add(subject, step)
 
     def do_all(self, *acts: str) -> None:
@@ -246,16 +246,15 @@ def test_an_end_is_an_end(office: Office) -> None:
 
 def test_an_open_permit_ends_by_itself_and_one_that_is_over_is_not_opened(office: Office) -> None:
     office.do_all("apply", "request", "find-complete", "give-opinion", "authorise", "sign")
-    office.granted["heart-paths"] = "2026-03-01T00:00:00+00:00"
+    office.permits.add("heart-paths")
     office.refused("taken", "open")
-    office.granted.clear()
+    office.permits.clear()
     office.now = dt.datetime(2030, 1, 1, tzinfo=dt.UTC)
     office.refused("has expired", "open")
-    office.now = dt.datetime(2029, 12, 31, 12, tzinfo=dt.UTC)
-    office.granted["heart-paths"] = "2029-12-31T12:00:00+00:00"  # by this very step, which is read anew
+    office.now = dt.datetime(2029, 12, 31, 23, 30, tzinfo=dt.UTC)  # in France another day has begun
     office.do("open")
     assert standing_on(office.project, office.now) == "open"
-    assert standing_on(office.project, office.now + dt.timedelta(days=1)) == "expired"
+    assert standing_on(office.project, office.now + dt.timedelta(hours=1)) == "expired"
     office.do("close")
 
 
@@ -263,8 +262,30 @@ def test_a_permit_has_an_id_of_its_own(office: Office) -> None:
     office.do_all("apply", "request")
     office.do("apply", {"id": "another"}, subject="project/another")
     office.refused("permit.id", "request", subject="project/another")
-    office.granted["cardio"] = "2026-03-01T00:00:00+00:00"
+    office.permits.add("cardio")
     office.refused("permit.id", "request", {"permit": {**PERMIT, "id": "cardio"}}, subject="project/another")
+    assert office.register.holder("heart-paths") == "heart-paths"
+    office.do("withdraw")
+    assert office.register.holder("heart-paths") is None
+    office.do("request", subject="project/another")
+
+
+def test_a_place_in_a_call_is_free_again_when_its_project_is_withdrawn(office: Office) -> None:
+    office.do("announce", {"places": 1}, subject="call/call-2026")
+    for name in ("one", "two"):
+        office.do("apply", {"id": name, "call": "call-2026", "theme": "research"}, subject=f"project/{name}")
+        for reviewer in ("reviewer-1", "reviewer-2"):
+            office.do("review", subject=f"project/{name}", actor=reviewer)
+    office.do("choose", subject="project/one")
+    office.refused("no place left", "choose", subject="project/two")
+    office.do("withdraw", subject="project/one")
+    office.do("choose", subject="project/two")
+
+
+def test_a_permit_that_cannot_be_granted_is_not_asked_for(office: Office) -> None:
+    office.do("apply")
+    wide = {**PERMIT, "demographics": ["birth_month"], "precision": {"time": "day"}}
+    office.refused("permit.potential_identifiers: it releases birth month, day of care", "request", {"permit": wide})
 
 
 @pytest.mark.parametrize(
@@ -319,7 +340,7 @@ class Run:
 
     def __init__(self) -> None:
         self.steps = MemorySteps()
-        self._registrar = Registrar(self.steps, TERMS)
+        self._registrar = Registrar(self.steps)
         self._offset = 0
 
     def __call__(self, *batch: ProjectStep) -> Outputs:
@@ -356,6 +377,15 @@ def test_opening_a_project_grants_its_permit_and_closing_it_closes_that() -> Non
     assert closed == PermitClosed("heart-paths", "project closed")
 
 
+def test_what_was_done_stays_done_whatever_the_terms_and_the_rules_of_permits_say_later() -> None:
+    """A rebuilt database reads the steps by their order alone."""
+    loop = Run()
+    wide = {**PERMIT, "demographics": ["birth_month"], "sources": ["urn:of-nobody"], "precision": {"time": "day"}}
+    acts = (wanted(1, "apply"), wanted(2, "request", path="mr-004", permit=wide), wanted(3, "find-complete"))
+    assert loop(*acts).dead == []
+    assert register_of(loop.steps.rows).projects["heart-paths"].standing == "complete"
+
+
 def test_of_two_acts_at_one_moment_the_first_is_done_and_the_log_gives_the_same_again() -> None:
     loop = Run()
     loop(wanted(1, "apply"), wanted(2, "request"))
@@ -375,4 +405,6 @@ def test_what_the_log_should_not_have_is_a_dead_letter() -> None:
         ProjectStep("project/x", 1, "c", "apply", "team", "officer", 0, json.dumps(APPLICATION).encode()),
     )
     assert [why.reason.value for _, why in outputs.dead] == ["conflict", "schema", "schema", "conflict"]
+    nowhen = msgspec.structs.replace(wanted(1, "apply"), at=2**62)
+    assert [why.reason.value for _, why in loop(nowhen).dead] == ["schema"]
     assert loop.steps.rows == []

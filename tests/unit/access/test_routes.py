@@ -25,6 +25,9 @@ class NoPermits:
     def permit(self, permit: str) -> None:
         return None
 
+    def project_steps(self) -> list[Any]:
+        return []
+
 
 @pytest.fixture
 def app(tmp_path: Path) -> FastAPI:
@@ -43,7 +46,7 @@ def test_the_document_says_what_is_answered(app: FastAPI) -> None:
         app,
         {
             "POST /v1/permits/{permit_id}/grant": {202, 401, 409, 422, 503},
-            "POST /v1/permits/{permit_id}/close": {202, 401, 404, 422, 503},
+            "POST /v1/permits/{permit_id}/close": {202, 401, 404, 409, 422, 503},
             "POST /v1/permits/dry-run": {200, 401, 422, 503},
             "GET /v1/permits": {200, 401, 503},
             "GET /v1/permits/{permit_id}/timelines": {200, 401, 403, 404, 422, 429, 503},
