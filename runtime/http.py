@@ -229,10 +229,11 @@ Json = dict[str, Any]
 
 
 class Documented:
-    """Documents a body as what it has to be. It is read as any object, so that errors are said in sentences."""
+    """Documents a body as what it has to be, or one of these. It is read as any object, so that errors are sentences."""
 
-    def __init__(self, model: type[BaseModel]) -> None:
-        self._model = model
+    def __init__(self, *models: type[BaseModel]) -> None:
+        self._models = models
 
     def __get_pydantic_json_schema__(self, _schema: Any, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return handler(self._model.__pydantic_core_schema__)
+        schemas = [handler(one.__pydantic_core_schema__) for one in self._models]
+        return schemas[0] if len(schemas) == 1 else {"anyOf": schemas}

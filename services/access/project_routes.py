@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field
 
 from contracts import messages
 from contracts.messages import ProjectStep
-from contracts.projects import OF_PROJECTS, PROJECT_ID, Application, Call, DocumentError, Role, document_of
+from contracts.projects import ACTS, OF_PROJECTS, PROJECT_ID, Application, Call, DocumentError, Role, document_of
 from runtime.http import Authorization, Documented, Json, ProblemError, not_found, problems
 from runtime.kafka import Publisher
 from services.access.domain.projects import (
@@ -38,6 +38,11 @@ ProjectId = Annotated[str, Path(pattern=PROJECT_ID, description="The project's `
 
 CallBody = Annotated[Json, Documented(Call), Body(title="Call")]
 ApplicationBody = Annotated[Json, Documented(Application), Body(title="Application")]
+ActBody = Annotated[
+    Json,
+    Documented(*dict.fromkeys(ACTS[one].says for one in OF_PROJECTS)),
+    Body(title="What is said", description="By the act; nothing (`{}`) for those that say themselves."),
+]
 Act = Annotated[str, Path(description="What is done.", json_schema_extra={"enum": list(OF_PROJECTS)})]
 
 _PATIENCE: Final = 10.0
@@ -224,7 +229,7 @@ def add_project_routes(
         return _shown(register, project_id, actor, clock())
 
     @app.post("/v1/projects/{project_id}/{act}", summary="Take a project one step on", **_ACT)
-    def act_on_project(project_id: ProjectId, act: Act, body: Json, actor: Actor = Depends(door)) -> ProjectShown:
+    def act_on_project(project_id: ProjectId, act: Act, body: ActBody, actor: Actor = Depends(door)) -> ProjectShown:
         """Do one act; the answer comes when it is done. `open` grants the permit, `revoke` and `close` close it."""
         if act not in OF_PROJECTS:
             raise ProblemError(422, "there is no such act", f"The acts are {', '.join(OF_PROJECTS)}.")

@@ -16,6 +16,7 @@ from contracts import examples
 from contracts.events import DELETED, RECORD_TYPES, Event
 from contracts.messages import VALUES, Content, TokenBlock, associated, permit_associated
 from contracts.permits import read_permit
+from contracts.projects import ACTS
 from contracts.registry import DAY_MS, Topic, topics, topics_to_create, view_topic
 from estuaire import documents
 from runtime.sealing import Opener
@@ -307,3 +308,11 @@ def at(document: Any, reference: str) -> Any:
     for part in reference.removeprefix("#/").split("/"):
         document = document[part]
     return document
+
+
+@pytest.mark.parametrize("act", ACTS)
+def test_the_document_says_what_each_act_says(act: str) -> None:
+    role, says = ACTS[act]
+    fields = [f"`{name}`" + ("" if one.is_required() else "?") for name, one in says.model_fields.items()]
+    row = f"| {act} | {role} | {', '.join(fields) or '-'} |"
+    assert row in (ROOT / "docs" / "projects.md").read_text().splitlines()
