@@ -46,7 +46,7 @@ def main(home: Path, port: int, devices: int = 10_000, each: int = 3, live: int 
     the view for `live` measures, ten a second."""
     with Platform(home, port, report=lambda _line: None, trace_ratio=0.0) as platform:
         grant(platform, [PERMIT])
-        platform.keyring.ensure("producers", [SOURCE])
+        platform.keyring.ensure_producers([SOURCE])
         first = [msgspec.json.encode(one.event) for one in deliveries(devices, each)]
         second = [line.replace(b'"id":"device-', b'"id":"again-device-') for line in first]
         result = {
@@ -70,7 +70,7 @@ def main(home: Path, port: int, devices: int = 10_000, each: int = 3, live: int 
 
 
 def _producer(platform: Platform, **options: Any) -> Producer:
-    return Producer(platform.ingest_url, platform.keyring.token("producers", SOURCE), **options)
+    return Producer(platform.ingest_url, platform.keyring.producer_token(SOURCE), **options)
 
 
 def _rate(platform: Platform, lines: Iterable[bytes], packed: bool = False) -> float:

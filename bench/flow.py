@@ -29,7 +29,7 @@ def main(home: Path, port: int, events: int = 20_000) -> dict[str, Any]:
     with Platform(home, port, report=lambda _line: None, trace_ratio=0.0) as platform:
         grant(platform, bundled_permits())
         sources = sorted({one.source for one in sample()})
-        platform.keyring.ensure("producers", sources)
+        platform.keyring.ensure_producers(sources)
         run = f"bench-{time.time_ns()}"
         _send(platform, sources, 2_000, f"{run}-warm")
         before = {name: _cpu_seconds(platform, name) for name in SERVICES}
@@ -49,7 +49,7 @@ def _send(platform: Platform, sources: list[str], count: int, name: str) -> tupl
     """Seconds until all of `count` events are in the views, and the mean size of an event in bytes."""
     chunks = {source: list(islice(_lines(source, name), count // len(sources))) for source in sources}
     size = sum(len(line) for lines in chunks.values() for line in lines) // max(1, sum(map(len, chunks.values())))
-    clients = {source: Client(platform.ingest_url, platform.keyring.token("producers", source)) for source in sources}
+    clients = {source: Client(platform.ingest_url, platform.keyring.producer_token(source)) for source in sources}
     begun = time.monotonic()
 
     def stream(source: str) -> None:

@@ -90,10 +90,9 @@ def bundled_permits() -> list[Permit]:
 
 def grant(platform: Platform, permits: Sequence[Permit], deadline_seconds: float = 60.0) -> None:
     """Grant permits, with a token for each subscriber, and wait until they are open. Raises SendError."""
-    headers = {"Authorization": f"Bearer {platform.keyring.token('officers', OFFICER)}"}
+    headers = {"Authorization": f"Bearer {platform.keyring.token(OFFICER, 'officer')}"}
     with httpx.Client(base_url=platform.access_url, headers=headers, timeout=30) as access:
         for permit in permits:
-            platform.keyring.ensure("subscribers", permit.subscribers)
             body = permit.model_dump(mode="json", by_alias=True)
             response = access.post(f"/v1/permits/{permit.id}/grant", json=body)
             if response.status_code != httpx.codes.ACCEPTED:
@@ -123,12 +122,12 @@ def _send_sample(platform: Platform) -> Sent:
     by_source: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in sample():
         by_source[one.source].append(one.event)
-    platform.keyring.ensure("producers", by_source)
+    platform.keyring.ensure_producers(by_source)
     total = Sent()
 
     def stream(source: str) -> Sent:
         mine = Sent()
-        with Producer(platform.ingest_url, platform.keyring.token("producers", source)) as producer:
+        with Producer(platform.ingest_url, platform.keyring.producer_token(source)) as producer:
             for answer in producer.send(by_source[source]):
                 mine.add(answer)
             _wait(producer, source)
@@ -141,7 +140,7 @@ def _send_sample(platform: Platform) -> Sent:
 
 
 def _send_files(platform: Platform, records: Path) -> Sent:
-    token = platform.keyring.token("producers", FILE_SOURCE)
+    token = platform.keyring.producer_token(FILE_SOURCE)
     total = Sent()
     with Producer(platform.ingest_url, token) as producer:
         sender = FileSender(producer, FILE_SOURCE)
@@ -157,6 +156,6 @@ def _wait(producer: Producer, source: str) -> None:
 
 
 def _counts(platform: Platform) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {platform.keyring.token('operators', OPERATOR)}"}
+    headers = {"Authorization": f"Bearer {platform.keyring.token(OPERATOR, 'operator')}"}
     counts: dict[str, Any] = httpx.get(f"{platform.access_url}/v1/counts", headers=headers, timeout=30).json()
     return counts

@@ -1,17 +1,22 @@
 """The keys and tokens of a platform on one machine, made once and kept under `$ESTUAIRE_HOME`.
 
-A deployment gives each service its own key store instead; here each service has its own folder.
+A deployment gives each service its own key store instead, and has an issuer of tokens (OpenID Connect); here each
+service has its own folder, and whoever can read the home is the issuer.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from joserfc import jwt
+from joserfc.jwk import ECKey
 
 from runtime.http import hash_token
 from runtime.keys import write_key
@@ -31,10 +36,14 @@ PUBLIC = {
     "statistics": (),
 }
 OFFICER, OPERATOR, STEWARD = "officer", "operator", "steward"
+ISSUER, AUDIENCE = "https://localhost/estuaire", "estuaire"
+"""Who issues the tokens here, and for what. Nothing listens there: the keys are a file."""
+LIFETIME = 3600
+"""Seconds."""
 
 
 class Keyring:
-    """Keys in `<home>/keys/<service>/`, who holds which token in `<home>/tokens/`."""
+    """Keys in `<home>/keys/<service>/`, producers' tokens and the issuer's public key in `<home>/tokens/`."""
 
     def __init__(self, home: Path) -> None:
         self._keys = home / "keys"
@@ -47,39 +56,51 @@ class Keyring:
                 self._once(service, name)
         for recipient in ("pseudonym", "linkage", "access", "statistics"):
             self._key_pair(recipient)
-        for role in ("producers", "subscribers", "officers", "operators", "reviewers", "stewards"):
-            if not self.holders(role).exists():
-                self._write(role, {})
-        self.token("officers", OFFICER)
-        self.token("operators", OPERATOR)
-        self.token("stewards", STEWARD)
+        if not self.producers.exists():
+            self._write({})
+        self._signing_key()
 
     def folder(self, service: str) -> Path:
         """Where one service's keys are."""
         return self._keys / service
 
-    def holders(self, role: str) -> Path:
-        """The file a service reads: names and the hashes of their tokens."""
-        return self._tokens / f"{role}.yaml"
+    @property
+    def producers(self) -> Path:
+        """The file that ingest reads: sources and the hashes of their tokens."""
+        return self._tokens / "producers.yaml"
 
-    def token(self, role: str, name: str) -> str:
-        """The token of a producer (by its source) or of another holder of a role; made when there is none."""
-        known = self._read(role)
-        if name not in known:
-            known[name] = secrets.token_urlsafe(32)
-            self._write(role, known)
-        return known[name]
+    @property
+    def issuer_keys(self) -> Path:
+        """The issuer's public keys, a JWK set."""
+        return self._tokens / "issuer.jwks"
 
-    def names(self, role: str) -> list[str]:
-        """Who holds a token of this role."""
-        return list(self._read(role))
+    def producer_token(self, source: str) -> str:
+        """The token of a producer; made when there is none."""
+        self.ensure_producers([source])
+        return self._read()[source]
 
-    def ensure(self, role: str, names: Iterable[str]) -> None:
-        """Make tokens for all these names."""
-        known = self._read(role)
-        fresh = {name: secrets.token_urlsafe(32) for name in names if name not in known}
+    def ensure_producers(self, sources: Iterable[str]) -> None:
+        """Make tokens for all these."""
+        known = self._read()
+        fresh = {one: secrets.token_urlsafe(32) for one in sources if one not in known}
         if fresh:
-            self._write(role, known | fresh)
+            self._write(known | fresh)
+
+    def token(self, name: str, *roles: str) -> str:
+        """A token for somebody in these roles, good for an hour."""
+        now = int(time.time())
+        claims = {"iss": ISSUER, "aud": AUDIENCE, "sub": name, "roles": list(roles), "iat": now, "exp": now + LIFETIME}
+        key = self._signing_key()
+        return jwt.encode({"alg": "ES256", "typ": "at+jwt", "kid": key.kid}, claims, key)
+
+    def _signing_key(self) -> ECKey:
+        path = self._keys / "issuer" / "signing.jwk"
+        if path.exists():
+            return ECKey.import_key(json.loads(path.read_text()))
+        key = ECKey.generate_key("P-256", {"use": "sig"}, auto_kid=True)
+        _write(path, json.dumps(key.as_dict(private=True)), 0o600)
+        _write(self.issuer_keys, json.dumps({"keys": [key.as_dict(private=False)]}), 0o644)
+        return key
 
     def _once(self, service: str, name: str) -> None:
         if not (self.folder(service) / f"{name}.json").exists():
@@ -95,16 +116,21 @@ class Keyring:
                 public = private.public_key().public_bytes_raw()
                 write_key(self.folder(service), f"{recipient}-public", {1: public})
 
-    def _read(self, role: str) -> dict[str, str]:
-        path = self._tokens / f"{role}.json"
+    def _read(self) -> dict[str, str]:
+        path = self._tokens / "producers.json"
         known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         return known
 
-    def _write(self, role: str, known: dict[str, str]) -> None:
-        self._tokens.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path = self._tokens / f"{role}.json"
-        path.touch(mode=0o600)
-        path.write_text(json.dumps(known, indent=1))
-        field = "source" if role == "producers" else "name"
-        listed = [{field: name, "token_sha256": hash_token(token)} for name, token in known.items()]
-        self.holders(role).write_text(yaml.safe_dump({role: listed}, allow_unicode=True))
+    def _write(self, known: dict[str, str]) -> None:
+        _write(self._tokens / "producers.json", json.dumps(known, indent=1), 0o600)
+        listed = [{"source": source, "token_sha256": hash_token(token)} for source, token in known.items()]
+        _write(self.producers, yaml.safe_dump({"producers": listed}, allow_unicode=True), 0o644)
+
+
+def _write(path: Path, text: str, mode: int) -> None:
+    """Replace the file whole, so that nobody reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    fresh.touch(mode)
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)

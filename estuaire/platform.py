@@ -18,7 +18,7 @@ import httpx
 from contracts.registry import topics_to_create
 from estuaire.broker import Broker, start_broker
 from estuaire.database import start_database
-from estuaire.keyring import Keyring
+from estuaire.keyring import AUDIENCE, ISSUER, Keyring
 from estuaire.process import Child, Report, StartError, is_free, require_home
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
@@ -170,7 +170,6 @@ class Platform:
 
     def _environment(self, name: str, port: int) -> dict[str, str]:
         own = f"ESTUAIRE_{name.upper()}_"
-        holders = {role.upper(): str(self.keyring.holders(role)) for role in ROLES[name]}
         inherited = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
         return {
             **inherited,
@@ -179,9 +178,19 @@ class Platform:
             "ESTUAIRE_TRACE_FILE": str(self.home / "logs" / f"{name}.spans.ndjson"),
             "ESTUAIRE_TRACE_RATIO": str(self._trace_ratio),
             f"{own}KEYS": str(self.keyring.folder(name)),
-            **{own + role: path for role, path in holders.items()},
+            **self._callers(name),
             **{own + key: str(self.home / file) for file, (key, readers) in OWN_FILES.items() if name in readers},
         }
+
+    def _callers(self, name: str) -> dict[str, str]:
+        """Whose tokens a service takes."""
+        match name:
+            case "ingest":
+                return {"ESTUAIRE_INGEST_PRODUCERS": str(self.keyring.producers)}
+            case "pseudonym":
+                return {}
+        keys = self.keyring.issuer_keys.absolute().as_uri()
+        return {"ESTUAIRE_OIDC_ISSUER": ISSUER, "ESTUAIRE_OIDC_AUDIENCE": AUDIENCE, "ESTUAIRE_OIDC_KEYS": keys}
 
 
 OWN_FILES = {
@@ -190,10 +199,3 @@ OWN_FILES = {
     "catalogue.yaml": ("CATALOGUE", ("access",)),
 }
 """What is the operator's to write, in the home: as which setting, and who reads it. The demo's is there at first."""
-ROLES = {
-    "ingest": ("producers",),
-    "pseudonym": (),
-    "linkage": ("operators", "stewards"),
-    "access": ("subscribers", "officers", "operators", "reviewers"),
-    "statistics": ("operators",),
-}

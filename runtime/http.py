@@ -5,12 +5,9 @@ from __future__ import annotations
 import hashlib
 import hmac
 import logging
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Final
 
-import yaml
 from fastapi import FastAPI, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.models import HTTPBearer
@@ -50,6 +47,13 @@ class ProblemError(HTTPException):
 def not_found() -> ProblemError:
     """The same for what is not there and for what is not theirs."""
     return ProblemError(404, "not found", "There is nothing here that this token may see.")
+
+
+def unauthenticated() -> ProblemError:
+    """The same for every token that is none."""
+    return ProblemError(
+        401, "not authenticated", "Send `Authorization: Bearer <token>`.", {"WWW-Authenticate": "Bearer"}
+    )
 
 
 def problem_response(status: int, title: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:
@@ -169,43 +173,7 @@ class Bearers:
             for known, name in self._names.items():
                 if hmac.compare_digest(known, digest):
                     return name
-        raise ProblemError(
-            401, "not authenticated", "Send `Authorization: Bearer <token>`.", {"WWW-Authenticate": "Bearer"}
-        )
-
-
-class Holders:
-    """Who holds a token, from a YAML file that may change while we run. A file that cannot be read lets nobody in."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._stamp: tuple[int, int] | None = None
-        self._bearers = Bearers({})
-        self._lock = threading.Lock()
-
-    def name(self, authorization: str | None) -> str:
-        """The holder of an `Authorization: Bearer` header, as the file has it now. Raises a 401 problem."""
-        return self._now().name(authorization)
-
-    def _now(self) -> Bearers:
-        with self._lock:
-            try:
-                state = self._path.stat()
-                stamp = (state.st_mtime_ns, state.st_size)
-                if stamp != self._stamp:
-                    self._bearers = Bearers(dict(_holders(yaml.safe_load(self._path.read_text()))))
-                    self._stamp = stamp
-            except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError):
-                log.error("no token is accepted: %s cannot be read as a list of name and token_sha256", self._path.name)
-                self._bearers, self._stamp = Bearers({}), None
-            return self._bearers
-
-
-def _holders(listed: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(listed, dict):
-        (listed,) = listed.values()
-    for one in listed:
-        yield str(one["token_sha256"]), str(one["name"])
+        raise unauthenticated()
 
 
 def hash_token(token: str) -> str:
@@ -229,7 +197,7 @@ Json = dict[str, Any]
 
 
 class Documented:
-    """Documents a body as what it has to be, or one of these. It is read as any object, so that errors are sentences."""
+    """Documents a body as what it has to be, or one of these. It is read as any object: errors are sentences."""
 
     def __init__(self, *models: type[BaseModel]) -> None:
         self._models = models

@@ -30,6 +30,16 @@ class RuntimeSettings(BaseSettings):
     log_level: str = "INFO"
 
 
+class GuardedSettings(RuntimeSettings):
+    """The runtime's settings, and whose tokens are taken over HTTP."""
+
+    oidc_issuer: str = Field(description="The issuer of tokens: `iss`, and where its configuration is found.")
+    oidc_audience: str = Field("estuaire", description="What its tokens have to be for: `aud`.")
+    oidc_keys: str = Field("", description="Where its keys are (a JWK set); as its configuration says, if absent.")
+    oidc_name_claim: str = Field("sub", description="The claim by which somebody is named in permits and steps.")
+    oidc_roles_claim: str = Field("roles", description="The claim that lists roles; `a.b` is `b` within `a`.")
+
+
 Settings = TypeVar("Settings", bound=RuntimeSettings)
 
 

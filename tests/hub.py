@@ -36,7 +36,7 @@ class Hub:
 
     def producer(self, source: str) -> Producer:
         """A client for that source."""
-        return Producer(self.platform.ingest_url, self.platform.keyring.token("producers", source))
+        return Producer(self.platform.ingest_url, self.platform.keyring.producer_token(source))
 
     def send(self, source: str, events: list[dict[str, Any]]) -> Answer:
         """Send events and wait until they are in the views."""
@@ -93,7 +93,7 @@ class Hub:
 
     def get(self, path: str, role: str, name: str, *, service: str = "access", **params: Any) -> httpx.Response:
         """Ask a service (access, if none is named), as somebody."""
-        token = self.platform.keyring.token(role, name)
+        token = self.platform.keyring.token(name, role.removesuffix("s"))
         url = f"{self.platform.services[service].url}{path}"
         return httpx.get(url, params=params, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 

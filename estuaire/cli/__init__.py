@@ -28,6 +28,7 @@ COMMANDS = (
     operators.trace,
     operators.replay,
     projects.subscribe,
+    platform.token,
     platform.bench,
 )
 """In the order of the help."""

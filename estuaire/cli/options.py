@@ -65,10 +65,11 @@ def standard_output() -> Iterator[Any]:
 
 
 def local_token(role: str, holder: str) -> str:
-    """The token of a producer, or of another holder of a role, on the platform here."""
+    """A token on the platform here, of a producer or of somebody in a role, such as `officers`."""
     from estuaire.keyring import Keyring
 
-    return Keyring(home_folder()).token(role, holder)
+    keyring = Keyring(home_folder())
+    return keyring.producer_token(holder) if role == "producers" else keyring.token(holder, role.removesuffix("s"))
 
 
 def at_broker(broker: str) -> RuntimeSettings:

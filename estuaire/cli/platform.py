@@ -26,6 +26,19 @@ def up(port: Port = 8000) -> None:
         _stay(platform)
 
 
+def token(
+    name: Annotated[str, typer.Argument(help="Who it is for: a subscriber as permits name it, or any name.")],
+    roles: Annotated[
+        list[str],
+        typer.Option("--role", help="officer, reviewer, subscriber, operator, steward; more than one, if need be."),
+    ],
+) -> None:
+    """Print a token of the platform here for somebody, good for an hour."""
+    from estuaire.keyring import Keyring
+
+    print(Keyring(home_folder()).token(name, *roles))  # noqa: T201 - the result itself
+
+
 def demo(
     port: Port = 8000,
     once: Annotated[bool, typer.Option("--once", help="Stop by itself at the end.")] = False,

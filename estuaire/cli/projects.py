@@ -62,10 +62,8 @@ def subscribe(
 def permit_grant(file: Path, access: AccessUrl = ACCESS, token: Token = None) -> None:
     """Grant the permit that FILE (YAML or JSON) describes."""
     from contracts.permits import read_permit
-    from estuaire.keyring import Keyring
 
     permit = read_permit(file.read_text())
-    Keyring(home_folder()).ensure("subscribers", permit.subscribers)
     _officer(access, token).grant(permit)
     out.print(f"granted {permit.id}")
 
@@ -138,7 +136,7 @@ def project_list(name: As = None, access: AccessUrl = ACCESS, token: Token = Non
     """Projects: where each stands, what comes next, and what is due until when. All of them, as an officer."""
     from estuaire.projects import projects_table
 
-    out.print(projects_table(_projects(access, token, _role(name), name).projects()))
+    out.print(projects_table(_onlooker(access, token, name).projects()))
 
 
 @lives.command("show")
@@ -146,7 +144,7 @@ def project_show(project: str, name: As = None, access: AccessUrl = ACCESS, toke
     """A project and every step of its life, with what was said: all of it, as an officer."""
     from estuaire.projects import life_table
 
-    out.print(life_table(_projects(access, token, _role(name), name).project(project)))
+    out.print(life_table(_onlooker(access, token, name).project(project)))
 
 
 @lives.command("do")
@@ -179,13 +177,14 @@ def project_do(
     out.print(life_table(_projects(access, token, ACTS[act].role, name).do(project, act, says)))
 
 
-def _role(name: str | None) -> Role:
-    """As what somebody of the local platform looks: a reviewer, if it is known as one."""
+def _onlooker(access: str, token: str | None, name: str | None) -> Projects:
+    """Whoever looks: on the local platform an officer, or somebody by name, as lead and as reviewer."""
     from estuaire.keyring import Keyring
+    from estuaire.projects import Projects
 
-    if name is None:
-        return "officer"
-    return "reviewer" if name in Keyring(home_folder()).names("reviewers") else "lead"
+    if token is None and name is not None:
+        token = Keyring(home_folder()).token(name, "subscriber", "reviewer")
+    return Projects(access, token) if token else _projects(access, None, "officer", None)
 
 
 def _projects(access: str, token: str | None, role: Role, name: str | None) -> Projects:

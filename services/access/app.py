@@ -14,11 +14,12 @@ from contracts.permits import PermitError, read_permit
 from contracts.registry import view_topic
 from contracts.sources import sources_from
 from runtime.database import Database
-from runtime.http import Holders, ProblemError
+from runtime.http import ProblemError
 from runtime.kafka import BrokerAway, KafkaPublisher, Publisher, create_topics
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.messages import RetryLater
+from runtime.oidc import Issuer
 from runtime.sealing import Opener
 from runtime.service import Worker, serve
 from runtime.settings import read_settings
@@ -30,11 +31,12 @@ from services.access.adapters import (
     Reader,
     Vault,
 )
+from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
 from services.access.domain.catalogue import publisher_from
 from services.access.handlers import LANES, Access
 from services.access.projects import PostgresSteps, Registrar, read_terms
-from services.access.routes import Doors, application, grant
+from services.access.routes import application, grant
 from services.access.settings import AccessSettings
 
 log = logging.getLogger("estuaire.access")
@@ -81,6 +83,7 @@ def main() -> int:
         terms = read_terms(settings.terms)
         publisher = WatchedFile(settings.catalogue, publisher_from).now()
         sources = WatchedFile(settings.sources, sources_from).now if settings.sources else dict
+        doors = Doors(Issuer(settings))
     except (KeyUnavailable, ValueError) as wrong:
         log.critical("%s", wrong)
         return 2
@@ -100,7 +103,6 @@ def main() -> int:
     )
     loop = Loop("access", settings, step, Route(LANES), start_tracing("access", settings.trace_file), database)
     reader, letters = PostgresReader(url, settings.readers), KafkaPublisher(settings)
-    doors = Doors(*map(Holders, (settings.subscribers, settings.officers, settings.operators, settings.reviewers)))
     app = application(loop.readiness, reader, letters, vault, doors, terms=terms, quota=settings.quota)
     add_catalogue_route(app, reader, publisher, sources)
     workers: list[Worker] = [loop]

@@ -19,6 +19,8 @@ from contracts.messages import ProjectStep
 from contracts.projects import ACTS, OF_PROJECTS, PROJECT_ID, Application, Call, DocumentError, Role, document_of
 from runtime.http import Authorization, Documented, Json, ProblemError, not_found, problems
 from runtime.kafka import Publisher
+from runtime.oidc import GUARDED
+from services.access.authorization import Doors
 from services.access.domain.projects import (
     Door,
     Refused,
@@ -45,6 +47,7 @@ ActBody = Annotated[
 ]
 Act = Annotated[str, Path(description="What is done.", json_schema_extra={"enum": list(OF_PROJECTS)})]
 
+_ROLES: Final[dict[str, Role]] = {"officer": "officer", "reviewer": "reviewer", "subscriber": "lead"}
 _PATIENCE: Final = 10.0
 _LOOK: Final = 0.02
 
@@ -54,7 +57,12 @@ class Actor:
     """Somebody who has to do with projects, and as what."""
 
     name: str
-    role: Role
+    roles: frozenset[Role]
+
+    def for_act(self, act: str) -> Role:
+        """As what they do it: as whoever may, if they are that."""
+        wanted = ACTS[act].role if act in ACTS else None
+        return wanted if wanted in self.roles else min(self.roles)
 
 
 class Reader(Protocol):
@@ -132,29 +140,30 @@ class Secretariat:
         rows = self._reader.project_steps()
         now = self._clock()
         says = self._judged(register_of(rows), subject, act, actor, data, now)
+        role = actor.for_act(act)
         step = ProjectStep(
             subject=subject,
             number=sum(row.subject == subject for row in rows) + 1,
             id=secrets.token_hex(16),
             act=act,
             actor=actor.name,
-            role=actor.role,
+            role=role,
             at=int(now.timestamp() * 1000),
             details=says.model_dump_json(by_alias=True, exclude_none=True).encode(),
         )
         self._publisher.publish(PROJECTS, f"{subject}#{step.id}", messages.encode(step))
-        return self._done(step, Step(act, actor.name, actor.role, now, says))
+        return self._done(step, Step(act, actor.name, role, now, says))
 
     def _judged(self, register: Register, subject: str, act: str, actor: Actor, data: Any, now: dt.datetime) -> Any:
         """What the act says, if it can be done now."""
         kind, _, name = subject.partition("/")
         project = register.projects.get(name) if kind == "project" else None
-        unseen = project is None or not project.is_seen_by(actor.name, actor.role)
+        unseen = project is None or not project.is_seen_by(actor.name, actor.roles)
         if kind == "project" and act != "apply" and unseen:
             raise not_found()
         with _problems():
             says = document_of(act, data)
-            step = Step(act, actor.name, actor.role, now, says)
+            step = Step(act, actor.name, actor.for_act(act), now, says)
             register.check(subject, step, Door(self._terms, self._reader.permit_ids()))
         return says
 
@@ -189,11 +198,16 @@ def add_project_routes(
     reader: Reader,
     publisher: Publisher,
     terms: Terms,
-    door: Callable[[Authorization], Actor],
+    doors: Doors,
     clock: Callable[[], dt.datetime],
 ) -> None:
     """Add them to the application of access."""
     secretariat = Secretariat(reader, publisher, terms, clock)
+    take_part = doors.may("take-part")
+
+    def door(authorization: Authorization) -> Actor:
+        caller = take_part(authorization)
+        return Actor(caller.name, frozenset(role for name, role in _ROLES.items() if name in caller.roles))
 
     @app.post("/v1/calls", summary="Announce a call for projects", status_code=201, **_ANNOUNCE)
     def announce_call(body: CallBody, actor: Actor = Depends(door)) -> Call:
@@ -216,7 +230,7 @@ def add_project_routes(
     def list_projects(actor: Actor = Depends(door)) -> Projects:
         """All for an officer, those of calls for a reviewer, their own for a lead."""
         register = register_of(reader.project_steps())
-        seen = (name for name, one in register.projects.items() if one.is_seen_by(actor.name, actor.role))
+        seen = (name for name, one in register.projects.items() if one.is_seen_by(actor.name, actor.roles))
         return Projects(projects=[ProjectSummary(**_said(register, name, actor, clock())) for name in seen])
 
     @app.get("/v1/projects/{project_id}", summary="See a project with all its steps", **_SEE)
@@ -224,7 +238,7 @@ def add_project_routes(
         """Where it stands, what is due, and how it came there."""
         register = register_of(reader.project_steps())
         project = register.projects.get(project_id)
-        if project is None or not project.is_seen_by(actor.name, actor.role):
+        if project is None or not project.is_seen_by(actor.name, actor.roles):
             raise not_found()
         return _shown(register, project_id, actor, clock())
 
@@ -245,7 +259,7 @@ def _shown(register: Register, name: str, actor: Actor, now: dt.datetime) -> Pro
             says=json.loads(one.says.model_dump_json(by_alias=True, exclude_none=True)),
         )
         for one in register.steps[f"project/{name}"]
-        if one.act != "review" or actor.role == "officer" or (one.actor, "reviewer") == (actor.name, actor.role)
+        if one.act != "review" or "officer" in actor.roles or ("reviewer" in actor.roles and one.actor == actor.name)
     ]
     return ProjectShown(**_said(register, name, actor, now), steps=steps)
 
@@ -264,7 +278,7 @@ def _said(register: Register, name: str, actor: Actor, now: dt.datetime) -> dict
         "theme": application.theme,
         "selection": project.selection,
         "reviews": len(project.reviews),
-        "score": score(project, call) if call is not None and actor.role == "officer" else None,
+        "score": score(project, call) if call is not None and "officer" in actor.roles else None,
         "path": project.request.path if project.request else None,
         "standing": standing_on(project, now),
         "next": next_act(project),
@@ -274,19 +288,23 @@ def _said(register: Register, name: str, actor: Actor, now: dt.datetime) -> dict
 
 
 _AWAY: Final = "The database or the broker does not answer, or it is not done yet: look again later."
-_NOBODY: Final = "No token of an officer, a reviewer or a subscriber."
 _WRITTEN: Final = "It cannot be taken as it is written; there is a sentence for each thing to correct."
 _ANNOUNCE: Final[dict[str, Any]] = {
     "response_description": "The call is announced.",
     "responses": problems(
-        {401: _NOBODY, 409: "There is such a call, or it is not yours to do.", 422: _WRITTEN, 503: _AWAY}
+        {
+            **GUARDED,
+            409: "There is such a call, or it is not yours to do.",
+            422: _WRITTEN,
+            503: _AWAY,
+        }
     ),
 }
 _APPLY: Final[dict[str, Any]] = {
     "response_description": "The application is taken.",
     "responses": problems(
         {
-            401: _NOBODY,
+            **GUARDED,
             409: "The purpose is forbidden, the call is not open, or the id is taken.",
             422: _WRITTEN,
             503: _AWAY,
@@ -295,19 +313,24 @@ _APPLY: Final[dict[str, Any]] = {
 }
 _LIST: Final[dict[str, Any]] = {
     "response_description": "Those that you may see.",
-    "responses": problems({401: _NOBODY, 503: _AWAY}),
+    "responses": problems({**GUARDED, 503: _AWAY}),
 }
 _SEE: Final[dict[str, Any]] = {
     "response_description": "The project.",
     "responses": problems(
-        {401: _NOBODY, 404: "There is none that you may see.", 422: "The id is not of its form.", 503: _AWAY}
+        {
+            **GUARDED,
+            404: "There is none that you may see.",
+            422: "The id is not of its form.",
+            503: _AWAY,
+        }
     ),
 }
 _ACT: Final[dict[str, Any]] = {
     "response_description": "The project after it.",
     "responses": problems(
         {
-            401: _NOBODY,
+            **GUARDED,
             404: "There is none that you may see.",
             409: "It cannot be done now, or not by you; the problem says what can.",
             422: _WRITTEN,

@@ -8,8 +8,6 @@ import datetime as dt
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Annotated, Any, Final
 
@@ -32,12 +30,9 @@ from contracts.permits import (
     potential_identifiers,
     read_permit,
 )
-from contracts.projects import Role
 from contracts.table import write_parquet
 from runtime.http import (
-    Authorization,
     Documented,
-    Holders,
     Json,
     ProblemError,
     Readiness,
@@ -48,6 +43,7 @@ from runtime.http import (
     reference,
 )
 from runtime.kafka import BrokerAway, Publisher
+from runtime.oidc import GUARDED, Caller
 from services.access.adapters import (
     CLOSED,
     FILLING,
@@ -60,11 +56,12 @@ from services.access.adapters import (
     Vault,
     ViewSubject,
 )
+from services.access.authorization import Doors
 from services.access.domain import views
 from services.access.domain.dry_run import Released
 from services.access.domain.projects import Terms
 from services.access.dry_run import dry_run
-from services.access.project_routes import Actor, add_project_routes
+from services.access.project_routes import add_project_routes
 from services.access.projects import PERMITS, register_of
 from services.access.quotas import Quotas
 from services.access.reconciliation import Release, open_body, release_from
@@ -149,63 +146,6 @@ PARQUET: Final = "application/vnd.apache.parquet"
 _AT_ONCE = 100
 
 
-@dataclass(frozen=True, slots=True)
-class Officer:
-    """Somebody who may grant and close permits."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Operator:
-    """Somebody who may trace records and see counts."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Subscriber:
-    """Somebody who may read the views of the permits that name them."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Doors:
-    """Who may come in as what."""
-
-    subscribers: Holders
-    officers: Holders
-    operators: Holders
-    reviewers: Holders
-
-    def officer(self, authorization: Authorization) -> Officer:
-        return Officer(self.officers.name(authorization))
-
-    def operator(self, authorization: Authorization) -> Operator:
-        return Operator(self.operators.name(authorization))
-
-    def subscriber(self, authorization: Authorization) -> Subscriber:
-        return Subscriber(self.subscribers.name(authorization))
-
-    def actor(self, authorization: Authorization) -> Actor:
-        """Whoever has to do with projects: an officer, a reviewer, or a project's lead, who is a subscriber."""
-        doors: tuple[tuple[Role, Holders], ...] = (
-            ("officer", self.officers),
-            ("reviewer", self.reviewers),
-        )
-        for role, holders in doors:
-            with suppress(ProblemError):
-                return Actor(holders.name(authorization), role)
-        return Actor(self.subscribers.name(authorization), "lead")
-
-    def officer_or_subscriber(self, authorization: Authorization) -> Officer | Subscriber:
-        try:
-            return self.officer(authorization)
-        except ProblemError:
-            return self.subscriber(authorization)
-
-
 def grant(permit: Permit, reader: Reader, publisher: Publisher, clock: Clock) -> str:
     """Publish a grant, unless it is known; returns its state. Raises PermitError, ProblemError, BrokerAway."""
     known = reader.permit(permit.id)
@@ -248,7 +188,9 @@ def application(
         return problem_response(503, "the broker does not answer", detail, {"Retry-After": "5"})
 
     @app.post("/v1/permits/{permit_id}/grant", summary="Grant a permit", **_GRANT)
-    def grant_permit(permit_id: PermitId, body: PermitBody, _officer: Officer = Depends(doors.officer)) -> PermitState:
+    def grant_permit(
+        permit_id: PermitId, body: PermitBody, _officer: Caller = Depends(doors.may("grant"))
+    ) -> PermitState:
         """Grant a permit; the answer comes when the broker has it. Granting the same again changes nothing."""
         try:
             permit = permit_from(body)
@@ -259,7 +201,7 @@ def application(
             raise _not_grantable(wrong) from None
 
     @app.post("/v1/permits/{permit_id}/close", summary="Close a permit for good", **_CLOSE)
-    def close_permit(permit_id: PermitId, officer: Officer = Depends(doors.officer)) -> PermitState:
+    def close_permit(permit_id: PermitId, officer: Caller = Depends(doors.may("close"))) -> PermitState:
         """Close a permit for good: nothing more leaves under it, and its key is destroyed."""
         if reader.permit(permit_id) is None:
             raise ProblemError(404, f"there is no permit {permit_id}", "Look for its id in the list.")
@@ -273,7 +215,7 @@ def application(
 
     @app.post("/v1/permits/dry-run", summary="See what a permit would release", **_DRY_RUN)
     def try_permit(
-        body: PermitBody, people: People = 20_000, _officer: Officer = Depends(doors.officer)
+        body: PermitBody, people: People = 20_000, _officer: Caller = Depends(doors.may("try"))
     ) -> DryRunShown:
         """Count what the permit would release, without granting it: nothing leaves, and nothing is kept of it."""
         try:
@@ -284,9 +226,9 @@ def application(
         return DryRunShown(whole=whole, potential_identifiers=potential_identifiers(permit), released=released)
 
     @app.get("/v1/permits", summary="List permits", **_LIST)
-    def list_permits(caller: Officer | Subscriber = Depends(doors.officer_or_subscriber)) -> Permits:
+    def list_permits(caller: Caller = Depends(doors.may("list"))) -> Permits:
         """All permits for an officer, one's own for a subscriber, with their state and the size of their views."""
-        shown = (_shown(row, caller, clock()) for row in reader.permits())
+        shown = (_shown(row, caller, doors, clock()) for row in reader.permits())
         return Permits(permits=[one for one in shown if one is not None])
 
     @app.get("/v1/permits/{permit_id}/timelines", summary="Read timelines", **_TIMELINES)
@@ -295,14 +237,14 @@ def application(
         cursor: Cursor = None,
         limit: Limit = 1000,
         accept: Annotated[str, Header(description=f"`{PARQUET}` for a file; NDJSON otherwise.")] = NDJSON,
-        subscriber: Subscriber = Depends(doors.subscriber),
+        subscriber: Caller = Depends(doors.is_subscriber),
     ) -> Response:
         """The view as NDJSON, subject by subject, each by time; as a Parquet file where `Accept` asks for one.
 
         A page ends with a whole subject; `X-Next-Cursor` and `Link` lead to the next, and are absent from the last. A
         cursor is good for as long as the permit is, whatever happens to this server.
         """
-        release = _readable(reader.permit(permit_id), subscriber, vault, clock())
+        release = _readable(reader.permit(permit_id), subscriber, doors, vault, clock())
         quotas.check(subscriber.name)
         subjects, more = reader.subjects(permit_id, _position(cursor), limit)
         quotas.add(subscriber.name, sum(one.entries for one in subjects))
@@ -317,7 +259,7 @@ def application(
         return StreamingResponse(lines, media_type=NDJSON, headers=headers)
 
     @app.get("/v1/records/{event_id}", summary="Trace a record to the views that hold it", **_TRACE)
-    def trace_record(event_id: EventId, _operator: Operator = Depends(doors.operator)) -> TracedRecord:
+    def trace_record(event_id: EventId, _operator: Caller = Depends(doors.may("trace"))) -> TracedRecord:
         """Where a record is: when it was stored, its revision, its patient, and its ids in the views that hold it."""
         row = reader.record(bytes.fromhex(event_id))
         if row is None:
@@ -341,12 +283,12 @@ def application(
         )
 
     @app.get("/v1/counts", summary="Count records, patients and views", **_COUNTS)
-    def counts(_operator: Operator = Depends(doors.operator)) -> ViewCounts:
+    def counts(_operator: Caller = Depends(doors.may("count"))) -> ViewCounts:
         """Records that hold, patients who have one, and the entries of each view."""
         records, patients, held = reader.counts()
         return ViewCounts(records=records, patients=patients, views=held)
 
-    add_project_routes(app, reader, publisher, terms, doors.actor, clock)
+    add_project_routes(app, reader, publisher, terms, doors, clock)
     return app
 
 
@@ -354,7 +296,7 @@ def _not_grantable(wrong: PermitError) -> ProblemError:
     return ProblemError(422, "the permit cannot be granted as it is written", str(wrong))
 
 
-def _readable(stored: StoredPermit | None, subscriber: Subscriber, vault: Vault, now: dt.datetime) -> Release:
+def _readable(stored: StoredPermit | None, subscriber: Caller, doors: Doors, vault: Vault, now: dt.datetime) -> Release:
     """The permit, ready to read by. Raises a problem: 404 alike for what is not theirs and what is not there."""
     if stored is None or stored.definition is None:
         raise not_found()
@@ -362,9 +304,9 @@ def _readable(stored: StoredPermit | None, subscriber: Subscriber, vault: Vault,
         permit = read_permit(stored.definition)
     except PermitError:
         raise not_found() from None
-    if subscriber.name not in permit.subscribers:
+    if not doors.reads(subscriber, permit, is_open=True):
         raise not_found()
-    if stored.state not in (FILLING, OPEN):
+    if not doors.reads(subscriber, permit, is_open=stored.state in (FILLING, OPEN)):
         raise ProblemError(403, f"the permit is {stored.state}", "Nothing leaves under it now.")
     try:
         release = release_from(stored, vault)
@@ -427,12 +369,12 @@ def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vaul
         yield from sorted(events, key=views.Event.place)
 
 
-def _shown(row: PermitRow, caller: Officer | Subscriber, now: dt.datetime) -> PermitShown | None:
+def _shown(row: PermitRow, caller: Caller, doors: Doors, now: dt.datetime) -> PermitShown | None:
     try:
         permit = read_permit(row.definition) if row.definition is not None else None
     except PermitError:
         permit = None
-    if isinstance(caller, Subscriber) and (permit is None or caller.name not in permit.subscribers):
+    if not doors.sees(caller, permit):
         return None
     state = row.state
     if permit is not None and state != CLOSED and now.date() > permit.expires:
@@ -466,13 +408,12 @@ def _position(cursor: str | None) -> str:
 
 
 _AWAY: Final = "The database or the broker does not answer: try again later."
-_NO_OFFICER, _NO_OPERATOR = "No officer's token.", "No operator's token."
 _GRANT: Final[dict[str, Any]] = {
     "status_code": 202,
     "response_description": "The broker has the grant, or had it before.",
     "responses": problems(
         {
-            401: _NO_OFFICER,
+            **GUARDED,
             409: "The permit was closed, is granted with another definition, or is a project's.",
             422: "The permit cannot be granted as it is written.",
             503: _AWAY,
@@ -481,14 +422,14 @@ _GRANT: Final[dict[str, Any]] = {
 }
 _DRY_RUN: Final[dict[str, Any]] = {
     "response_description": "What it would release.",
-    "responses": problems({401: _NO_OFFICER, 422: "The permit cannot be granted as it is written.", 503: _AWAY}),
+    "responses": problems({**GUARDED, 422: "The permit cannot be granted as it is written.", 503: _AWAY}),
 }
 _CLOSE: Final[dict[str, Any]] = {
     "status_code": 202,
     "response_description": "The broker has the order to close it.",
     "responses": problems(
         {
-            401: _NO_OFFICER,
+            **GUARDED,
             404: "There is no such permit.",
             409: "It is a project's: revoke or close that.",
             422: "The id is not of its form.",
@@ -498,14 +439,14 @@ _CLOSE: Final[dict[str, Any]] = {
 }
 _LIST: Final[dict[str, Any]] = {
     "response_description": "The permits that you may see.",
-    "responses": problems({401: "Neither an officer's nor a subscriber's token.", 503: _AWAY}),
+    "responses": problems({**GUARDED, 503: _AWAY}),
 }
 _TIMELINES: Final[dict[str, Any]] = {
     "response_class": StreamingResponse,
     "responses": problems(
         {
-            401: "No subscriber's token.",
-            403: "The permit is closed or has expired, or is not yet open.",
+            401: GUARDED[401],
+            403: "It is for subscribers, or the permit is closed, has expired or is not yet open.",
             404: "No permit of this id names you.",
             422: "The id, the cursor or the limit is not of its form.",
             429: "You have read what you may in an hour: go on later.",
@@ -529,10 +470,15 @@ _TIMELINES: Final[dict[str, Any]] = {
 _TRACE: Final[dict[str, Any]] = {
     "response_description": "Where the record is.",
     "responses": problems(
-        {401: _NO_OPERATOR, 404: "No such record is stored.", 422: "The id is not of its form.", 503: _AWAY}
+        {
+            **GUARDED,
+            404: "No such record is stored.",
+            422: "The id is not of its form.",
+            503: _AWAY,
+        }
     ),
 }
 _COUNTS: Final[dict[str, Any]] = {
     "response_description": "How much there is.",
-    "responses": problems({401: _NO_OPERATOR, 503: _AWAY}),
+    "responses": problems({**GUARDED, 503: _AWAY}),
 }

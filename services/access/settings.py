@@ -6,22 +6,18 @@ from pathlib import Path
 
 from pydantic import AliasChoices, Field, SecretStr
 
-from runtime.settings import RuntimeSettings
+from runtime.settings import GuardedSettings
 
 
 def _own(name: str) -> AliasChoices:
     return AliasChoices(f"ESTUAIRE_ACCESS_{name.upper()}", name)
 
 
-class AccessSettings(RuntimeSettings):
-    """The runtime's settings, and what access alone needs."""
+class AccessSettings(GuardedSettings):
+    """The settings of a service with an issuer of tokens, and what access alone needs."""
 
     database_url: SecretStr = Field(validation_alias=_own("database_url"))
     keys: Path = Field(validation_alias=_own("keys"), description="Folder with access-private and history.")
-    subscribers: Path = Field(validation_alias=_own("subscribers"), description="Who holds a subscriber's token.")
-    officers: Path = Field(validation_alias=_own("officers"), description="Who may grant and close permits.")
-    operators: Path = Field(validation_alias=_own("operators"), description="Who may trace records and see counts.")
-    reviewers: Path = Field(validation_alias=_own("reviewers"), description="Who may review applications to calls.")
     terms: Path | None = Field(
         None, validation_alias=_own("terms"), description="Whose data the sources have, who has permanent access."
     )

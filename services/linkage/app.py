@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 
 from runtime.database import Database
-from runtime.http import Holders
 from runtime.kafka import KafkaPublisher
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
+from runtime.oidc import Issuer, Role
 from runtime.sealing import Opener, Sealer
 from runtime.service import serve
 from runtime.settings import read_settings
@@ -33,7 +33,8 @@ def main() -> int:
     start_logging(settings.log_level)
     try:
         private = FolderKeyStore(settings.keys).private("linkage-private")
-    except KeyUnavailable as missing:
+        issuer = Issuer(settings)
+    except (KeyUnavailable, ValueError) as missing:
         logging.getLogger("estuaire.linkage").critical("%s", missing)
         return 2
     url = settings.database_url.get_secret_value()
@@ -50,10 +51,11 @@ def main() -> int:
     lookup = SqlLookup(url)
     lookup.open()
 
+    doors = Doors(Role(issuer, "operator"), Role(issuer, "steward"))
+
     def seal(plaintext: bytes, associated: bytes) -> bytes:
         return Sealer(private[0].public_key()).seal(plaintext, associated)
 
-    doors = Doors(Holders(settings.operators), Holders(settings.stewards))
     try:
         return serve(application(loop.readiness, lookup, KafkaPublisher(settings), doors, seal), settings, [loop])
     finally:

@@ -19,8 +19,6 @@ from contracts import messages
 from contracts.messages import RulesSwitched, StewardDecision
 from runtime.http import (
     Authorization,
-    Bearers,
-    Holders,
     ProblemError,
     Readiness,
     create_app,
@@ -29,6 +27,7 @@ from runtime.http import (
 )
 from runtime.kafka import BrokerAway, Publisher
 from runtime.messages import RetryLater
+from runtime.oidc import GUARDED, Gate
 from services.linkage.domain.components import Pair, pair_id, pair_of
 from services.linkage.domain.decide import METHODS, SCORED, Outcome
 from services.linkage.domain.rules import RuleVersion, to_bytes
@@ -58,8 +57,8 @@ class Steward:
 class Doors:
     """Who may come in as what."""
 
-    operators: Holders | Bearers
-    stewards: Holders | Bearers
+    operators: Gate
+    stewards: Gate
 
     def operator(self, authorization: Authorization) -> Operator:
         return Operator(self.operators.name(authorization))
@@ -262,7 +261,7 @@ def application(
 ) -> FastAPI:
     """The application of this service."""
     app = create_app("Estuaire linkage", "Which subjects are which patient, and where a record is.", ready)
-    router = APIRouter(prefix="/v1", responses=problems({401: "No token that opens this.", 503: _AWAY}))
+    router = APIRouter(prefix="/v1", responses=problems({**GUARDED, 503: _AWAY}))
 
     @router.get(
         "/records/{event_id}",

@@ -6,17 +6,15 @@ from pathlib import Path
 
 from pydantic import AliasChoices, Field, SecretStr
 
-from runtime.settings import RuntimeSettings
+from runtime.settings import GuardedSettings
 
 
 def _own(name: str) -> AliasChoices:
     return AliasChoices(f"ESTUAIRE_LINKAGE_{name.upper()}", name)
 
 
-class LinkageSettings(RuntimeSettings):
+class LinkageSettings(GuardedSettings):
     """The runtime's settings, where the keys and the index are, and who may ask."""
 
     keys: Path = Field(validation_alias=_own("keys"), description="Folder with linkage-private.")
     database_url: SecretStr = Field(validation_alias=_own("database_url"))
-    operators: Path = Field(validation_alias=_own("operators"), description="Who may trace records and see counts.")
-    stewards: Path = Field(validation_alias=_own("stewards"), description="Who may decide on doubtful links.")

@@ -6,8 +6,8 @@ import logging
 
 from contracts.sources import sources_from
 from runtime.database import Database
-from runtime.http import Holders
 from runtime.keys import FolderKeyStore, KeyUnavailable
+from runtime.oidc import Issuer, Role
 from runtime.sealing import Opener
 from runtime.service import serve
 from runtime.settings import read_settings
@@ -25,6 +25,7 @@ def main() -> int:
     start_logging(settings.log_level)
     try:
         opener = Opener(FolderKeyStore(settings.keys).private("statistics-private"))
+        operators = Role(Issuer(settings), "operator")
         registry = WatchedFile(settings.sources, sources_from).now if settings.sources else dict
     except (KeyUnavailable, ValueError) as missing:
         logging.getLogger("estuaire.statistics").critical("%s", missing)
@@ -36,7 +37,7 @@ def main() -> int:
     reader = PostgresReader(url)
     reader.open()
     try:
-        app = application(summaries.readiness, reader, registry, Holders(settings.operators))
+        app = application(summaries.readiness, reader, registry, operators)
         return serve(app, settings, [summaries])
     finally:
         reader.close()

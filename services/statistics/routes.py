@@ -14,8 +14,6 @@ from starlette.responses import Response
 from contracts.sources import Registered
 from runtime.http import (
     Authorization,
-    Bearers,
-    Holders,
     ProblemError,
     Readiness,
     create_app,
@@ -23,6 +21,7 @@ from runtime.http import (
     problems,
 )
 from runtime.messages import RetryLater
+from runtime.oidc import GUARDED, Gate
 from services.statistics.adapters import Reader
 from services.statistics.domain.quality import WEEK_DAYS, Quality, Source, listed, report
 
@@ -54,12 +53,12 @@ def application(
     ready: Readiness,
     reader: Reader,
     registry: Callable[[], Mapping[str, Registered]],
-    operators: Holders | Bearers,
+    operators: Gate,
     clock: Clock = lambda: dt.datetime.now(dt.UTC),
 ) -> FastAPI:
     """The application of this service."""
     app = create_app("Estuaire statistics", "What each producer sent, and how good it is.", ready)
-    router = APIRouter(prefix="/v1", responses=problems({401: "No operator's token.", 503: _AWAY}))
+    router = APIRouter(prefix="/v1", responses=problems({**GUARDED, 503: _AWAY}))
 
     def operator(authorization: Authorization) -> Operator:
         return Operator(operators.name(authorization))

@@ -6,19 +6,18 @@ from pathlib import Path
 
 from pydantic import AliasChoices, Field, SecretStr
 
-from runtime.settings import RuntimeSettings
+from runtime.settings import GuardedSettings
 
 
 def _own(name: str) -> AliasChoices:
     return AliasChoices(f"ESTUAIRE_STATISTICS_{name.upper()}", name)
 
 
-class StatisticsSettings(RuntimeSettings):
+class StatisticsSettings(GuardedSettings):
     """The runtime's settings, where the key, the counts and the registry are, and who may ask."""
 
     keys: Path = Field(validation_alias=_own("keys"), description="Folder with statistics-private.")
     database_url: SecretStr = Field(validation_alias=_own("database_url"))
-    operators: Path = Field(validation_alias=_own("operators"), description="Who may ask.")
     sources: Path | None = Field(
         None,
         validation_alias=_own("sources"),

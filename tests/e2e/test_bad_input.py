@@ -52,7 +52,7 @@ def bad_events(good: dict[str, Any]) -> dict[str, bytes]:
 
 
 def post(hub: Hub, source: str, body: bytes, kind: str = "application/x-ndjson", **headers: str) -> httpx.Response:
-    token = hub.platform.keyring.token("producers", source)
+    token = hub.platform.keyring.producer_token(source)
     all_headers = {"Authorization": f"Bearer {token}", "Content-Type": kind, **headers}
     return httpx.post(f"{hub.platform.ingest_url}/v1/events", content=body, headers=all_headers, timeout=60)
 

@@ -28,7 +28,7 @@ EXEMPT = {"opposition_exemption": "Surveillance, by an order of the minister."}
 @contextmanager
 def backfilling(hub: Hub, source: str, observation: Make) -> Iterator[None]:
     """Others' old records come in on the lane of lower priority meanwhile."""
-    stop, token = threading.Event(), hub.platform.keyring.token("producers", source)
+    stop, token = threading.Event(), hub.platform.keyring.producer_token(source)
 
     def send() -> None:
         with Producer(hub.platform.ingest_url, token, backfill=True) as producer:

@@ -71,7 +71,7 @@ def state(hub: Hub) -> str:
 
 def test_of_two_officers_at_one_moment_one_is_told(hub: Hub) -> None:
     def post(path: str, role: str, name: str, body: dict[str, Any]) -> httpx.Response:
-        token = hub.platform.keyring.token(role, name)
+        token = hub.platform.keyring.token(name, role.removesuffix("s"))
         url = f"{hub.platform.access_url}/v1/projects{path}"
         return httpx.post(url, json=body, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 

@@ -27,18 +27,20 @@ from contracts.events import ViewEvent
 from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked, ViewScan
 from contracts.sources import Registered
 from runtime.database import Database
-from runtime.http import Holders, hash_token
 from runtime.messages import Message, RetryLater
 from services.access.adapters import PostgresHistory, PostgresReader, Vault
+from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
 from services.access.domain.views import Ids
-from services.access.routes import Doors, application
-from tests.unit.access.hub import SOURCE, Hub, bodies, event_id, permit, subject_id
+from services.access.routes import application
+from tests.unit.access.hub import SOURCE, Hub, Known, bodies, event_id, permit, subject_id
 from tests.unit.access.test_catalogue import PUBLISHER
 
 pytestmark = pytest.mark.integration
 
-HOLDERS = ("subscribers", "officers", "operators", "reviewers")
+KNOWN = Known(
+    {"subscriber": ("team", "strangers"), "officer": ("officer",), "operator": ("operator",), "reviewer": ("reviewer",)}
+)
 
 NIR = "285053523800148"
 
@@ -567,11 +569,7 @@ class Broker:
 @pytest.fixture
 def api(hub: Hub, url: str, database: Database, vault: Vault, tmp_path: Path) -> Iterator[TestClient]:
     assert database.connection
-    for role in HOLDERS:
-        names = ("team", "strangers") if role == "subscribers" else (role[:-1],)
-        lines = [f"- {{name: {name}, token_sha256: {hash_token(name)}}}" for name in names]
-        (tmp_path / f"{role}.yaml").write_text(f"{role}:\n" + "\n".join(lines))
-    doors = Doors(*(Holders(tmp_path / f"{role}.yaml") for role in HOLDERS))
+    doors = Doors(KNOWN)
     reader = PostgresReader(url, 2)
     reader.open()
     app = application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)
@@ -600,7 +598,7 @@ def pages(api: httpx.Client, limit: int) -> Iterator[list[ViewEvent]]:
 
 def test_a_permit_from_grant_to_close_over_http(hub: Hub, api: TestClient) -> None:
     assert api.post("/v1/permits/cardio/grant", json=body()).status_code == 401
-    assert api.post("/v1/permits/cardio/grant", json=body(), headers=as_("team")).status_code == 401
+    assert api.post("/v1/permits/cardio/grant", json=body(), headers=as_("team")).status_code == 403
     assert api.post("/v1/permits/cardio/grant", json=body(), headers=as_("officer")).status_code == 202
     assert api.get("/v1/permits", headers=as_("officer")).json()["permits"][0]["state"] == "waiting-for-key"
     assert api.get("/v1/permits/cardio/timelines", headers=as_("team")).status_code == 403
@@ -620,7 +618,7 @@ def test_a_permit_from_grant_to_close_over_http(hub: Hub, api: TestClient) -> No
     assert counts == {"records": 23, "patients": 5, "views": {"cardio": 23}}
     traced = api.get(f"/v1/records/{event_id('r1')}", headers=as_("operator")).json()
     assert traced["views"]["cardio"] in {event.id for event in everything}
-    assert api.get(f"/v1/records/{event_id('r1')}", headers=as_("officer")).status_code == 401
+    assert api.get(f"/v1/records/{event_id('r1')}", headers=as_("officer")).status_code == 403
     assert api.get(f"/v1/records/{event_id('none')}", headers=as_("operator")).status_code == 404
     assert api.post("/v1/permits/cardio/close", headers=as_("officer")).status_code == 202
     assert api.get("/v1/permits/cardio/timelines", headers=as_("team")).status_code == 403
@@ -640,9 +638,7 @@ def test_the_first_and_the_last_times_are_read_wherever_the_server_is(
     times = ["0001-01-01T00:00:00Z", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-12:00"]
     hub.run(*(hub.record(f"r{n}", "s1", "p1", code("A"), time=time) for n, time in enumerate(times)))
     hub.run(hub.record("who", "s1", "p1", sex="male", birth_year=1950))  # reads them all again
-    for role in HOLDERS:
-        (tmp_path / f"{role}.yaml").write_text(f"{role}:\n- {{name: team, token_sha256: {hash_token('team')}}}")
-    doors = Doors(*(Holders(tmp_path / f"{role}.yaml") for role in HOLDERS))
+    doors = Doors(KNOWN)
     reader = PostgresReader(f"{url}&options=-c%20statement_timeout%3D7s", 2)
     reader.open()
     with TestClient(application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)) as api:

@@ -22,10 +22,10 @@ from fastapi.testclient import TestClient
 
 from estuaire.database import start_database
 from runtime.database import Database
-from runtime.http import Holders, hash_token
 from services.access.adapters import PostgresHistory, PostgresReader, Vault
-from services.access.routes import Doors, application
-from tests.integration.test_access_history import HOLDERS, as_
+from services.access.authorization import Doors
+from services.access.routes import application
+from tests.integration.test_access_history import KNOWN, as_
 from tests.unit.access.hub import Hub, permit
 
 pytestmark = pytest.mark.integration
@@ -268,9 +268,7 @@ def test_views_pages_and_files_hold_what_the_permit_says_and_nothing_else(url: s
         assert sorted(map(plain, pushed)) == expected[one["id"]]
     reader = PostgresReader(url, 2)
     reader.open()
-    for role in HOLDERS:
-        (tmp_path / f"{role}.yaml").write_text(f"{role}:\n- {{name: team, token_sha256: {hash_token('team')}}}")
-    doors = Doors(*(Holders(tmp_path / f"{role}.yaml") for role in HOLDERS))
+    doors = Doors(KNOWN)
     with TestClient(application(lambda: None, reader, None, vault, doors, lambda: hub.now)) as api:  # type: ignore[arg-type]
         for one in permits:
             lines, rows = read_whole(api, one["id"])

@@ -130,14 +130,10 @@ class Project:
         """The permit that was asked for."""
         return self.request.permit if self.request else None
 
-    def is_seen_by(self, name: str, role: Role) -> bool:
+    def is_seen_by(self, name: str, roles: Collection[Role]) -> bool:
         """Officers see all, reviewers what is applied for in calls, and leads their own."""
-        match role:
-            case "officer":
-                return True
-            case "reviewer":
-                return self.selection is not None
-        return name == self.lead
+        of_call, own = "reviewer" in roles and self.selection is not None, "lead" in roles and name == self.lead
+        return "officer" in roles or of_call or own
 
 
 class Due(NamedTuple):

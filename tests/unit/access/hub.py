@@ -29,7 +29,9 @@ from contracts.messages import (
 )
 from contracts.permits import Permit, permit_from
 from estuaire.subscriber import View
+from runtime.http import unauthenticated
 from runtime.messages import Emit, Message, Outputs
+from runtime.oidc import Caller
 from runtime.sealing import Opener, Sealer
 from services.access.adapters import History, Vault
 from services.access.domain.projects import Terms
@@ -69,6 +71,21 @@ def subject_id(name: str) -> bytes:
 
 
 TERMS = Terms({"urn:chu": "pmsi", "urn:cnam": "fund", "urn:telesuivi": "other"}, ("Santé publique France",))
+
+
+class Known:
+    """Callers whose token is their name, or `<role>:<name>` for a name that has several."""
+
+    def __init__(self, roles: Mapping[str, Sequence[str]]) -> None:
+        """Names by their role."""
+        self._roles = roles
+
+    def caller(self, authorization: str | None) -> Caller:
+        role, _, name = (authorization or "").removeprefix("Bearer ").rpartition(":")
+        found = frozenset(one for one, names in self._roles.items() if name in names and role in ("", one))
+        if not found:
+            raise unauthenticated()
+        return Caller(name, found)
 
 
 class MemorySteps:

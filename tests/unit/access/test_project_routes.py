@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import datetime as dt
-import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
 
-from runtime.http import Holders, hash_token
 from runtime.messages import Message, Outputs
 from services.access import project_routes
+from services.access.authorization import Doors
 from services.access.projects import PROJECTS, Registrar, StepRow
-from services.access.routes import Doors, application
-from tests.unit.access.hub import TERMS, MemorySteps
+from services.access.routes import application
+from tests.unit.access.hub import TERMS, Known, MemorySteps
 from tests.unit.access.test_projects import APPLICATION, CALL, PERMIT, REQUEST, REVIEW, SAYS
 
 pytestmark = pytest.mark.unit
 
 NOW = dt.datetime(2026, 3, 2, 9, tzinfo=dt.UTC)
 HOLDERS = {
-    "subscribers": ["team", "strangers", "reviewer-1"],
-    "officers": ["officer"],
-    "operators": [],
-    "reviewers": ["reviewer-1", "reviewer-2", "team"],
+    "subscriber": ["team", "strangers", "reviewer-1"],
+    "officer": ["officer"],
+    "operator": [],
+    "reviewer": ["reviewer-1", "reviewer-2", "team"],
 }
 
 
@@ -75,25 +73,21 @@ def office() -> Office:
 
 
 @pytest.fixture
-def ask(office: Office, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caller]:
+def ask(office: Office, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caller]:
     monkeypatch.setattr(project_routes, "_PATIENCE", 0.2)
-    doors = {}
-    for role, names in HOLDERS.items():
-        file = tmp_path / f"{role}.yaml"
-        file.write_text(json.dumps([{"name": one, "token_sha256": hash_token(f"{role}:{one}")} for one in names]))
-        doors[role] = Holders(file)
+    doors = Doors(Known(HOLDERS))
     both: Any = office
     vault: Any = None
-    yield Caller(TestClient(application(lambda: None, both, both, vault, Doors(**doors), lambda: NOW, TERMS)))
+    yield Caller(TestClient(application(lambda: None, both, both, vault, doors, lambda: NOW, TERMS)))
 
 
-TEAM, STRANGERS, OFFICER = "subscribers:team", "subscribers:strangers", "officers:officer"
-REVIEWER = "reviewers:reviewer-1"
+TEAM, STRANGERS, OFFICER = "subscriber:team", "subscriber:strangers", "officer:officer"
+REVIEWER = "reviewer:reviewer-1"
 
 
 def test_of_no_call_a_project_is_its_leads_and_the_officers_alone(ask: Caller) -> None:
     assert ask(TEAM, "projects", APPLICATION).status_code == 201
-    for who, status in {TEAM: 200, OFFICER: 200, STRANGERS: 404, REVIEWER: 404, "reviewers:team": 404}.items():
+    for who, status in {TEAM: 200, OFFICER: 200, STRANGERS: 404, REVIEWER: 404, "reviewer:team": 404}.items():
         assert ask(who, "projects/heart-paths").status_code == status, who
         assert len(ask(who, "projects").json()["projects"]) == (status == 200)
     assert (
@@ -105,22 +99,22 @@ def test_of_no_call_a_project_is_its_leads_and_the_officers_alone(ask: Caller) -
 def test_a_review_is_seen_by_officers_and_its_author_and_the_score_by_officers(ask: Caller) -> None:
     assert ask(OFFICER, "calls", CALL).status_code == 201
     of_call = {**APPLICATION, "call": "call-2026", "theme": "research"}
-    assert ask("subscribers:reviewer-1", "projects", of_call).status_code == 201
+    assert ask("subscriber:reviewer-1", "projects", of_call).status_code == 201
     assert ask(REVIEWER, "projects/heart-paths/review", REVIEW).json()["title"] == "nobody reviews their own project"
-    for reviewer in ("reviewers:reviewer-2", "reviewers:team"):
+    for reviewer in ("reviewer:reviewer-2", "reviewer:team"):
         assert ask(reviewer, "projects/heart-paths/review", REVIEW).status_code == 200
     seen = {
         who: [one["actor"] for one in ask(who, "projects/heart-paths").json()["steps"] if one["act"] == "review"]
-        for who in (OFFICER, REVIEWER, "reviewers:team", "subscribers:reviewer-1")
+        for who in (OFFICER, REVIEWER, "reviewer:team", "subscriber:reviewer-1")
     }
     assert seen == {
         OFFICER: ["reviewer-2", "team"],
         REVIEWER: [],
-        "reviewers:team": ["team"],
-        "subscribers:reviewer-1": [],
+        "reviewer:team": ["team"],
+        "subscriber:reviewer-1": [],
     }
     assert ask(OFFICER, "projects/heart-paths").json()["score"] == 3.0
-    assert ask("reviewers:team", "projects/heart-paths").json()["score"] is None
+    assert ask("reviewer:team", "projects/heart-paths").json()["score"] is None
 
 
 def test_what_another_did_meanwhile_is_the_answer_not_try_again(ask: Caller, office: Office) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +9,11 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from contracts.permits import Permit
-from runtime.http import Holders, ProblemError, hash_token
+from runtime.http import ProblemError
+from services.access.authorization import Doors
 from services.access.quotas import Quotas
-from services.access.routes import Doors, application
+from services.access.routes import application
+from tests.unit.access.hub import Known
 from tests.unit.runtime.test_http import check_documents
 
 pytestmark = pytest.mark.unit
@@ -30,34 +30,31 @@ class NoPermits:
 
 
 @pytest.fixture
-def app(tmp_path: Path) -> FastAPI:
+def app() -> FastAPI:
     reader: Any = NoPermits()
     nothing: Any = None
-    doors: dict[str, Holders] = {}
-    for kind in ("subscribers", "officers", "operators", "reviewers"):
-        file = tmp_path / f"{kind}.yaml"
-        file.write_text(json.dumps({kind: [{"name": kind, "token_sha256": hash_token(kind)}]}))
-        doors[kind] = Holders(file)
-    return application(lambda: None, reader, nothing, nothing, Doors(**doors))
+    roles = ("subscriber", "officer", "operator", "reviewer")
+    doors = Doors(Known({one: (f"{one}s",) for one in roles}))
+    return application(lambda: None, reader, nothing, nothing, doors)
 
 
 def test_the_document_says_what_is_answered(app: FastAPI) -> None:
     document = check_documents(
         app,
         {
-            "POST /v1/permits/{permit_id}/grant": {202, 401, 409, 422, 503},
-            "POST /v1/permits/{permit_id}/close": {202, 401, 404, 409, 422, 503},
-            "POST /v1/permits/dry-run": {200, 401, 422, 503},
-            "GET /v1/permits": {200, 401, 503},
+            "POST /v1/permits/{permit_id}/grant": {202, 401, 403, 409, 422, 503},
+            "POST /v1/permits/{permit_id}/close": {202, 401, 403, 404, 409, 422, 503},
+            "POST /v1/permits/dry-run": {200, 401, 403, 422, 503},
+            "GET /v1/permits": {200, 401, 403, 503},
             "GET /v1/permits/{permit_id}/timelines": {200, 401, 403, 404, 422, 429, 503},
-            "GET /v1/records/{event_id}": {200, 401, 404, 422, 503},
-            "GET /v1/counts": {200, 401, 503},
-            "POST /v1/calls": {201, 401, 409, 422, 503},
-            "GET /v1/calls": {200, 401, 503},
-            "POST /v1/projects": {201, 401, 409, 422, 503},
-            "GET /v1/projects": {200, 401, 503},
-            "GET /v1/projects/{project_id}": {200, 401, 404, 422, 503},
-            "POST /v1/projects/{project_id}/{act}": {200, 401, 404, 409, 422, 503},
+            "GET /v1/records/{event_id}": {200, 401, 403, 404, 422, 503},
+            "GET /v1/counts": {200, 401, 403, 503},
+            "POST /v1/calls": {201, 401, 403, 409, 422, 503},
+            "GET /v1/calls": {200, 401, 403, 503},
+            "POST /v1/projects": {201, 401, 403, 409, 422, 503},
+            "GET /v1/projects": {200, 401, 403, 503},
+            "GET /v1/projects/{project_id}": {200, 401, 403, 404, 422, 503},
+            "POST /v1/projects/{project_id}/{act}": {200, 401, 403, 404, 409, 422, 503},
         },
     )
     paths = document["paths"]

@@ -9,7 +9,7 @@ import pytest
 
 from estuaire.home import addresses
 from estuaire.keyring import PUBLIC, SECRETS, Keyring
-from estuaire.platform import ROLES, SERVICES
+from estuaire.platform import SERVICES
 
 pytestmark = pytest.mark.unit
 
@@ -20,7 +20,7 @@ def test_the_platform_the_keyring_and_the_import_rules_know_every_service() -> N
     folders = {path.parent.name for path in (ROOT / "services").glob("*/app.py")}
     rules = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
     (independent,) = [rule["modules"] for rule in rules if rule["type"] == "independence"]
-    assert folders == set(SERVICES) == set(ROLES) == set(SECRETS) == set(PUBLIC)
+    assert folders == set(SERVICES) == set(SECRETS) == set(PUBLIC)
     assert {f"services.{name}" for name in folders} == set(independent)
 
 
@@ -35,13 +35,14 @@ def test_every_service_has_the_same_files() -> None:
 def test_keys_and_tokens_are_made_once_and_are_nobody_elses(tmp_path: Path) -> None:
     keyring = Keyring(tmp_path)
     keyring.prepare()
-    token = keyring.token("producers", "urn:x")
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*.json")}
+    token = keyring.producer_token("urn:x")
+    kept = [path for path in tmp_path.rglob("*") if path.suffix in (".json", ".jwk")]
+    before = {path: path.read_bytes() for path in kept}
     keyring.prepare()
-    assert {path: path.read_bytes() for path in tmp_path.rglob("*.json")} == before
-    assert keyring.token("producers", "urn:x") == token
+    assert {path: path.read_bytes() for path in kept} == before
+    assert keyring.producer_token("urn:x") == token
     assert all(path.stat().st_mode & 0o077 == 0 for path in before)
-    listed = keyring.holders("producers").read_text()
+    listed = keyring.producers.read_text()
     assert "urn:x" in listed
     assert token not in listed
 

@@ -18,14 +18,14 @@ def test_the_document_says_what_is_answered() -> None:
     check_documents(
         application(lambda: None, nothing, nothing, Doors(Bearers({}), Bearers({})), nothing),
         {
-            "GET /v1/records/{event_id}": {200, 401, 404, 503},
-            "GET /v1/counts": {200, 401, 503},
-            "GET /v1/linkage": {200, 401, 422, 503},
-            "GET /v1/reviews": {200, 401, 422, 503},
-            "GET /v1/reviews/{pair}": {200, 401, 404, 422, 503},
-            "POST /v1/reviews/{pair}": {202, 401, 404, 422, 503},
-            "GET /v1/rules": {200, 401, 503},
-            "GET /v1/rules/{name}": {200, 401, 404, 503},
-            "POST /v1/rules": {202, 401, 404, 422, 503},
+            "GET /v1/records/{event_id}": {200, 401, 403, 404, 503},
+            "GET /v1/counts": {200, 401, 403, 503},
+            "GET /v1/linkage": {200, 401, 403, 422, 503},
+            "GET /v1/reviews": {200, 401, 403, 422, 503},
+            "GET /v1/reviews/{pair}": {200, 401, 403, 404, 422, 503},
+            "POST /v1/reviews/{pair}": {202, 401, 403, 404, 422, 503},
+            "GET /v1/rules": {200, 401, 403, 503},
+            "GET /v1/rules/{name}": {200, 401, 403, 404, 503},
+            "POST /v1/rules": {202, 401, 403, 404, 422, 503},
         },
     )

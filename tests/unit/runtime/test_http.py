@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,6 @@ from runtime.http import (
     PROBLEM,
     Authorization,
     Bearers,
-    Holders,
     ProblemError,
     create_app,
     hash_token,
@@ -164,26 +162,3 @@ def test_a_bearer_token_is_documented_as_such_and_read_from_its_header() -> None
     assert {(one.status_code, one.text, one.headers["www-authenticate"]) for one in answers} == {
         (401, answers[0].text, "Bearer")
     }
-
-
-def test_tokens_follow_their_file_and_a_broken_file_lets_nobody_in(tmp_path: Path) -> None:
-    path = tmp_path / "subscribers.yaml"
-    holders = Holders(path)
-
-    def name(token: str) -> str | None:
-        try:
-            return holders.name(f"Bearer {token}")
-        except ProblemError:
-            return None
-
-    assert name("a") is None
-    path.write_text(f"subscribers:\n- {{name: one, token_sha256: {hash_token('a')}}}\n")
-    assert (name("a"), name("b")) == ("one", None)
-    path.write_text(
-        f"- {{name: one, token_sha256: {hash_token('a')}}}\n- {{name: two, token_sha256: {hash_token('b')}}}\n"
-    )
-    assert (name("a"), name("b")) == ("one", "two")
-    path.write_text("- {name: one}\n")
-    assert name("a") is None
-    path.write_text("subscribers: []\n")
-    assert name("a") is None

@@ -59,7 +59,7 @@ def test_the_document_says_what_is_answered() -> None:
     nothing: Any = None
     check_documents(
         application(lambda: None, nothing, nothing, Bearers({})),
-        {"GET /v1/sources": {200, 401, 503}, "GET /v1/sources/quality": {200, 401, 404, 422, 503}},
+        {"GET /v1/sources": {200, 401, 403, 503}, "GET /v1/sources/quality": {200, 401, 403, 404, 422, 503}},
     )
 
 
