@@ -23,6 +23,9 @@ log = logging.getLogger("estuaire.http")
 
 PROBLEM: Final = "application/problem+json"
 
+NO_NUL: Final = r"^[^\x00]*$"
+"""The pattern of a text that a database can be asked for."""
+
 Readiness = Callable[[], str | None]
 """None when ready, otherwise the reason why not."""
 

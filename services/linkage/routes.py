@@ -18,6 +18,7 @@ from starlette.responses import Response
 from contracts import messages
 from contracts.messages import RulesSwitched, StewardDecision
 from runtime.http import (
+    NO_NUL,
     Authorization,
     ProblemError,
     Readiness,
@@ -248,7 +249,7 @@ class LinkageRate(BaseModel):
     definition: str = DEFINITION
 
 
-OfSource = Annotated[str, Query(alias="source", max_length=256, description="The producer's source.")]
+OfSource = Annotated[str, Query(alias="source", max_length=256, pattern=NO_NUL, description="The producer's source.")]
 
 
 def application(

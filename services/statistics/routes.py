@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from contracts.sources import Registered
 from runtime.http import (
+    NO_NUL,
     Authorization,
     ProblemError,
     Readiness,
@@ -44,7 +45,9 @@ class Sources(BaseModel):
     sources: list[Source]
 
 
-Name = Annotated[str, Query(alias="source", max_length=256, description="The source, as `GET /v1/sources` lists it.")]
+Name = Annotated[
+    str, Query(alias="source", max_length=256, pattern=NO_NUL, description="The source, as `GET /v1/sources` lists it.")
+]
 Begin = Annotated[dt.date | None, Query(alias="from", description="The first day (UTC); 29 days before the last.")]
 End = Annotated[dt.date | None, Query(alias="to", description="The last day, included; today, if absent.")]
 
