@@ -2,7 +2,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --locked
 
-.PHONY: help demo up test check fault orders volumes fuzz fhir-examples container bench documents clean
+.PHONY: help demo up test check fault orders volumes fuzz fhir-examples http container bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ fuzz: $(UV) ## Every parser under a coverage-guided fuzzer, ten minutes each (AR
 fhir-examples: $(UV) ## All examples of FHIR R4, of ESTUAIRE_FHIR_EXAMPLES: the folder of hl7.fhir.r4.examples, unpacked
 	@test -n "$(ESTUAIRE_FHIR_EXAMPLES)" || { echo "say where they are: make fhir-examples ESTUAIRE_FHIR_EXAMPLES=<folder>"; exit 2; }
 	@ESTUAIRE_FHIR_EXAMPLES="$(abspath $(ESTUAIRE_FHIR_EXAMPLES))" $(RUN) pytest -q -s tests/unit/ingest/test_fhir_examples.py $(ARGS)
+
+http: $(UV) ## 20,000 generated requests to every service, held to what its OpenAPI document says
+	@ESTUAIRE_HTTP_REQUESTS=20000 $(RUN) pytest --log-cli-level=WARNING tests/e2e/test_openapi.py $(ARGS)
 
 container: $(UV) ## The end-to-end suite through containers; needs a Docker engine
 	@$(RUN) pytest -m container $(ARGS)
