@@ -6,14 +6,15 @@ import base64
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -21,6 +22,7 @@ from confluent_kafka.admin import AdminClient
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
+from estuaire.passwords import sasl
 from estuaire.process import Child, Lock, Report, StartError, free_port, hold, is_free, require_home
 from runtime.kafka import common
 from runtime.settings import RuntimeSettings
@@ -29,6 +31,7 @@ __all__ = ["Broker", "StartError", "start_broker"]
 
 INFRA = Path(__file__).resolve().parent.parent / "infra" / "kafka"
 DEFAULT_PORT = 9092
+BROKER = "broker"
 START_SECONDS, GIVEN_SECONDS, PULL_SECONDS, DOWNLOAD_SECONDS = 90, 10, 300, 900
 INSTEAD = "or set KAFKA_BOOTSTRAP_SERVERS to a broker that runs"
 # The first compiler tier alone: half the CPU per record of the default in runs of minutes, and ready sooner.
@@ -43,6 +46,8 @@ class Broker:
     bootstrap_servers: str
     kind: str
     """`given`, `container` or `native`."""
+    kafka_config: Mapping[str, str] = field(default_factory=dict)
+    """How to connect to it as itself, where it is secured: it may do everything, until it stops."""
     _child: Child | None = None
     _container: str | None = None
 
@@ -69,12 +74,13 @@ class Broker:
         self.stop()
 
 
-def start_broker(home: Path, port: int | None = None, report: Report = print) -> Broker:
+def start_broker(home: Path, port: int | None = None, report: Report = print, *, secured: bool = False) -> Broker:
     """Start a broker on 127.0.0.1 and wait until it answers; or check the one at `KAFKA_BOOTSTRAP_SERVERS`.
 
     Docker is used where an engine answers and has or gets the image, else Java. Both keep their data in
     `home/kafka` and log to `home/logs/kafka.log`, so that one can follow the other. Without `port` it is 9092, or
-    any free one. A broker that we started ends with this process, however that ends. Raises StartError.
+    any free one. A broker that we started ends with this process, however that ends. One that is `secured` lets nobody
+    in but those whom it is told of, as `Broker.kafka_config`. Raises StartError.
     """
     given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if given:
@@ -87,8 +93,9 @@ def start_broker(home: Path, port: int | None = None, report: Report = print) ->
         port = choose_port(port)
         (home / "kafka").mkdir(exist_ok=True)
         run = _in_container(home, port, report) or _natively(report)
-        child = _launch(run, home, port, lock)
-    return Broker(f"127.0.0.1:{port}", run.kind, child, run.container)
+        config = sasl("PLAIN", BROKER, secrets.token_urlsafe(32)) if secured else {}
+        child = _launch(run, home, port, lock, config)
+    return Broker(f"127.0.0.1:{port}", run.kind, config, child, run.container)
 
 
 def choose_port(wanted: int | None) -> int:
@@ -111,11 +118,12 @@ class _Run:
     container: str | None = None
 
 
-def _launch(run: _Run, home: Path, port: int, lock: Lock) -> Child:
+def _launch(run: _Run, home: Path, port: int, lock: Lock, config: Mapping[str, str]) -> Child:
     folder, log = home / "kafka", home / "logs" / "kafka.log"
-    (folder / "broker.properties").write_text(
-        (INFRA / "broker.properties").read_text() + _placement(port, free_port(), run.address)
-    )
+    properties = (INFRA / "broker.properties").read_text() + _placement(port, free_port(), run.address)
+    (folder / "broker.properties").touch(mode=0o600)
+    (folder / "broker.properties").chmod(0o600)
+    (folder / "broker.properties").write_text(properties + (_security(config) if config else ""))
     log4j = f"-Dlog4j2.configurationFile={INFRA / 'log4j2.yaml'}"
     # a path with an accent is unreadable to Java in the C locale
     environment = os.environ | {"LC_ALL": "C.UTF-8"}
@@ -132,7 +140,7 @@ def _launch(run: _Run, home: Path, port: int, lock: Lock) -> Child:
             raise StartError(f"the broker's folder cannot be formatted; see {log}: {formatting.last_error()}")
     child = start("kafka.Kafka", "broker.properties")
     lock.note(f"runs (process {child.pid}, port {port})")
-    if _answers(f"127.0.0.1:{port}", deadline - time.monotonic(), child.running):
+    if _answers(f"127.0.0.1:{port}", deadline - time.monotonic(), child.running, config):
         return child
     ended = "does not answer in time" if child.running() else "ended while starting"
     child.stop()
@@ -145,19 +153,33 @@ def _launch(run: _Run, home: Path, port: int, lock: Lock) -> Child:
 def _placement(port: int, controller: int, address: str) -> str:
     # The voters are set here, not in the data, so that the controller can move to another port at each start.
     return (
-        f"\nlisteners=PLAINTEXT://{address}:{port},CONTROLLER://127.0.0.1:{controller}"
-        f"\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}"
+        f"\nlisteners=CLIENT://{address}:{port},CONTROLLER://127.0.0.1:{controller}"
+        f"\nadvertised.listeners=CLIENT://127.0.0.1:{port}"
         f"\ncontroller.quorum.voters=1@127.0.0.1:{controller}"
         "\nlog.dirs=data\n"
     )
+
+
+def _security(config: Mapping[str, str]) -> str:
+    # The controller cannot use SCRAM, whose accounts are in the metadata that it keeps, and accounts in SCRAM are made
+    # by somebody who is let in before there are any. So the broker has an account of its own, in this file alone.
+    user, password = config["sasl.username"], config["sasl.password"]
+    plain = (
+        "org.apache.kafka.common.security.plain.PlainLoginModule required"
+        f' username="{user}" password="{password}" user_{user}="{password}";'
+    )
+    accounts = (f"listener.name.{name}.plain.sasl.jaas.config={plain}\n" for name in ("client", "controller"))
+    return (INFRA / "secured.properties").read_text() + "".join(accounts)
 
 
 def _cluster_id() -> str:
     return base64.urlsafe_b64encode(b"E" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
 
 
-def _answers(servers: str, seconds: float, running: Callable[[], bool] = lambda: True) -> bool:
-    settings = common(RuntimeSettings(bootstrap_servers=servers))
+def _answers(
+    servers: str, seconds: float, running: Callable[[], bool] = lambda: True, config: Mapping[str, str] | None = None
+) -> bool:
+    settings = common(RuntimeSettings(bootstrap_servers=servers)) | dict(config or {})
     admin = AdminClient(settings | {"log_level": 0, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200})
     deadline = time.monotonic() + seconds
     while running() and time.monotonic() < deadline:

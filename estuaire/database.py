@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import pwd
 import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -22,6 +20,7 @@ import psycopg
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
+from estuaire.passwords import Passwords
 from estuaire.process import Child, Report, StartError, hold, require_home
 
 __all__ = ["Database", "StartError", "running_database", "start_database"]
@@ -171,33 +170,6 @@ def running_database(home: Path, *, prefix: str = "") -> Database:
         raise StartError(f"no database runs under {home}: start it with `estuaire up`, or name the index") from None
     admin = {"host": sockets, "user": ADMIN, "password": passwords.of(ADMIN), "dbname": "postgres"}
     return Database(admin, passwords, prefix=prefix)
-
-
-class Passwords:
-    """A random password for each role, made when first asked for and kept in a file that only this user reads."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def has(self, role: str) -> bool:
-        """Whether there is one."""
-        return role in self._read()
-
-    def of(self, role: str) -> str:
-        """The role's password."""
-        known = self._read()
-        if role not in known:
-            known[role] = secrets.token_urlsafe(32)
-            self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = self.path.with_suffix(".partial")
-            partial.touch(mode=0o600)
-            partial.write_text(json.dumps(known, indent=1))
-            partial.replace(self.path)
-        return known[role]
-
-    def _read(self) -> dict[str, str]:
-        known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}
-        return known
 
 
 @dataclass(frozen=True, slots=True)

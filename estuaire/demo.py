@@ -15,6 +15,7 @@ import httpx
 import msgspec
 from rich.table import Table
 
+from contracts.acl import subscriber
 from contracts.permits import Permit, read_permit
 from estuaire.files import FileSender, Sent, groups_of
 from estuaire.keyring import OFFICER, OPERATOR
@@ -66,7 +67,7 @@ def run(platform: Platform, records: Path | None) -> Result:
         duplicates=duplicates,
         dead_lettered=dead,
         patients=_counts(platform)["patients"],
-        views={permit.id: len(Subscriber(platform.settings(), permit.id).read().entries()) for permit in permits},
+        views={permit.id: _entries(platform, permit) for permit in permits},
         seconds=round(time.monotonic() - begun, 2),
     )
 
@@ -153,6 +154,12 @@ def _send_files(platform: Platform, records: Path) -> Sent:
 def _wait(producer: Producer, source: str) -> None:
     if not producer.wait_for_views(source):
         raise SendError("what was sent is not in the views after two minutes; see the services' logs")
+
+
+def _entries(platform: Platform, permit: Permit) -> int:
+    """What its first subscriber reads of a view, by the rights of its own."""
+    settings = platform.settings_as(subscriber(permit.subscribers[0]))
+    return len(Subscriber(settings, permit.id).read().entries())
 
 
 def _counts(platform: Platform) -> dict[str, Any]:

@@ -20,3 +20,9 @@ def addresses(home: Path) -> dict[str, str]:
     except (OSError, ValueError):
         found = {}
     return found
+
+
+def is_secured(home: Path, broker: str) -> bool:
+    """Whether this is the broker that was last started here, and it asks for accounts."""
+    found = addresses(home)
+    return broker == found.get("ESTUAIRE_BROKER") and "ESTUAIRE_BROKER_USER" in found

@@ -18,6 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from contracts.acl import SUBSCRIBER
+from estuaire.passwords import Passwords, sasl
 from runtime.http import hash_token
 from runtime.keys import write_key
 
@@ -40,13 +42,16 @@ ISSUER, AUDIENCE = "https://localhost/estuaire", "estuaire"
 """Who issues the tokens here, and for what. Nothing listens there: the keys are a file."""
 LIFETIME = 3600
 """Seconds."""
+ADMIN = "admin"
+"""The operator's principal at the broker, who may do everything there."""
 
 
 class Keyring:
-    """Keys in `<home>/keys/<service>/`, producers' tokens and the issuer's public key in `<home>/tokens/`."""
+    """Keys in `<home>/keys/<service>/`, producers\' tokens and the issuer\'s key in `<home>/tokens/`, broker accounts."""
 
     def __init__(self, home: Path) -> None:
         self._keys = home / "keys"
+        self._accounts = Passwords(home / "keys" / "kafka.json")
         self._tokens = home / "tokens"
 
     def prepare(self) -> None:
@@ -101,6 +106,15 @@ class Keyring:
         _write(path, json.dumps(key.as_dict(private=True)), 0o600)
         _write(self.issuer_keys, json.dumps({"keys": [key.as_dict(private=False)]}), 0o644)
         return key
+
+    def passwords(self, principals: Iterable[str]) -> dict[str, str]:
+        """The passwords of these principals at the broker; made where there are none."""
+        return {name: self._accounts.of(name) for name in principals}
+
+    def kafka_config(self, principal: str) -> dict[str, str]:
+        """How a client connects to the broker as this principal; a subscriber's, in a group that it may use."""
+        config = sasl("SCRAM-SHA-512", principal, self._accounts.of(principal))
+        return config | ({"group.id": f"{principal}/estuaire"} if principal.startswith(SUBSCRIBER) else {})
 
     def _once(self, service: str, name: str) -> None:
         if not (self.folder(service) / f"{name}.json").exists():

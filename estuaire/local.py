@@ -1,14 +1,15 @@
 """Clients of the platform that was last started here, or of the hub that the environment names.
 
-`ESTUAIRE_INGEST_URL`, `ESTUAIRE_BROKER` and `ESTUAIRE_TOKEN` say where, and as whom; what is not set is the platform's.
+`ESTUAIRE_INGEST_URL`, `ESTUAIRE_BROKER`, `ESTUAIRE_TOKEN` and `ESTUAIRE_KAFKA_CONFIG` say where, and as whom; what is
+not set is the platform's.
 """
 
 from __future__ import annotations
 
 import os
 
-from estuaire.home import addresses, home_folder
-from estuaire.keyring import Keyring
+from estuaire.home import addresses, home_folder, is_secured
+from estuaire.keyring import ADMIN, Keyring
 from estuaire.producer import Producer
 from estuaire.subscriber import Subscriber
 from runtime.settings import RuntimeSettings
@@ -22,7 +23,16 @@ def producer(source: str) -> Producer:
 
 def subscriber(permit: str) -> Subscriber:
     """A client that reads the view of this permit."""
-    return Subscriber(RuntimeSettings(bootstrap_servers=_address("ESTUAIRE_BROKER", "127.0.0.1:9092")), permit)
+    return Subscriber(at_broker(_address("ESTUAIRE_BROKER", "127.0.0.1:9092")), permit)
+
+
+def at_broker(broker: str, principal: str = "") -> RuntimeSettings:
+    """Settings for this broker: as `ESTUAIRE_KAFKA_CONFIG` says, else the platform's, as this principal or operator."""
+    settings = RuntimeSettings(bootstrap_servers=broker)
+    if settings.kafka_config or not is_secured(home_folder(), broker):
+        return settings
+    config = Keyring(home_folder()).kafka_config(principal or ADMIN)
+    return settings.model_copy(update={"kafka_config": config})
 
 
 def _address(name: str, otherwise: str) -> str:

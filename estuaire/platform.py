@@ -12,14 +12,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
+from threading import Thread
 
 import httpx
 
 from contracts.registry import topics_to_create
 from estuaire.broker import Broker, start_broker
 from estuaire.database import start_database
-from estuaire.keyring import AUDIENCE, ISSUER, Keyring
+from estuaire.keyring import ADMIN, AUDIENCE, ISSUER, Keyring
 from estuaire.process import Child, Report, StartError, is_free, require_home
+from estuaire.rights import RightsKeeper, write_accounts
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
 
@@ -87,6 +89,7 @@ class Platform:
         self._port = port
         self._report = report
         self._trace_ratio = trace_ratio
+        self._secured = False
         self._stack = ExitStack()
 
     @property
@@ -101,7 +104,15 @@ class Platform:
 
     def settings(self) -> RuntimeSettings:
         """Settings for a client of this platform."""
-        return RuntimeSettings(bootstrap_servers=self.bootstrap_servers)
+        return self.settings_as(ADMIN)
+
+    def settings_as(self, principal: str) -> RuntimeSettings:
+        """Settings for a client of this platform that goes by this principal at a broker that was started here."""
+        settings = RuntimeSettings(bootstrap_servers=self.bootstrap_servers)
+        if not self._secured:
+            return settings
+        config = settings.kafka_config | self.keyring.kafka_config(principal)
+        return settings.model_copy(update={"kafka_config": config})
 
     def __enter__(self) -> Platform:
         try:
@@ -144,8 +155,13 @@ class Platform:
             starting = pool.submit(self._start_broker)
             database = self._stack.enter_context(start_database(self.home, report=self._report))
             urls = {name: database.url(name) for name in DATABASES}  # while the broker is on its way
-            self.bootstrap_servers = starting.result().bootstrap_servers
+            broker = starting.result()
+        self.bootstrap_servers, self._secured = broker.bootstrap_servers, bool(broker.kafka_config)
+        if self._secured:
+            self._open_accounts(broker)
         create_topics(self.settings(), topics_to_create(self.settings().hot_partitions))
+        if self._secured:
+            self._keep_rights()
         for offset, name in enumerate(SERVICES):
             environment = self._environment(name, self._port + offset)
             if name in urls:
@@ -161,12 +177,32 @@ class Platform:
     def _write_addresses(self) -> None:
         found = {f"ESTUAIRE_{name.upper()}_URL": service.url for name, service in self.services.items()}
         found["ESTUAIRE_BROKER"] = self.bootstrap_servers
+        if self._secured:
+            found["ESTUAIRE_BROKER_USER"] = ADMIN
         (self.home / "addresses.json").write_text(json.dumps(found, indent=1))
 
     def _start_broker(self) -> Broker:
         """Beside the services (9092 for 8000), so that two platforms never share a port by accident."""
         port = self._port + BROKER_OFFSET
-        return self._stack.enter_context(start_broker(self.home, port if is_free(port) else None, self._report))
+        started = start_broker(self.home, port if is_free(port) else None, self._report, secured=True)
+        return self._stack.enter_context(started)
+
+    def _open_accounts(self, broker: Broker) -> None:
+        """The operator's and the services', written with the broker's own account; from here on it is not used."""
+        settings = RuntimeSettings(bootstrap_servers=broker.bootstrap_servers)
+        itself = settings.model_copy(update={"kafka_config": dict(broker.kafka_config)})
+        write_accounts(itself, self.keyring.passwords([ADMIN, *SERVICES]))
+
+    def _keep_rights(self) -> None:
+        """In this process, which is the operator's: no service may give rights, least of all to itself."""
+        settings = self.settings()
+        keeper = RightsKeeper(settings, lambda names: write_accounts(settings, self.keyring.passwords(names)))
+        thread = Thread(target=keeper.run, name="rights", daemon=True)
+        thread.start()
+        self._stack.callback(thread.join, 10)
+        self._stack.callback(keeper.stop)
+        if not keeper.settled.wait(30):
+            raise StartError("the broker does not take its access rules in time")
 
     def _environment(self, name: str, port: int) -> dict[str, str]:
         own = f"ESTUAIRE_{name.upper()}_"
@@ -174,6 +210,7 @@ class Platform:
         return {
             **inherited,
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "ESTUAIRE_KAFKA_CONFIG": json.dumps(self.settings_as(name).kafka_config),
             "ESTUAIRE_PORT": str(port),
             "ESTUAIRE_TRACE_FILE": str(self.home / "logs" / f"{name}.spans.ndjson"),
             "ESTUAIRE_TRACE_RATIO": str(self._trace_ratio),

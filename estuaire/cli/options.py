@@ -72,8 +72,8 @@ def local_token(role: str, holder: str) -> str:
     return keyring.producer_token(holder) if role == "producers" else keyring.token(holder, role.removesuffix("s"))
 
 
-def at_broker(broker: str) -> RuntimeSettings:
-    """The settings of a client of this broker."""
-    from runtime.settings import RuntimeSettings
+def at_broker(broker: str, principal: str = "") -> RuntimeSettings:
+    """The settings of a client of this broker: on the local platform as this principal, else as its operator."""
+    from estuaire import local
 
-    return RuntimeSettings(bootstrap_servers=broker)
+    return local.at_broker(broker, principal)
