@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 
+from contracts import acl
 from estuaire.home import addresses, home_folder, is_secured
 from estuaire.keyring import ADMIN, Keyring
 from estuaire.producer import Producer
@@ -21,9 +22,10 @@ def producer(source: str) -> Producer:
     return Producer(_address("ESTUAIRE_INGEST_URL", "http://127.0.0.1:8000"), token)
 
 
-def subscriber(permit: str) -> Subscriber:
-    """A client that reads the view of this permit."""
-    return Subscriber(at_broker(_address("ESTUAIRE_BROKER", "127.0.0.1:9092")), permit)
+def subscriber(permit: str, name: str = "") -> Subscriber:
+    """A client that reads the view of this permit: on the platform here as one of its subscribers, or its operator."""
+    principal = acl.subscriber(name) if name else ""
+    return Subscriber(at_broker(_address("ESTUAIRE_BROKER", "127.0.0.1:9092"), principal), permit)
 
 
 def at_broker(broker: str, principal: str = "") -> RuntimeSettings:

@@ -27,8 +27,9 @@ from confluent_kafka.admin import (
     UserScramCredentialAlteration,
     UserScramCredentialUpsertion,
 )
+from rich.table import Table
 
-from contracts.acl import SUBSCRIBER, Right, is_ours, permit_rights, service_rights
+from contracts.acl import SUBSCRIBER, Right, is_ours, permit_rights, rights_of, service_rights
 from contracts.messages import PermitClosed, PermitGranted, PermitMessage
 from contracts.permits import Permit, PermitError, read_permit
 from runtime.kafka import common, consumer_config
@@ -62,7 +63,8 @@ class Rights:
     def replace(self, wanted: Iterable[Right]) -> tuple[int, int]:
         """Allow what is wanted and nothing else; returns how many rules it deleted and made. Raises KafkaException."""
         rules = {_rule(right) for right in wanted}
-        present = {rule for rule in self._present() if is_ours(rule.principal.removeprefix("User:"), self._prefix)}
+        named = {rule.principal for rule in rules}
+        present = {rule for rule in self._present() if rule.principal in named or self._is_ours(rule)}
         if gone := present - rules:
             filters = [_filter(rule) for rule in gone]
             for deleted in self._admin.delete_acls(filters, request_timeout=_SECONDS).values():
@@ -71,6 +73,9 @@ class Rights:
             for made in self._admin.create_acls(list(fresh), request_timeout=_SECONDS).values():
                 made.result()
         return len(gone), len(fresh)
+
+    def _is_ours(self, rule: AclBinding) -> bool:
+        return is_ours(str(rule.principal).removeprefix("User:"), self._prefix)
 
     def _present(self) -> set[AclBinding]:
         anybodys: Any = None
@@ -117,7 +122,8 @@ class OpenPermits:
 class RightsKeeper:
     """Keeps the broker's access rules what contracts and open permits say, from moment to moment.
 
-    `introduce` is told the principals of subscribers before they are given their first right.
+    `introduce` is told the principals of subscribers before they are given their first right; `sites` are principals
+    that run an ingest of their own, with ingest's rights.
     """
 
     PAUSE_SECONDS = 0.3
@@ -129,8 +135,11 @@ class RightsKeeper:
         settings: RuntimeSettings,
         introduce: Callable[[Iterable[str]], None] = lambda _principals: None,
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+        sites: Iterable[str] = (),
     ) -> None:
         self._settings = settings
+        prefix = settings.topic_prefix
+        self._always = service_rights(prefix).union(*(rights_of("ingest", site, prefix) for site in sites))
         self._introduce = introduce
         self._clock = clock
         self._introduced: set[str] = set()
@@ -155,7 +164,7 @@ class RightsKeeper:
         rights, permits = Rights(self._settings), OpenPermits()
         applied: frozenset[Right] = frozenset()
         checked = 0.0
-        for _ in self._permits(permits):
+        for _ in self._permits(permits, on=True):
             wanted = self._wanted(permits)
             if wanted != applied or time.monotonic() > checked + self.CHECK_SECONDS:
                 self._meet(wanted)
@@ -164,8 +173,15 @@ class RightsKeeper:
                 applied, checked = wanted, time.monotonic()
                 self.settled.set()
 
-    def _permits(self, permits: OpenPermits) -> Iterator[None]:
-        """Bring `permits` up to date again and again, from the beginning of the topic; gives when it is."""
+    def wanted(self) -> frozenset[Right]:
+        """What is to be allowed at this moment. Raises KafkaException."""
+        permits = OpenPermits()
+        for _ in self._permits(permits, on=False):
+            pass
+        return self._wanted(permits)
+
+    def _permits(self, permits: OpenPermits, *, on: bool) -> Iterator[None]:
+        """Bring `permits` up to date, from the beginning of the topic; gives when it is, and goes on if it is to."""
         name = self._settings.topic_prefix + PERMITS
         group = f"{self._settings.topic_prefix}rights"
         consumer = Consumer(consumer_config(self._settings, group) | {"enable.partition.eof": True})
@@ -186,6 +202,8 @@ class RightsKeeper:
                         raise KafkaException(error)
                 if not unread:
                     yield
+                    if not on:
+                        return
         finally:
             consumer.close()
 
@@ -193,13 +211,22 @@ class RightsKeeper:
         prefix = self._settings.topic_prefix
         today = self._clock().astimezone(dt.UTC).date()
         open_ones = (permit_rights(one.id, one.subscribers, prefix) for one in permits.on(today))
-        return service_rights(prefix).union(*open_ones)
+        return self._always.union(*open_ones)
 
     def _meet(self, wanted: Iterable[Right]) -> None:
         subscribers = {right.principal for right in wanted if SUBSCRIBER in right.principal}
         if fresh := subscribers - self._introduced:
             self._introduce(fresh)
             self._introduced |= fresh
+
+
+def rights_table(rights: Iterable[Right]) -> Table:
+    """Rights for a person, a principal after the other."""
+    table = Table("principal", "may", "what", "name")
+    for one in sorted(rights):
+        resource = one.resource.replace("_", " ")
+        table.add_row(one.principal, one.operation, resource, f"{one.name}{'*' if one.prefixed else ''}")
+    return table
 
 
 def _rule(right: Right) -> AclBinding:

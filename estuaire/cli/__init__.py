@@ -27,6 +27,7 @@ COMMANDS = (
     operators.tap,
     operators.trace,
     operators.replay,
+    operators.rights,
     projects.subscribe,
     platform.token,
     platform.bench,

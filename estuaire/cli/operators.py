@@ -78,6 +78,28 @@ def replay(
     out.print(f"{topics.replay(at_broker(broker), topic, most)} sent round again")
 
 
+def rights(
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Write them to the broker, and go on as permits open and end.")
+    ] = False,
+    site: Annotated[
+        list[str] | None, typer.Option(help="An account that runs an ingest of its own; may be given again.")
+    ] = None,
+    broker: Broker = LOCAL_BROKER,
+) -> None:
+    """Who may do what at the broker, by the contracts and the permits that are open; the rest is denied."""
+    from estuaire.rights import RightsKeeper, rights_table
+    from runtime.telemetry import start_logging
+
+    keeper = RightsKeeper(at_broker(broker), sites=site or ())
+    if not follow:
+        out.print(rights_table(keeper.wanted()))
+        return
+    start_logging("INFO")
+    with _quiet_interrupt():
+        keeper.run()
+
+
 def quality(
     source: Annotated[
         str | None,

@@ -39,14 +39,20 @@ def subscribe(
     permit: str,
     form: Annotated[str, typer.Option("--format", help="ndjson, or parquet (with --out).")] = "ndjson",
     output: Annotated[Path | None, typer.Option("--out", help="A file, in place of standard output.")] = None,
+    name: Annotated[
+        str,
+        typer.Option("--as", metavar="NAME", help="Who you are on the local platform: a subscriber."),
+    ] = "",
     broker: Broker = LOCAL_BROKER,
 ) -> None:
     """A subscriber's client: read the view to its end, apply merges and withdrawals, print what holds."""
+    from contracts import acl
     from estuaire.export import write_ndjson, write_parquet
     from estuaire.producer import SendError
     from estuaire.subscriber import Subscriber
 
-    entries = Subscriber(at_broker(broker), permit).read().entries()
+    principal = acl.subscriber(name) if name else ""
+    entries = Subscriber(at_broker(broker, principal), permit).read().entries()
     if form == "parquet":
         if output is None:
             raise SendError("a Parquet file needs --out FILE")

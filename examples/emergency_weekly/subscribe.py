@@ -10,7 +10,7 @@ from typing import Any
 from contracts.events import ViewEvent
 from estuaire import local
 
-PERMIT = "emergency-weekly"
+PERMIT, TEAM = "emergency-weekly", "veille-sanitaire"
 SYNDROMES = {"J09": "influenza", "J10": "influenza", "J11": "influenza", "J21": "bronchiolitis"} | {
     "A08": "gastroenteritis",
     "A09": "gastroenteritis",
@@ -51,7 +51,7 @@ def main() -> None:
     """Read the view as it is now, and write the table to standard output."""
     out = csv.DictWriter(sys.stdout, ["week", "syndrome", *(group for _, group in AGES)], lineterminator="\n")
     out.writeheader()
-    out.writerows(table(local.subscriber(PERMIT).read().entries()))
+    out.writerows(table(local.subscriber(PERMIT, TEAM).read().entries()))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from contracts.events import ViewEvent
 from estuaire import local
 from estuaire.subscriber import View
 
-PERMIT = "remote-monitoring"
+PERMIT, TEAM = "remote-monitoring", "telesuivi-nurses"
 WEIGHT, OXYGEN, PULSE = "29463-7", "59408-5", "8867-4"  # LOINC
 GAIN_KG, GAIN_WITHIN = 2.0, dt.timedelta(days=3)
 """More than 2 kg in 3 days: European Society of Cardiology, heartfailurematters.org, "Weight gain"."""
@@ -46,7 +46,7 @@ def main() -> None:
     """Follow the view until Ctrl-C; with `--once`, to its present end."""
     once = "--once" in sys.argv
     view, told = View(), set()
-    for event in local.subscriber(PERMIT).follow(view, stopped=lambda: once):
+    for event in local.subscriber(PERMIT, TEAM).follow(view, stopped=lambda: once):
         # A late or corrected measure may change what the others mean: look at the patient's whole timeline.
         for alert in alerts(view.timeline(event.subject or "")):
             if (alert["record"], alert["alert"]) not in told:

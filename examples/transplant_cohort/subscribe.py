@@ -9,7 +9,7 @@ from typing import Any
 from contracts.events import ViewEvent
 from estuaire import local
 
-PERMIT = "transplant-cohort"
+PERMIT, TEAM = "transplant-cohort", "team-transplantation"
 TRANSPLANTATION = "JAEA003"  # CCAM: kidney transplantation
 IMMUNOSUPPRESSANTS = "L04"  # ATC
 CREATININE = "14682-9"  # LOINC, in umol/L
@@ -47,7 +47,7 @@ def main() -> None:
     """Read the view as it is now, and write the table to standard output."""
     table = csv.DictWriter(sys.stdout, COLUMNS, lineterminator="\n")
     table.writeheader()
-    for patient, timeline in sorted(local.subscriber(PERMIT).read().timelines().items()):
+    for patient, timeline in sorted(local.subscriber(PERMIT, TEAM).read().timelines().items()):
         if (line := row(patient, timeline)) is not None:
             table.writerow(line)
 
