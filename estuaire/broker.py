@@ -123,7 +123,7 @@ def _launch(run: _Run, home: Path, port: int, lock: Lock, config: Mapping[str, s
     properties = (INFRA / "broker.properties").read_text() + _placement(port, free_port(), run.address)
     (folder / "broker.properties").touch(mode=0o600)
     (folder / "broker.properties").chmod(0o600)
-    (folder / "broker.properties").write_text(properties + (_security(config) if config else ""))
+    (folder / "broker.properties").write_text(properties + (_security(config) if config else "") + _more())
     log4j = f"-Dlog4j2.configurationFile={INFRA / 'log4j2.yaml'}"
     # a path with an accent is unreadable to Java in the C locale
     environment = os.environ | {"LC_ALL": "C.UTF-8"}
@@ -170,6 +170,12 @@ def _security(config: Mapping[str, str]) -> str:
     )
     accounts = (f"listener.name.{name}.plain.sasl.jaas.config={plain}\n" for name in ("client", "controller"))
     return (INFRA / "secured.properties").read_text() + "".join(accounts)
+
+
+def _more() -> str:
+    """The operator's own settings of the broker, which go before all others."""
+    path = os.environ.get("ESTUAIRE_BROKER_PROPERTIES")
+    return Path(path).read_text() if path else ""
 
 
 def _cluster_id() -> str:

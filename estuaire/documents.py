@@ -59,6 +59,16 @@ _HEADERS: Final[dict[str, dict[str, Any]]] = {
     Headers.KEY_VERSION: {"type": "string", "description": "Versions of secret 1 and, after pseudonym, secret 2."},
     Headers.PATIENT_ID: {"type": "string", "description": "A hint: patient-links decides."},
 }
+_SCHEMES: Final[dict[str, Any]] = {
+    "scram": {"type": "scramSha512", "description": "An account for each service and subscriber (docs/broker.md)."},
+}
+_SERVER: Final[dict[str, Any]] = {
+    "host": "{address}",
+    "protocol": "kafka-secure",
+    "description": "Denies what is not an operation here. On one machine it is not encrypted.",
+    "variables": {"address": {"default": "127.0.0.1:9092", "description": "KAFKA_BOOTSTRAP_SERVERS."}},
+    "security": [{"$ref": "#/components/securitySchemes/scram"}],
+}
 _CONTENT_TYPES = {"msgpack": "application/vnd.msgpack", "json": "application/cloudevents+json"}
 
 
@@ -114,9 +124,10 @@ def asyncapi() -> dict[str, Any]:
             "license": {"name": "Apache-2.0"},
         },
         "defaultContentType": _CONTENT_TYPES["msgpack"],
+        "servers": {"broker": _SERVER},
         "channels": channels,
         "operations": operations,
-        "components": {"messages": components | _shared_messages()},
+        "components": {"messages": components | _shared_messages(), "securitySchemes": _SCHEMES},
     }
 
 

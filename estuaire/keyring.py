@@ -47,7 +47,7 @@ ADMIN = "admin"
 
 
 class Keyring:
-    """Keys in `<home>/keys/<service>/`, producers\' tokens and the issuer\'s key in `<home>/tokens/`, broker accounts."""
+    """Keys in `<home>/keys/<service>/`, producers' tokens and the issuer's key in `<home>/tokens/`, broker accounts."""
 
     def __init__(self, home: Path) -> None:
         self._keys = home / "keys"

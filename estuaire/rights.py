@@ -32,6 +32,7 @@ from rich.table import Table
 from contracts.acl import SUBSCRIBER, Right, is_ours, permit_rights, rights_of, service_rights
 from contracts.messages import PermitClosed, PermitGranted, PermitMessage
 from contracts.permits import Permit, PermitError, read_permit
+from runtime import telemetry
 from runtime.kafka import common, consumer_config
 from runtime.settings import RuntimeSettings
 
@@ -156,8 +157,9 @@ class RightsKeeper:
         while not self._stop.is_set():
             try:
                 self._follow()
-            except KafkaException as error:
-                log.warning("access rules are not kept up: %s", error.args[0].str())
+            except Exception as error:
+                why = error.args[0].str() if isinstance(error, KafkaException) else telemetry.where(error)
+                log.warning("access rules are not kept up: %s", why)
                 self._stop.wait(1.0)
 
     def _follow(self) -> None:

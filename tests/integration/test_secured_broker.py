@@ -445,3 +445,17 @@ def test_the_password_of_nobody_is_on_a_command_line_or_in_a_log(secured: Secure
     for password in passwords:
         assert password not in log
         assert not any(password.encode() in line for line in lines)
+
+
+def test_a_home_from_before_is_secured_with_what_it_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
+    monkeypatch.setattr(broker_module, "_in_container", lambda *_: None)
+    with start_broker(tmp_path) as open_to_all:
+        create_topics(RuntimeSettings(bootstrap_servers=open_to_all.bootstrap_servers), [view_topic("kept", 1)])
+    with start_broker(tmp_path, secured=True) as broker:
+        itself = RuntimeSettings(bootstrap_servers=broker.bootstrap_servers, kafka_config=dict(broker.kafka_config))
+        write_accounts(itself, Keyring(tmp_path).passwords([ADMIN]))
+        admin = itself.model_copy(update={"kafka_config": Keyring(tmp_path).kafka_config(ADMIN)})
+        assert "view-kept" in AdminClient(common(admin)).list_topics(timeout=10).topics
+        with pytest.raises(KafkaException):
+            AdminClient({"bootstrap.servers": broker.bootstrap_servers, "log_level": 0}).list_topics(timeout=1)
