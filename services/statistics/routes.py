@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from starlette.responses import Response
 
 from contracts.sources import Registered
@@ -48,8 +48,9 @@ class Sources(BaseModel):
 Name = Annotated[
     str, Query(alias="source", max_length=256, pattern=NO_NUL, description="The source, as `GET /v1/sources` lists it.")
 ]
-Begin = Annotated[dt.date | None, Query(alias="from", description="The first day (UTC); 29 days before the last.")]
-End = Annotated[dt.date | None, Query(alias="to", description="The last day, included; today, if absent.")]
+Day = Annotated[dt.date, Field(ge=dt.date(1900, 1, 1), le=dt.date(9000, 1, 1))]
+Begin = Annotated[Day | None, Query(alias="from", description="The first day (UTC); 29 days before the last.")]
+End = Annotated[Day | None, Query(alias="to", description="The last day, included; today, if absent.")]
 
 
 def application(

@@ -55,6 +55,11 @@ def client(reader: FakeReader) -> TestClient:
     return TestClient(application(lambda: None, reader, dict, operators, lambda: NOW), headers=OPERATOR)
 
 
+@pytest.mark.parametrize("params", [{"to": "0001-01-01"}, {"from": "9999-12-31"}, {"source": "a\0b"}])
+def test_a_day_of_no_calendar_and_a_source_that_is_none_are_told_so(client: TestClient, params: dict[str, str]) -> None:
+    assert client.get("/v1/sources/quality", params={"source": SOURCE, **params}).status_code == 422
+
+
 def test_the_document_says_what_is_answered() -> None:
     nothing: Any = None
     check_documents(
