@@ -217,11 +217,12 @@ RulesMessage = RulesSwitched | Rescan
 
 
 class PermitGranted(msgspec.Struct, frozen=True, tag="granted"):
-    """permits: a permit to open; `definition` is the JSON of `contracts.permits.Permit`."""
+    """permits: a permit to open; `definition` is the JSON of `contracts.permits.Permit`, `by` whoever granted it."""
 
     permit: str
     definition: bytes
     granted: str
+    by: str = ""
 
 
 class PermitKeyWrapped(msgspec.Struct, frozen=True, tag="key-wrapped"):
@@ -240,10 +241,11 @@ class ViewScan(msgspec.Struct, frozen=True, tag="scan"):
 
 
 class PermitClosed(msgspec.Struct, frozen=True, tag="closed"):
-    """permits: nothing more leaves under this permit; its key is destroyed."""
+    """permits: nothing more leaves under this permit; its key is destroyed. `by` is who closed it."""
 
     permit: str
     reason: str
+    by: str = ""
 
 
 PermitMessage = PermitGranted | PermitKeyWrapped | ViewScan | PermitClosed
@@ -291,8 +293,14 @@ class DailyReceipt(msgspec.Struct, frozen=True):
     digest: bytes
 
 
-class AuditLeaf(msgspec.Struct, frozen=True):
-    """audit: what was decided for one batch under one permit: how many, and the Merkle root of their ids."""
+class AuditLeaf(msgspec.Struct, frozen=True, omit_defaults=True):
+    """audit: one act, as `contracts.audit` makes it: of a batch under one permit, of a person, or with a key.
+
+    `at` is RFC 3339 in UTC with milliseconds; `actor` is `<role>:<name>`; `action` is one of `contracts.audit.ACTS`.
+    `count` and `root` are the number and the Merkle root of the ids concerned (the project's own ids where there is a
+    permit, else the hub's); `root` is empty where there are none to give. `about` names what else it concerns, such as
+    a rule version: never a person, and nothing of a record.
+    """
 
     at: str
     actor: str
@@ -300,6 +308,7 @@ class AuditLeaf(msgspec.Struct, frozen=True):
     permit: str | None
     count: int
     root: bytes
+    about: str = ""
 
 
 def associated(event_id: str, record_type: str, source: str, digest: str) -> bytes:

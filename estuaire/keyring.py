@@ -21,7 +21,8 @@ from joserfc.jwk import ECKey
 from contracts.acl import SUBSCRIBER
 from estuaire.passwords import Passwords, sasl
 from runtime.http import hash_token
-from runtime.keys import write_key
+from runtime.keys import FolderKeyStore, write_key
+from services.audit.domain.checkpoints import ORIGIN, Signer
 
 SECRETS = {
     "ingest": ("level-1", "event-id", "digest"),
@@ -29,6 +30,7 @@ SECRETS = {
     "linkage": (),
     "access": ("history",),
     "statistics": (),
+    "audit": ("checkpoint",),
 }
 PUBLIC = {
     "ingest": ("pseudonym", "access", "statistics"),
@@ -36,8 +38,9 @@ PUBLIC = {
     "linkage": (),
     "access": (),
     "statistics": (),
+    "audit": (),
 }
-OFFICER, OPERATOR, STEWARD = "officer", "operator", "steward"
+OFFICER, OPERATOR, STEWARD, AUDITOR = "officer", "operator", "steward", "auditor"
 ISSUER, AUDIENCE = "https://localhost/estuaire", "estuaire"
 """Who issues the tokens here, and for what. Nothing listens there: the keys are a file."""
 LIFETIME = 3600
@@ -61,6 +64,7 @@ class Keyring:
                 self._once(service, name)
         for recipient in ("pseudonym", "linkage", "access", "statistics"):
             self._key_pair(recipient)
+        self._verifier_key()
         if not self.producers.exists():
             self._write({})
         self._signing_key()
@@ -68,6 +72,11 @@ class Keyring:
     def folder(self, service: str) -> Path:
         """Where one service's keys are."""
         return self._keys / service
+
+    @property
+    def verifier_key(self) -> Path:
+        """The file with the public keys of the audit log's checkpoints, one a line: what an auditor keeps."""
+        return self._keys / "audit-verifier.txt"
 
     @property
     def producers(self) -> Path:
@@ -119,6 +128,11 @@ class Keyring:
     def _once(self, service: str, name: str) -> None:
         if not (self.folder(service) / f"{name}.json").exists():
             write_key(self.folder(service), name, {1: secrets.token_bytes(32)})
+
+    def _verifier_key(self) -> None:
+        seeds = FolderKeyStore(self.folder("audit")).secret("checkpoint")
+        keys = [Signer(ORIGIN, seeds[version][:32]).verifier_key() for version in sorted(seeds)]
+        self.verifier_key.write_text("".join(f"{key}\n" for key in keys))
 
     def _key_pair(self, recipient: str) -> None:
         if (self.folder(recipient) / f"{recipient}-private.json").exists():

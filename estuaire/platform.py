@@ -25,11 +25,13 @@ from estuaire.rights import RightsKeeper, write_accounts
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
 
-SERVICES = ("ingest", "access", "pseudonym", "linkage", "statistics")
+SERVICES = ("ingest", "access", "pseudonym", "linkage", "statistics", "audit")
 """In the order of their ports, from the base port on."""
-DATABASES = ("linkage", "access", "statistics")
+DATABASES = ("linkage", "access", "statistics", "audit")
 """The services that have a database of their own."""
 BROKER_OFFSET = 1092
+CHECKPOINTS = "checkpoints"
+"""The folder of the home that is the audit log's second place."""
 
 
 @dataclass(slots=True)
@@ -216,6 +218,7 @@ class Platform:
             "ESTUAIRE_TRACE_RATIO": str(self._trace_ratio),
             f"{own}KEYS": str(self.keyring.folder(name)),
             **self._callers(name),
+            **({f"{own}CHECKPOINTS": str(self.home / CHECKPOINTS)} if name == "audit" else {}),
             **{own + key: str(self.home / file) for file, (key, readers) in OWN_FILES.items() if name in readers},
         }
 

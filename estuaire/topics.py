@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
+import getpass
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message, Producer, TopicPartition
 
+from contracts import audit
 from contracts.messages import VALUES, Headers, revision
 from contracts.registry import BACKFILL, DEAD_LETTERS
 from runtime.kafka import consumer_config, producer_config
@@ -65,6 +68,8 @@ def describe(message: Message) -> dict[str, Any]:
 def replay(settings: RuntimeSettings, dead_letters: str, most: int) -> int:
     """Send dead letters back to where they came from, each once, in one transaction; returns how many.
 
+    The audit log has how many, of which topic, and the name of whoever's terminal it was, which nobody has checked.
+
     A message keeps its revision, made whole from where it was first received, so that it never outranks a newer one.
     """
     group = f"replay-{dead_letters}"
@@ -93,6 +98,15 @@ def replay(settings: RuntimeSettings, dead_letters: str, most: int) -> int:
                 headers[Headers.REVISION] = whole.encode()
             kept = [(name, value) for name, value in headers.items() if not name.startswith("dlq_")]
             producer.produce(topic, message.value(), message.key(), headers=kept)
+        told = audit.leaf(
+            "dead-letters-replayed",
+            audit.actor("terminal", _user()),
+            dt.datetime.now(dt.UTC),
+            count=len(batch),
+            about=dead_letters.removeprefix(settings.topic_prefix),
+        )
+        topic, key, value = audit.message(told)
+        producer.produce(settings.topic_prefix + topic, value, key)
         after = {message.partition() or 0: (message.offset() or 0) + 1 for message in batch}
         places = [TopicPartition(dead_letters, number, at) for number, at in after.items()]
         producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), 30)
@@ -129,6 +143,13 @@ def _value(topic: str, value: bytes | None, *, marker: bool) -> Any:
 
 def _headers(message: Message) -> dict[str, Any]:
     return dict(message.headers() or ())
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
 
 
 def _text(value: bytes | str | None) -> str | None:

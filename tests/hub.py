@@ -98,7 +98,7 @@ class Hub:
         return httpx.get(url, params=params, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
 
-def free_base_port(count: int = 5) -> int:
+def free_base_port(count: int = 6) -> int:
     """A base port with `count` free ports in a row; each process looks elsewhere first, for runs side by side."""
     first = os.getpid() % 1000
     for base in (18_000 + (first + number) % 1000 * 10 for number in range(1000)):

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from runtime.settings import RuntimeSettings
 
 INGEST, ACCESS, LINKAGE = "http://127.0.0.1:8000", "http://127.0.0.1:8001", "http://127.0.0.1:8003"
-STATISTICS = "http://127.0.0.1:8004"
+STATISTICS, AUDIT = "http://127.0.0.1:8004", "http://127.0.0.1:8005"
 LOCAL_BROKER = "127.0.0.1:9092"
 
 Port = Annotated[
-    int, typer.Option(help="Base port: ingest here, access one up, pseudonym, linkage and statistics after.")
+    int, typer.Option(help="Base port: ingest here, access one up, then pseudonym, linkage, statistics, audit.")
 ]
 Broker = Annotated[
     str, typer.Option("--broker", envvar=["KAFKA_BOOTSTRAP_SERVERS", "ESTUAIRE_BROKER"], help="The broker's address.")

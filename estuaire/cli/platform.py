@@ -30,7 +30,9 @@ def token(
     name: Annotated[str, typer.Argument(help="Who it is for: a subscriber as permits name it, or any name.")],
     roles: Annotated[
         list[str],
-        typer.Option("--role", help="officer, reviewer, subscriber, operator, steward; more than one, if need be."),
+        typer.Option(
+            "--role", help="officer, reviewer, subscriber, operator, steward, auditor; more than one, if need be."
+        ),
     ],
 ) -> None:
     """Print a token of the platform here for somebody, good for an hour."""

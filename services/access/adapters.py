@@ -191,8 +191,8 @@ class History(Protocol):
     def end_scan(self, permit: str, shard: int, low: bytes, high: bytes | None) -> None:
         """Note that it is done, and forget the places."""
 
-    def drop_view(self, permit: str) -> None:
-        """Forget all that the view holds."""
+    def drop_view(self, permit: str) -> int:
+        """Forget all that the view holds; how many records that were."""
 
     def claim(self, hints: Mapping[bytes, str], patients: Iterable[str]) -> dict[bytes, Subject]:
         """Lock these patients and those of these subjects; returns all subjects of all of them.
@@ -335,9 +335,10 @@ class PostgresHistory:
             *(permit, low, high, high),
         )
 
-    def drop_view(self, permit: str) -> None:
-        for table in ("permit_scans", "scan_places", "view_entries", "view_patients"):
+    def drop_view(self, permit: str) -> int:
+        for table in ("permit_scans", "scan_places", "view_patients"):
             self._run(f"DELETE FROM {table} WHERE permit = %s", permit)  # noqa: S608 - names from the line above
+        return self._run("DELETE FROM view_entries WHERE permit = %s", permit).rowcount
 
     # subjects
 

@@ -10,6 +10,7 @@ from threading import Event
 
 import psycopg
 
+from contracts import audit
 from contracts.permits import PermitError, read_permit
 from contracts.registry import view_topic
 from contracts.sources import sources_from
@@ -64,7 +65,8 @@ class PermitsFolder:
 
     def _is_settled(self, file: Path) -> bool:
         try:
-            grant(read_permit(file.read_bytes()), self._reader, self._publisher, lambda: dt.datetime.now(dt.UTC))
+            permit, by = read_permit(file.read_bytes()), audit.actor("service", "access")
+            grant(permit, by, self._reader, self._publisher, lambda: dt.datetime.now(dt.UTC))
         except (psycopg.OperationalError, BrokerAway) as away:
             log.warning("%s waits: %s", file.name, type(away).__name__)
             return False

@@ -13,9 +13,10 @@ import msgspec
 from prometheus_client import Counter as Metric
 from prometheus_client import Gauge
 
-from contracts import messages
+from contracts import audit, messages
 from contracts.events import DELETED, OPPOSITION
 from contracts.messages import (
+    AuditLeaf,
     Content,
     Headers,
     OppositionReach,
@@ -52,6 +53,7 @@ from services.access.domain.policy import Facts, diagnoses
 from services.access.domain.views import Told
 from services.access.projects import PERMITS, PROJECTS, Registrar
 from services.access.reconciliation import (
+    ACCESS,
     Move,
     Reconciler,
     Release,
@@ -67,6 +69,8 @@ LINKS = "patient-links"
 LINKED = "records-linked"
 OPPOSITIONS = "oppositions-linked"
 REACH = "opposition-reach"
+_UNKNOWN: Final = audit.actor("service", "unknown")
+"""Who granted or closed a permit before messages said so."""
 LANES = (OPPOSITIONS, REACH, PROJECTS, PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
 
 # Permits that should be open and release nothing, because their definition or key cannot be used.
@@ -187,11 +191,13 @@ class Access:
             raise InvalidMessage(Reason.SCHEMA, "the definition is that of another permit")
         known = self._history.permit(permit.id)
         definition = permit.definition()
+        act = "permit-granted"
         if known is None:
             self._history.save_permit(permit.id, WAITING_FOR_KEY, definition, granted.granted, None)
         elif known.state == WAITING_FOR_GRANT and known.key is not None:
             self._open(message, permit.id, definition, granted.granted, known.key, outputs)
         elif known.state == CLOSED or known.definition != definition:
+            act = "permit-grant-refused"
             REFUSED.inc()
             log.error("a grant is refused: permit %s is %s with another definition or closed", permit.id, known.state)
             if known.state == CLOSED:  # the last word on the topic, which compaction keeps, has to be that it is
@@ -200,6 +206,7 @@ class Access:
         elif known.state == FILLING:
             # granted again: a filling that was cut short, because the permit could not be used, goes on
             self._order_scans(message, permit.id, self._history.scans_left(permit.id), outputs)
+        self._log(message, audit.leaf(act, granted.by or _UNKNOWN, self._clock(), permit=permit.id), outputs)
 
     def _key(self, message: Message, wrapped: PermitKeyWrapped, outputs: Outputs) -> None:
         known = self._history.permit(wrapped.permit)
@@ -244,8 +251,13 @@ class Access:
             return
         definition, granted = (known.definition, known.granted) if known else (None, None)
         self._history.save_permit(closed.permit, CLOSED, definition, granted, None)
-        self._history.drop_view(closed.permit)
+        held = self._history.drop_view(closed.permit)
+        told = audit.leaf("permit-closed", closed.by or _UNKNOWN, self._clock(), permit=closed.permit, count=held)
+        self._log(message, told, outputs)
         outputs.emit(message, _tombstone(f"{closed.permit}#key"))
+
+    def _log(self, message: Message, leaf: AuditLeaf, outputs: Outputs) -> None:
+        outputs.emit(message, Emit(*audit.message(leaf), trace="none"))
 
     def _open_releases(self) -> list[Release]:
         """The permits that release something now; one that cannot be used is left out, and an alarm is raised."""
@@ -381,6 +393,9 @@ class Access:
         self._history.store(rows)
         self._tell(rows, priors, subjects)
         work.patients |= self._oppose(rows, newest, subjects)
+        if objections := [row.facts.event_id.hex() for row in rows if row.facts.type == OPPOSITION]:
+            told = audit.leaf("opposition-applied", ACCESS, self._clock(), ids=objections)
+            self._log(batch[0], told, outputs)
         self._views.reconcile(releases, work, outputs)
 
     def _oppose(

@@ -12,7 +12,7 @@ import msgspec
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from contracts import messages
+from contracts import audit, messages
 from contracts.messages import PermitClosed, PermitGranted, ProjectStep
 from contracts.projects import ACTS, DocumentError, document_of
 from runtime.database import Database
@@ -123,6 +123,11 @@ class Registrar:
             raise InvalidMessage(Reason.CONFLICT, refused.title) from None
         register.add(row.subject, step)
         self._steps.keep(row)
+        by = audit.actor(row.role, row.actor)
+        project = register.projects.get(row.subject.partition("/")[2]) if row.subject.startswith("project/") else None
+        permit = project.permit.id if project and project.permit else None
+        told = audit.leaf("project-step", by, row.at, permit=permit, about=f"{row.subject} {row.act}")
+        outputs.emit(message, Emit(*audit.message(told), trace="none"))
         if (change := _change_of_permit(register, row.subject, step)) is not None:
             outputs.emit(message, Emit(PERMITS, change.permit.encode(), messages.encode(change)))
 
@@ -140,9 +145,10 @@ def _change_of_permit(register: Register, subject: str, step: Step) -> PermitGra
     permit = project.permit if project else None
     if permit is None:
         return None
+    by = audit.actor(step.role, step.actor)
     if step.act == "open":
-        return PermitGranted(permit.id, permit.definition(), granted_at(step))
-    return PermitClosed(permit.id, f"project {step.act}d") if step.act in ("revoke", "close") else None
+        return PermitGranted(permit.id, permit.definition(), granted_at(step), by)
+    return PermitClosed(permit.id, f"project {step.act}d", by) if step.act in ("revoke", "close") else None
 
 
 def _step(act: str, actor: str, role: str, at: dt.datetime, details: bytes) -> Step:

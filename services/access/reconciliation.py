@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 from prometheus_client import Counter as Metric
 
+from contracts import audit
 from contracts.messages import Content, Demographics, PatientLink, PatientsMerged, PatientSplit, SubjectsLinked
 from contracts.permits import PermitError, read_permit
 from runtime.messages import Emit, Message, Outputs
@@ -25,6 +26,7 @@ log = logging.getLogger("estuaire.access")
 # Messages put into views, by permit and kind.
 VIEW_MESSAGES: Final = Metric("estuaire_view_messages", "Messages put into views.", ["permit", "kind"])
 
+ACCESS: Final = audit.actor("service", "access")
 _CONTENT_TYPE: Final = {"content-type": b"application/cloudevents+json; charset=UTF-8"}
 
 
@@ -117,6 +119,7 @@ class _View:
     facts: dict[bytes, Facts] = field(default_factory=dict)
     changes: list[Change] = field(default_factory=list)
     controls: list[_Control] = field(default_factory=list)
+    withheld: list[bytes] = field(default_factory=list)
     remembered: set[str] = field(default_factory=set)
 
 
@@ -159,7 +162,7 @@ class Reconciler:
         histories = self._histories(set().union(*(one.whole for one in found)), subjects_of)
         for one in found:
             self._plan(one, held.get(one.release.permit, {}), histories, work)
-        found = [one for one in found if one.changes or one.controls or one.remembered]
+        found = [one for one in found if one.changes or one.controls or one.remembered or one.withheld]
         if found:
             self._publish(found, work, outputs)
 
@@ -239,6 +242,7 @@ class Reconciler:
     def _plan(
         self, view: _View, held: Mapping[bytes, Entry], histories: Mapping[str, Mapping[bytes, Facts]], work: Work
     ) -> None:
+        policy = view.release.policy
         view.facts = dict(work.records)
         for patient in view.whole:
             view.facts.update(histories[patient])
@@ -247,7 +251,9 @@ class Reconciler:
             subject = work.subjects[facts.subject]
             if subject.key is not None:  # an erased subject leaves every view
                 person = view.persons[subject.patient]
-                wanted[event_id] = views.wanted_entry(view.release.policy, facts, subject.patient, person)
+                wanted[event_id] = views.wanted_entry(policy, facts, subject.patient, person)
+                if event_id in work.records and event_id not in held and views.withheld(policy, facts, person):
+                    view.withheld.append(event_id)
         view.changes = views.difference(wanted, held)
         for move in work.moves:
             if any(
@@ -268,18 +274,25 @@ class Reconciler:
         for view in found:
             permit = view.release.permit
             kinds: Counter[str] = Counter()
+            told: defaultdict[str, list[str]] = defaultdict(list)
+            if view.withheld:
+                told["withheld"] = [view.release.ids.record(event_id) for event_id in view.withheld]
             for change, event in self._messages(view, records, numbers):
                 cause = work.cause if change is None else work.causes.get(change.event_id, work.cause)
                 outputs.emit(cause, self._emit(permit, event, hour))
-                published = change is not None and event.type not in _CONTROLS
+                published = change is not None and event.type not in _VERDICTS
                 if change is not None and change.publish is not None and published:
                     written.append((permit, change.event_id, change.publish, event.sequence))
                 kinds["published" if published else event.type] += 1
+                told["released" if published else _VERDICTS[event.type]].append(event.id)
             deleted += [
                 (permit, one.event_id) for one in view.changes if one.publish is None or one.event_id not in records
             ]
             for kind, count in kinds.items():
                 VIEW_MESSAGES.labels(permit, kind).inc(count)
+            for verdict, ids in sorted(told.items()):
+                leaf = audit.leaf(verdict, ACCESS, self._clock(), permit=permit, ids=ids)
+                outputs.emit(work.cause, Emit(*audit.message(leaf), trace="none"))
         self._history.delete_entries(deleted)
         self._history.write_entries(written)
 
@@ -368,7 +381,12 @@ class Reconciler:
         )
 
 
-_CONTROLS = frozenset({views.WITHDRAWN, views.MERGED, views.SPLIT})
+_VERDICTS: Final = {
+    views.WITHDRAWN: "withdrawn",
+    views.MERGED: "patients-merged",
+    views.SPLIT: "patients-split",
+}
+"""What the audit log calls the messages that put no record into a view."""
 
 
 def hour_of(moment: dt.datetime) -> int:

@@ -14,11 +14,10 @@ from typing import Annotated, Any, Final
 import msgspec
 import psycopg
 from fastapi import Body, Depends, FastAPI, Header, Path, Query, Request
-from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
-from contracts import messages
+from contracts import audit, messages
 from contracts.events import ViewEvent
 from contracts.messages import PermitClosed, PermitGranted
 from contracts.permits import (
@@ -146,8 +145,11 @@ PARQUET: Final = "application/vnd.apache.parquet"
 _AT_ONCE = 100
 
 
-def grant(permit: Permit, reader: Reader, publisher: Publisher, clock: Clock) -> str:
-    """Publish a grant, unless it is known; returns its state. Raises PermitError, ProblemError, BrokerAway."""
+def grant(permit: Permit, by: str, reader: Reader, publisher: Publisher, clock: Clock) -> str:
+    """Publish a grant, unless it is known; returns its state. `by` is who grants, as the audit log names them.
+
+    Raises PermitError, ProblemError, BrokerAway.
+    """
     known = reader.permit(permit.id)
     if known is None:
         check_grantable(permit)
@@ -159,7 +161,7 @@ def grant(permit: Permit, reader: Reader, publisher: Publisher, clock: Clock) ->
         detail = "A permit of this id has another definition: close it, and grant the new one under another id."
         raise ProblemError(409, "the permit is granted with another definition", detail)
     if known is None or known.state != OPEN:
-        granted = PermitGranted(permit.id, permit.definition(), clock().isoformat(timespec="seconds"))
+        granted = PermitGranted(permit.id, permit.definition(), clock().isoformat(timespec="seconds"), by)
         publisher.publish(PERMITS, permit.id, messages.encode(granted))
     return "granted" if known is None else known.state
 
@@ -187,16 +189,22 @@ def application(
         detail = "The broker has not acknowledged it: send it again later."
         return problem_response(503, "the broker does not answer", detail, {"Retry-After": "5"})
 
+    def tell(leaf: messages.AuditLeaf) -> None:
+        """Have the audit log keep it. Raises BrokerAway, and then nothing may be answered."""
+        publisher.publish(audit.AUDIT, leaf.actor, messages.encode(leaf))
+
     @app.post("/v1/permits/{permit_id}/grant", summary="Grant a permit", **_GRANT)
     def grant_permit(
-        permit_id: PermitId, body: PermitBody, _officer: Caller = Depends(doors.may("grant"))
+        permit_id: PermitId, body: PermitBody, officer: Caller = Depends(doors.may("grant"))
     ) -> PermitState:
         """Grant a permit; the answer comes when the broker has it. Granting the same again changes nothing."""
         try:
             permit = permit_from(body)
             if permit.id != permit_id:
                 raise ProblemError(422, "the permit is another one", "Its `id` is not the one in the address.")
-            return PermitState(id=permit.id, state=grant(permit, reader, publisher, clock))
+            return PermitState(
+                id=permit.id, state=grant(permit, audit.actor("officer", officer.name), reader, publisher, clock)
+            )
         except PermitError as wrong:
             raise _not_grantable(wrong) from None
 
@@ -209,13 +217,13 @@ def application(
             raise ProblemError(
                 409, "the permit is a project's", f"Revoke or close the project {project}: that closes it."
             )
-        closed = PermitClosed(permit_id, f"closed by {officer.name}")
+        closed = PermitClosed(permit_id, f"closed by {officer.name}", audit.actor("officer", officer.name))
         publisher.publish(PERMITS, permit_id, messages.encode(closed))
         return PermitState(id=permit_id, state=CLOSED)
 
     @app.post("/v1/permits/dry-run", summary="See what a permit would release", **_DRY_RUN)
     def try_permit(
-        body: PermitBody, people: People = 20_000, _officer: Caller = Depends(doors.may("try"))
+        body: PermitBody, people: People = 20_000, officer: Caller = Depends(doors.may("try"))
     ) -> DryRunShown:
         """Count what the permit would release, without granting it: nothing leaves, and nothing is kept of it."""
         try:
@@ -223,6 +231,8 @@ def application(
         except PermitError as wrong:
             raise _not_grantable(wrong) from None
         released, whole = dry_run(permit, reader, vault, people)
+        by = audit.actor("officer", officer.name)
+        tell(audit.leaf("permit-tried", by, clock(), permit=permit.id, count=released.looked_at))
         return DryRunShown(whole=whole, potential_identifiers=potential_identifiers(permit), released=released)
 
     @app.get("/v1/permits", summary="List permits", **_LIST)
@@ -241,6 +251,8 @@ def application(
     ) -> Response:
         """The view as NDJSON, subject by subject, each by time; as a Parquet file where `Accept` asks for one.
 
+        The audit log has who read how much, and the root of the page's ids, before the page is answered.
+
         A page ends with a whole subject; `X-Next-Cursor` and `Link` lead to the next, and are absent from the last. A
         cursor is good for as long as the permit is, whatever happens to this server.
         """
@@ -253,13 +265,16 @@ def application(
             following = _cursor(subjects[-1].subject)
             address = f"/v1/permits/{permit_id}/timelines?cursor={following}&limit={limit}"
             headers |= {"X-Next-Cursor": following, "Link": f'<{address}>; rel="next"'}
-        if PARQUET in accept:
-            return Response(_file(release, subjects, reader, vault, clock), media_type=PARQUET, headers=headers)
-        lines = _lines(release, subjects, reader, vault, clock)
-        return StreamingResponse(lines, media_type=NDJSON, headers=headers)
+        events = list(_page(release, subjects, reader, vault, clock))
+        by, ids = audit.actor("subscriber", subscriber.name), [one.id for one in events]
+        tell(audit.leaf("view-read", by, clock(), permit=permit_id, ids=ids))
+        lines = b"".join(views.encode(one) + b"\n" for one in events)
+        body, kind = (_file(lines), PARQUET) if PARQUET in accept else (lines, NDJSON)
+        _check_open(release, reader, clock)
+        return Response(body, media_type=kind, headers=headers)
 
     @app.get("/v1/records/{event_id}", summary="Trace a record to the views that hold it", **_TRACE)
-    def trace_record(event_id: EventId, _operator: Caller = Depends(doors.may("trace"))) -> TracedRecord:
+    def trace_record(event_id: EventId, operator: Caller = Depends(doors.may("trace"))) -> TracedRecord:
         """Where a record is: when it was stored, its revision, its patient, and its ids in the views that hold it."""
         row = reader.record(bytes.fromhex(event_id))
         if row is None:
@@ -271,6 +286,11 @@ def application(
                 held[name] = release_from(stored, vault).ids.record(bytes.fromhex(event_id)) if stored else None
             except (PermitError, KeyBroken):
                 held[name] = None
+        tell(
+            audit.leaf(
+                "record-traced", audit.actor("operator", operator.name), clock(), ids=(event_id,), about="access"
+            )
+        )
         return TracedRecord(
             stored_at=row.stored_at.isoformat(),
             type=row.type,
@@ -317,30 +337,26 @@ def _readable(stored: StoredPermit | None, subscriber: Caller, doors: Doors, vau
     return release
 
 
-def _lines(
+def _page(
     release: Release, subjects: Sequence[ViewSubject], reader: Reader, vault: Vault, clock: Clock
-) -> Iterator[bytes]:
-    """The timelines of these subjects, line by line. It ends at once when the permit does."""
+) -> Iterator[views.Event]:
+    """The timelines of these subjects. Raises a 403 problem when the permit ends meanwhile."""
     for begin in range(0, len(subjects), _AT_ONCE):
-        if not _is_open(release, reader, clock):
-            return
-        chunk = subjects[begin : begin + _AT_ONCE]
-        yield b"".join(views.encode(event) + b"\n" for event in _events(release, chunk, reader, vault))
+        _check_open(release, reader, clock)
+        yield from _events(release, subjects[begin : begin + _AT_ONCE], reader, vault)
 
 
-def _file(release: Release, subjects: Sequence[ViewSubject], reader: Reader, vault: Vault, clock: Clock) -> bytes:
-    """The timelines of these subjects as a Parquet file. Raises a 403 problem when the permit ends meanwhile."""
-    lines = b"".join(_lines(release, subjects, reader, vault, clock))
+def _file(lines: bytes) -> bytes:
+    """The lines of a page as a Parquet file."""
     out = BytesIO()
     write_parquet(map(msgspec.json.decode, lines.splitlines()), out)
-    if not _is_open(release, reader, clock):
-        raise ProblemError(403, "the permit has ended", "Nothing leaves under it any more.")
     return out.getvalue()
 
 
-def _is_open(release: Release, reader: Reader, clock: Clock) -> bool:
+def _check_open(release: Release, reader: Reader, clock: Clock) -> None:
     stored = reader.permit(release.permit)
-    return stored is not None and stored.state in (FILLING, OPEN) and release.policy.in_force(clock())
+    if stored is None or stored.state not in (FILLING, OPEN) or not release.policy.in_force(clock()):
+        raise ProblemError(403, "the permit has ended", "Nothing leaves under it any more.")
 
 
 def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vault: Vault) -> Iterator[views.Event]:
@@ -442,7 +458,7 @@ _LIST: Final[dict[str, Any]] = {
     "responses": problems({**GUARDED, 503: _AWAY}),
 }
 _TIMELINES: Final[dict[str, Any]] = {
-    "response_class": StreamingResponse,
+    "response_class": Response,
     "responses": problems(
         {
             401: GUARDED[401],

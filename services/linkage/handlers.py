@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
 
-from contracts import messages
+from contracts import audit, messages
 from contracts.comparison import ROW_BYTES
 from contracts.events import DELETED, OPPOSITION
 from contracts.messages import (
@@ -83,6 +84,7 @@ class Link:
         hot_partitions: int = 2,
         slot: int = 0,
         topic_prefix: str = "",
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._index = index
         self._opener = opener
@@ -90,6 +92,7 @@ class Link:
         self._hot_partitions = hot_partitions
         self._slot = slot
         self._prefix = topic_prefix
+        self._clock = clock
         self._record = msgspec.msgpack.Decoder(RecordPseudonymised)
         self._block = msgspec.msgpack.Decoder(TokenBlock)
         self._decision = msgspec.msgpack.Decoder(StewardDecision)
@@ -247,6 +250,9 @@ class Link:
                 outputs.reject(message, InvalidMessage(Reason.SCHEMA, "left and right are no two subjects in order"))
                 continue
             decisions.append(one)
+            by, pair = audit.actor("steward", one.steward), (one.left.hex(), one.right.hex())
+            told = audit.leaf("link-decided", by, self._clock(), ids=pair, about=_SAID[one.together])
+            outputs.emit(message, Emit(*audit.message(told), trace="none"))
             heard |= dict.fromkeys((one.left, one.right), message)
         self._index.keep_stewards(decisions)
         return heard
@@ -283,6 +289,9 @@ class Link:
         if rules.name != switched.name:
             raise RulesError(f"name: {switched.name} in the message, another in the version")
         if self._index.switch(switched, rules, ranges):
+            by = audit.actor("operator", switched.operator)
+            told = audit.leaf("rules-switched", by, self._clock(), about=rules.name)
+            outputs.emit(message, Emit(*audit.message(told), trace="none"))
             for number, one in enumerate(ranges):
                 outputs.emit(message, _rescan(Rescan(switched.name, *one), number))
 
@@ -392,6 +401,7 @@ def _count(one: Opened, outputs: Outputs) -> None:
 
 _ASIDE: Final = (DECISIONS, RULES_SWITCHED, RESCANS)
 """The lanes that hold no records."""
+_SAID: Final = {True: "together", False: "apart", None: "as-the-rules-say"}
 _HEX: Final = frozenset("0123456789abcdef")
 _NEEDED: Final = (Headers.EVENT_ID, Headers.TYPE, Headers.SOURCE, Headers.DIGEST, Headers.REVISION)
 _REFUSED: Final = (Verdict.CONFLICT, Verdict.DUPLICATE)

@@ -15,7 +15,7 @@ from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
-from contracts import messages
+from contracts import audit, messages
 from contracts.messages import RulesSwitched, StewardDecision
 from runtime.http import (
     NO_NUL,
@@ -270,11 +270,15 @@ def application(
         response_description="Where the record stands.",
         responses=problems({404: "No record with this event id has been linked."}),
     )
-    def record(event_id: EventId, _operator: Operator = Depends(doors.operator)) -> LinkedRecord:
-        """Where a record is in the index: its patient, how it came to it, and every accepted state."""
+    def record(event_id: EventId, operator: Operator = Depends(doors.operator)) -> LinkedRecord:
+        """Where a record is in the index: its patient, how it came to it, and every accepted state. The audit log has
+        that it was asked before the answer comes."""
         status = lookup.record(event_key(event_id))
         if status is None:
             raise ProblemError(404, "no such record", "No record with this event id has been linked.")
+        by = audit.actor("operator", operator.name)
+        told = audit.leaf("record-traced", by, clock(), ids=(event_id,), about="linkage")
+        publisher.publish(audit.AUDIT, by, messages.encode(told))
         return _linked_record(event_id, status)
 
     @router.get("/counts", summary="Count the index", response_description="How much the index holds.")

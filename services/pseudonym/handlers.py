@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import datetime as dt
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 
 import msgspec
 
-from contracts import messages
+from contracts import audit, messages
 from contracts.comparison import ROW_BYTES
 from contracts.messages import Headers, PermitGranted, PermitKeyWrapped, RecordPseudonymised, RecordReceived, TokenBlock
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
@@ -31,6 +32,7 @@ class Pseudonymise:
         to_linkage: Sealer,
         to_access: Sealer,
         topic_prefix: str = "",
+        clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._second_level = second_level
         self._permit_root = permit_root
@@ -38,6 +40,7 @@ class Pseudonymise:
         self._to_linkage = to_linkage
         self._to_access = to_access
         self._prefix = topic_prefix
+        self._clock = clock
         self._received = msgspec.msgpack.Decoder(RecordReceived)
         self._block = msgspec.msgpack.Decoder(TokenBlock)
         self._permit = msgspec.msgpack.Decoder(messages.PermitMessage)
@@ -120,8 +123,11 @@ class Pseudonymise:
             sealed = self._to_access.seal(key, messages.permit_associated(granted.permit))
             wrapped = PermitKeyWrapped(granted.permit, sealed)
             outputs.emit(message, Emit(PERMITS, f"{granted.permit}#key".encode(), messages.encode(wrapped)))
+            used = audit.leaf("permit-key-derived", _PSEUDONYM, self._clock(), permit=granted.permit)
+            outputs.emit(message, Emit(*audit.message(used), trace="none"))
 
 
+_PSEUDONYM = audit.actor("service", "pseudonym")
 _PASSED_ON = frozenset({Headers.EVENT_ID, Headers.SOURCE, Headers.TYPE, Headers.DIGEST, Headers.TRACEPARENT})
 
 

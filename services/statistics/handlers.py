@@ -24,7 +24,7 @@ IGNORED: Final = Counter("estuaire_statistics_summaries_ignored", "Summaries tha
 
 _WRITER_BYTES: Final = 64
 _LARGEST_NUMBER: Final = 2**63
-STEPS: Final = frozenset(("ingest", "pseudonym", "linkage", "access"))
+STEPS: Final = frozenset(("ingest", "pseudonym", "linkage", "access", "audit"))
 
 
 class Memory(Protocol):

@@ -30,7 +30,7 @@ def test_only_views_groups_and_transactions_go_by_how_a_name_begins() -> None:
     for principal, resource, name in prefixed:
         assert resource == "topic" or name == f"{principal}-"
     begun = {principal for principal, resource, _ in prefixed if resource == "transactional_id"}
-    assert begun == {"pseudonym", "linkage", "access"}
+    assert begun == {"pseudonym", "linkage", "access", "audit"}
 
 
 def test_a_prefix_of_topics_is_one_of_everything() -> None:

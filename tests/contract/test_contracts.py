@@ -254,7 +254,7 @@ def test_settings_of_known_topics() -> None:
         "retention.ms": week,
         "message.timestamp.type": "LogAppendTime",
     }
-    assert topics()["audit"].settings() == {"cleanup.policy": "delete", "retention.ms": "-1"}
+    assert topics()["audit"].settings() == {"cleanup.policy": "delete", "retention.ms": str(5 * int(week))}
     assert topics()["permits"].settings() == {"cleanup.policy": "compact"}
     view = view_topic("cardio-2026", hot_partitions=6, prefix="x.")
     assert (view.name, view.partitions, view.settings) == ("x.view-cardio-2026", 6, {"cleanup.policy": "compact"})

@@ -11,8 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from contracts.messages import AuditLeaf
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
@@ -90,6 +92,10 @@ def test_replay_sends_dead_letters_round_again(hub: Hub, observation: Make) -> N
     assert letter.headers["dlq_reason"] == b"conflict"
     done = estuaire(hub, "replay", "records-pseudonymised-dlq", "--max", "1000")
     assert "sent round again" in done.stdout
+    told = [msgspec.msgpack.decode(one.value, type=AuditLeaf) for one in hub.messages("audit")]
+    (replayed,) = (one for one in told if one.action == "dead-letters-replayed")
+    assert (replayed.about, f"{replayed.count} sent round again") == ("records-pseudonymised-dlq", done.stdout.strip())
+    assert replayed.actor.startswith("terminal:")
     with hub.producer(source) as producer:
         assert producer.wait_for_views(source)
 

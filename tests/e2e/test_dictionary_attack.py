@@ -130,7 +130,7 @@ def _event(source: str, nir: str, number: int) -> dict[str, Any]:
 def _single(hub: Hub) -> dict[str, Hash]:
     """What each service but ingest can make of a number with the keys that it holds."""
     hashes: dict[str, Hash] = {}
-    for service in ("pseudonym", "linkage", "access", "statistics"):
+    for service in ("pseudonym", "linkage", "access", "statistics", "audit"):
         folder = hub.platform.keyring.folder(service)
         for path in sorted(folder.glob("*.json")):
             for version, key in FolderKeyStore(folder).secret(path.stem).items():
@@ -193,7 +193,7 @@ def _measures(hub: Hub) -> Iterator[bytes]:
 def _tables(hub: Hub) -> Places:
     """Every table, as PostgreSQL writes it, and the bodies of access's history opened."""
     found: Places = {}
-    for service in ("statistics", "linkage", "access"):
+    for service in ("audit", "statistics", "linkage", "access"):
         url = hub.platform.services[service].environment[f"ESTUAIRE_{service.upper()}_DATABASE_URL"]
         with psycopg.connect(url) as connection:
             for (table,) in connection.execute(_TABLES).fetchall():

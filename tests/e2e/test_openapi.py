@@ -29,7 +29,7 @@ log = logging.getLogger("tests")
 
 REQUESTS = int(os.environ.get("ESTUAIRE_HTTP_REQUESTS", "1000"))
 """About how many to send, over all services."""
-SERVICES = ("ingest", "access", "linkage", "statistics")
+SERVICES = ("ingest", "access", "linkage", "statistics", "audit")
 ROLES = ("officer", "reviewer", "subscriber", "operator", "steward", "auditor")
 CHECKS = [
     not_a_server_error,

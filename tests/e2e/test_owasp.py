@@ -86,7 +86,12 @@ def test_api2_broken_authentication(hub: Hub, ask: Caller) -> None:
         jwt.encode({"alg": "ES256", "kid": own.kid}, {**said, "iat": now - 900, "exp": now - 600}, own),
         jwt.encode({"alg": "ES256", "kid": own.kid}, {**said, "aud": "another"}, own),
     ]
-    for service, path in (("access", "/v1/counts"), ("linkage", "/v1/counts"), ("statistics", "/v1/sources")):
+    for service, path in (
+        ("access", "/v1/counts"),
+        ("linkage", "/v1/counts"),
+        ("statistics", "/v1/sources"),
+        ("audit", "/v1/entries"),
+    ):
         answers = [ask("", "GET", path, service, token=one) for one in wrong]
         assert [(one.status_code, one.text) for one in answers] == [(401, answers[0].text)] * len(wrong), service
         assert {one.headers["WWW-Authenticate"] for one in answers} == {"Bearer"}

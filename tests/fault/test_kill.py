@@ -14,8 +14,9 @@ import msgspec
 import pytest
 
 from contracts.events import ViewEvent
-from estuaire.keyring import OPERATOR
-from estuaire.platform import SERVICES
+from estuaire.audit import AuditLog, verify
+from estuaire.keyring import AUDITOR, OPERATOR
+from estuaire.platform import CHECKPOINTS, SERVICES
 from estuaire.subscriber import View
 from runtime.messages import SUMMARIES, FlowSummary
 from tests.hub import Hub
@@ -111,3 +112,15 @@ def test_kills_lose_nothing_and_double_nothing(hub: Hub, observation: Callable[.
         if source in summary.counts:
             recount[summary.step].update(summary.counts[source])
     hub.wait_for(lambda: counted() == {step: dict(verdicts) for step, verdicts in recount.items()})
+
+    # the audit log has each message of the view once, and is what was signed
+    log = AuditLog(hub.platform.services["audit"].url, hub.platform.keyring.token(AUDITOR, "auditor"))
+
+    def told() -> int:
+        leaves = (json.loads(one.line) for one in log.entries({"permit": permit.id}))
+        return sum(leaf["count"] for leaf in leaves if leaf["action"] == "released")
+
+    hub.wait_for(lambda: told() == len(messages))
+    found = verify(log, hub.platform.home / CHECKPOINTS, hub.platform.keyring.verifier_key)
+    assert found.findings == []
+    assert found.checkpoints

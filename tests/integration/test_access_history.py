@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import datetime as dt
 import hashlib
 import io
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psycopg
 import pyarrow.parquet
 import pytest
@@ -24,9 +26,11 @@ from fastapi.testclient import TestClient
 
 from contracts import messages
 from contracts.events import ViewEvent
+from contracts.merkle import root_of
 from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked, ViewScan
 from contracts.sources import Registered
 from runtime.database import Database
+from runtime.kafka import BrokerAway
 from runtime.messages import Message, RetryLater
 from services.access.adapters import PostgresHistory, PostgresReader, Vault
 from services.access.authorization import Doors
@@ -405,6 +409,8 @@ def test_a_closed_permit_releases_nothing_more(hub: Hub, database: Database) -> 
     hub.run(hub.record("a", "s1", "p1", code("A")))
     hub.run(hub.closed("cardio"))
     assert hub.emitted[-1].key == b"cardio#key"
+    (told,) = hub.leaves("permit-closed")
+    assert (told.permit, told.count, told.root, told.actor) == ("cardio", 1, b"", "service:unknown")
     assert hub.emitted[-1].value is None
     hub.run(hub.record("b", "s1", "p1", code("B")), hub.granted(permit()), hub.key("cardio"))
     assert len(hub.events()) == 1
@@ -561,18 +567,32 @@ class Broker:
 
     def __init__(self, hub: Hub) -> None:
         self.hub = hub
+        self.told: list[messages.AuditLeaf] = []
+        self.is_deaf = False
 
     def publish(self, topic: str, key: str, value: bytes) -> None:
-        self.hub.run(self.hub.message(topic, key, value))
+        if topic != "audit":
+            self.hub.run(self.hub.message(topic, key, value))
+        elif self.is_deaf:
+            raise BrokerAway("the broker does not answer")
+        else:
+            self.told.append(msgspec.msgpack.decode(value, type=messages.AuditLeaf))
 
 
 @pytest.fixture
-def api(hub: Hub, url: str, database: Database, vault: Vault, tmp_path: Path) -> Iterator[TestClient]:
+def broker_of(hub: Hub) -> Broker:
+    return Broker(hub)
+
+
+@pytest.fixture
+def api(
+    hub: Hub, broker_of: Broker, url: str, database: Database, vault: Vault, tmp_path: Path
+) -> Iterator[TestClient]:
     assert database.connection
     doors = Doors(KNOWN)
     reader = PostgresReader(url, 2)
     reader.open()
-    app = application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)
+    app = application(lambda: None, reader, broker_of, vault, doors, lambda: hub.now)
     add_catalogue_route(app, reader, PUBLISHER, lambda: {SOURCE: Registered(source=SOURCE, title="Test")})
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
@@ -767,6 +787,68 @@ def test_a_page_as_parquet_is_the_page_as_ndjson(hub: Hub, api: TestClient) -> N
         assert (row["demographics"]["sex"], row["demographics"]["birth_year"]) == ("female", None)
     hub.run(hub.closed("cardio"))
     assert api.get("/v1/permits/cardio/timelines", headers=as_file).status_code == 403
+
+
+def test_the_audit_log_has_a_leaf_for_each_batch_permit_and_verdict(hub: Hub) -> None:
+    hub.opened(permit(), permit("claims", types=["claim.v1"], fields={"claim.v1": ["*"]}))
+    assert [one.action for one in hub.leaves("released", "withdrawn", "withheld")] == []
+    hub.run(*(hub.record(f"e{n}", f"s{n % 2}", f"p{n % 2}", code("I50"), revision=n) for n in range(5)))
+    hub.run(hub.record("e1", "s1", "p1", revision=9, deleted=True), hub.record("e6", "s0", "p0", code("J45")))
+    hub.run(hub.objection("o", "s1", "p1", revision=20))
+    hub.run(hub.record("late", "s1", "p1", code("J45"), revision=21), hub.record("e7", "s0", "p0", code("J46")))
+    found = hub.leaves("released", "withdrawn", "withheld")
+    told = [(one.action, one.count) for one in found]
+    assert told == [
+        ("released", 5),
+        *(("released", 1), ("withdrawn", 1)),
+        ("withdrawn", 1),
+        *(("released", 1), ("withheld", 1)),
+    ]
+    assert {one.permit for one in found} == {"cardio"}, "what a permit does not ask for is no verdict of it"
+    events = hub.events()
+    assert sum(count for act, count in told if act == "released") == sum(one.type == "diagnosis.v1" for one in events)
+    assert sum(count for act, count in told if act == "withdrawn") == sum("withdrawn" in one.type for one in events)
+    assert found[0].root == root_of(one.id for one in events[:5])
+    assert {one.actor for one in found} == {"service:access"}
+    (applied,) = hub.leaves("opposition-applied")
+    assert (applied.count, applied.root) == (1, root_of([event_id("o")]))
+
+
+def test_nothing_is_answered_that_the_audit_log_has_not_kept(hub: Hub, broker_of: Broker, api: TestClient) -> None:
+    hub.run(hub.granted(permit()), hub.key("cardio"))
+    hub.run(*(hub.record(f"e{n}", f"s{n % 3}", f"p{n % 3}", code("I50"), revision=n) for n in range(9)))
+    parquet = as_("team") | {"Accept": "application/vnd.apache.parquet"}
+    asked: list[tuple[str, str, dict[str, str], Any]] = [
+        ("GET", "/v1/permits/cardio/timelines?limit=4", as_("team"), None),
+        ("GET", "/v1/permits/cardio/timelines?limit=4", parquet, None),
+        ("GET", f"/v1/records/{event_id('e1')}", as_("operator"), None),
+        ("POST", "/v1/permits/dry-run", as_("officer"), body(id="later")),
+    ]
+    broker_of.is_deaf = True
+    for method, path, headers, sent in asked:
+        answer = api.request(method, path, headers=headers, json=sent)
+        assert (answer.status_code, answer.json()["title"]) == (503, "the broker does not answer")
+        assert "I50" not in answer.text
+    broker_of.is_deaf = False
+    for method, path, headers, sent in asked:
+        assert api.request(method, path, headers=headers, json=sent).status_code == 200
+    page, file, traced, tried = broker_of.told
+    ids = [json.loads(line)["id"] for line in api.get(asked[0][1], headers=as_("team")).text.splitlines()]
+    for one in (page, file):
+        assert (one.actor, one.action, one.permit, one.count) == ("subscriber:team", "view-read", "cardio", len(ids))
+        assert one.root == root_of(ids)
+    assert (traced.actor, traced.action, traced.root) == (
+        "operator:operator",
+        "record-traced",
+        root_of([event_id("e1")]),
+    )
+    assert (tried.actor, tried.action, tried.permit, tried.count) == ("officer:officer", "permit-tried", "later", 3)
+    nothing = api.get(asked[0][1] + "&cursor=" + cursor_after_all(), headers=as_("team"))
+    assert (nothing.text, broker_of.told[-1].count, broker_of.told[-1].root) == ("", 0, root_of([]))
+
+
+def cursor_after_all() -> str:
+    return base64.urlsafe_b64encode(b"1" + b"\xff" * 16).decode().rstrip("=")
 
 
 def held(hub: Hub, view: str = "cardio") -> set[str]:

@@ -19,9 +19,11 @@ from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
 from contracts import messages
-from contracts.messages import StewardDecision, TokenBlock
+from contracts.merkle import root_of
+from contracts.messages import AuditLeaf, StewardDecision, TokenBlock
 from runtime.database import Database
 from runtime.http import Bearers, hash_token
+from runtime.kafka import BrokerAway
 from runtime.messages import Message, Outputs, Reason, RetryLater
 from services.linkage import handlers
 from services.linkage import lookup as lookups
@@ -342,6 +344,13 @@ class Paper:
         self.messages.append(Message(topic, 0, len(self.messages), 0, key.encode(), value, {}))
 
 
+class Deaf(Paper):
+    """A publisher whose broker is away."""
+
+    def publish(self, topic: str, key: str, value: bytes) -> None:
+        raise BrokerAway("the broker does not answer")
+
+
 def door(lookup: SqlLookup, paper: Paper | None = None) -> TestClient:
     """HTTP for an operator whose token is `secret`, and for a steward whose token is `steward's`."""
     operators, stewards = Bearers({hash_token("secret"): "operator"}), Bearers({hash_token("steward's"): "Camille"})
@@ -615,10 +624,16 @@ def test_an_operator_asks_for_a_record(worker: Worker, url: str) -> None:
     )
     lookup = SqlLookup(url)
     lookup.open()
-    client = door(lookup)
+    paper = Paper()
+    client = door(lookup, paper)
     headers = {"Authorization": "Bearer secret"}
     answer = client.get(f"/v1/records/{token('e2').hex()}", headers=headers)
     assert answer.status_code == 200
+    (told,) = (msgspec.msgpack.decode(one.value, type=AuditLeaf) for one in paper.messages)
+    assert (told.actor, told.action, told.about) == ("operator:operator", "record-traced", "linkage")
+    assert told.root == root_of([token("e2").hex()])
+    deaf = door(lookup, Deaf()).get(f"/v1/records/{token('e2').hex()}", headers=headers)
+    assert (deaf.status_code, "patient_id" in deaf.text) == (503, False)
     body = answer.json()
     assert body["patient_id"] == token("subject:a").hex()
     assert body["method"] == "the same NIR (INS)"

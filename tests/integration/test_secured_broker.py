@@ -51,7 +51,7 @@ from runtime.settings import RuntimeSettings
 
 pytestmark = pytest.mark.integration
 
-G, P, L, A, S = SERVICES = ("ingest", "pseudonym", "linkage", "access", "statistics")
+G, P, L, A, S, U = SERVICES = ("ingest", "pseudonym", "linkage", "access", "statistics", "audit")
 FIRST, SECOND = "team-rennes", "équipe / nantes"
 ONE, OTHER = subscriber(FIRST), subscriber(SECOND)
 NOBODY = "nobody"
@@ -59,8 +59,9 @@ PRINCIPALS = (*SERVICES, ONE, OTHER, NOBODY)
 
 # Written out from the design, not from contracts/topics: topic, who writes it, who reads it.
 TABLE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
-    ("audit", (A, L, P), ()),
-    ("flow-summaries", (G, P, L, A), (G, S)),
+    ("audit", (A, L, P), (U,)),
+    ("audit-dlq", (U,), ()),
+    ("flow-summaries", (G, P, L, A, U), (G, S)),
     ("link-decisions", (L,), (L,)),
     ("link-decisions-dlq", (L,), ()),
     ("link-reviews", (L,), ()),

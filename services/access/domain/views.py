@@ -108,6 +108,11 @@ def wanted_entry(policy: Policy, facts: Facts, patient: str, person: Person) -> 
     return Entry(patient, version_of(facts.revision, person))
 
 
+def withheld(policy: Policy, facts: Facts, person: Person) -> bool:
+    """Whether the view would hold this record, if its person did not object."""
+    return person.admitted and policy.allows(facts) and policy.withholds(person.opposed, facts.source)
+
+
 def difference(wanted: Mapping[bytes, Entry | None], held: Mapping[bytes, Entry]) -> list[Change]:
     """What turns `held` into `wanted`, in the order of event ids; a record that only `held` names is withdrawn."""
     changes = []

@@ -6,7 +6,7 @@ import datetime as dt
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -240,6 +240,17 @@ class Hub:
     def events(self, name: str = "cardio") -> list[ViewEvent]:
         """Every message of a view so far."""
         return [ViewEvent.model_validate_json(one.value or b"") for one in self.emitted if one.topic == f"view-{name}"]
+
+    def leaves(self, *actions: str) -> list[messages.AuditLeaf]:
+        """What the audit log is told of these acts so far."""
+        told = (msgspec.msgpack.decode(one.value or b"", type=messages.AuditLeaf) for one in self._told())
+        return [one for one in told if one.action in actions]
+
+    def _told(self) -> Iterator[Emit]:
+        for one in self.emitted:
+            if one.topic == "audit":
+                assert (one.headers, one.trace, one.partition) == ({}, "none", -1)
+                yield one
 
     def shape(self, name: str = "cardio") -> list[list[str]]:
         """What a view holds now: for each patient its records by what their bodies say, sorted."""

@@ -16,7 +16,7 @@ from contracts import messages
 from contracts.messages import PermitClosed, PermitGranted, ProjectStep
 from contracts.permits import read_permit
 from contracts.projects import ACTS, DocumentError, document_of
-from runtime.messages import Message, Outputs
+from runtime.messages import Emit, Message, Outputs
 from services.access.domain.projects import Door, Refused, Register, Step, due, next_act, score, standing_on
 from services.access.projects import PERMITS, PROJECTS, Registrar, register_of
 from tests.unit.access.hub import TERMS, MemorySteps
@@ -360,6 +360,10 @@ def wanted(number: int, act: str, **says: Any) -> ProjectStep:
     return ProjectStep("project/heart-paths", number, f"{number}-{act}", act, actor, role, 1772442000000, details)
 
 
+def leaves_of(outputs: Outputs) -> list[Emit]:
+    return [one for _, one in outputs.emits if one.topic == "audit"]
+
+
 PATH = ("apply", "request", "find-complete", "give-opinion", "authorise", "sign", "open")
 
 
@@ -367,14 +371,18 @@ def test_opening_a_project_grants_its_permit_and_closing_it_closes_that() -> Non
     loop = Run()
     outputs = loop(*(wanted(number, act) for number, act in enumerate(PATH, 1)))
     assert outputs.dead == []
-    ((_, emit),) = outputs.emits
-    assert emit.topic == PERMITS
+    (emit,) = (one for _, one in outputs.emits if one.topic == PERMITS)
     granted = msgspec.msgpack.decode(emit.value or b"", type=messages.PermitMessage)
     assert isinstance(granted, PermitGranted)
     assert read_permit(granted.definition) == read_permit(json.dumps(PERMIT))
-    ((_, emit),) = loop(wanted(8, "close")).emits
+    assert granted.by == "officer:officer"
+    (_, told), (_, emit) = loop(wanted(8, "close")).emits
     closed = msgspec.msgpack.decode(emit.value or b"", type=messages.PermitMessage)
-    assert closed == PermitClosed("heart-paths", "project closed")
+    assert closed == PermitClosed("heart-paths", "project closed", f"{ACTS['close'].role}:{wanted(8, 'close').actor}")
+    leaves = [msgspec.msgpack.decode(one.value or b"", type=messages.AuditLeaf) for one in (*leaves_of(outputs), told)]
+    assert [one.about for one in leaves] == [f"project/heart-paths {act}" for act in (*PATH, "close")]
+    assert leaves[0].actor == "lead:team"
+    assert {one.action for one in leaves} == {"project-step"}
 
 
 def test_what_was_done_stays_done_whatever_the_terms_and_the_rules_of_permits_say_later() -> None:

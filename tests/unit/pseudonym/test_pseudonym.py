@@ -178,11 +178,16 @@ def test_what_cannot_be_opened_is_a_dead_letter_and_the_others_go_on() -> None:
 def test_a_permits_key_is_wrapped_to_access_alone() -> None:
     granted = messages.encode(PermitGranted("cardio", b"{}", "2026-01-01T00:00:00Z"))
     message = Message(PERMITS, 0, 1, 0, b"cardio", granted, {})
-    ((_, emit),) = step().handle([message]).emits
+    (_, emit), (_, told) = step().handle([message]).emits
     wrapped = msgspec.msgpack.decode(emit.value or b"", type=messages.PermitMessage)
     assert isinstance(wrapped, PermitKeyWrapped)
     key = Opener([ACCESS]).open(wrapped.key, messages.permit_associated("cardio"))
     assert key == permit_key({1: b"3" * 32}, "cardio") != permit_key({1: b"3" * 32}, "other")
     assert (emit.topic, emit.key) == (PERMITS, b"cardio#key")
+    leaf = msgspec.msgpack.decode(told.value or b"", type=messages.AuditLeaf)
+    assert (told.topic, leaf.actor, leaf.action, leaf.permit) == (
+        *("audit", "service:pseudonym"),
+        *("permit-key-derived", "cardio"),
+    )
     tombstone = dataclasses.replace(message, value=b"")
     assert not step().handle([tombstone]).emits

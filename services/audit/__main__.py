@@ -1,0 +1,7 @@
+"""`python -m services.audit`."""
+
+import sys
+
+from services.audit.app import main
+
+sys.exit(main())

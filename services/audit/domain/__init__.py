@@ -1,0 +1,1 @@
+"""The log as lines, its tree, its signed heads, and whether all of them agree. Pure."""
