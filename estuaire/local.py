@@ -18,7 +18,7 @@ from runtime.settings import RuntimeSettings
 
 def producer(source: str) -> Producer:
     """A client that sends for this source. Raises SendError."""
-    token = os.environ.get("ESTUAIRE_TOKEN") or Keyring(home_folder()).token("producers", source)
+    token = os.environ.get("ESTUAIRE_TOKEN") or Keyring(home_folder()).producer_token(source)
     return Producer(_address("ESTUAIRE_INGEST_URL", "http://127.0.0.1:8000"), token)
 
 

@@ -8,6 +8,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,7 +23,7 @@ pytestmark = pytest.mark.e2e
 Make = Callable[..., dict[str, Any]]
 
 
-def test_a_topic_of_the_producers_own_ends_in_the_views(hub: Hub, observation: Make) -> None:
+def test_a_topic_of_the_producers_own_ends_in_the_views(hub: Hub, observation: Make, tmp_path: Path) -> None:
     source = hub.source()
     permit = hub.permit(source)
     topic = f"theirs-{secrets.token_hex(4)}"
@@ -42,7 +43,10 @@ def test_a_topic_of_the_producers_own_ends_in_the_views(hub: Hub, observation: M
     producer.produce(topic, data, headers=headers)
     assert producer.flush(20) == 0
 
+    account = tmp_path / "account.properties"
+    account.write_text("".join(f"{name}={value}\n" for name, value in settings.kafka_config.items()))
     command = [sys.executable, "-m", "estuaire", "relay", topic, "--broker", settings.bootstrap_servers]
+    command += ["--broker-config", str(account)]
     done = subprocess.run(
         [*command, "--source", source, "--once"],
         env={**os.environ, "ESTUAIRE_HOME": str(hub.platform.home)},

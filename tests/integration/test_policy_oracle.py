@@ -25,7 +25,7 @@ from runtime.database import Database
 from services.access.adapters import PostgresHistory, PostgresReader, Vault
 from services.access.authorization import Doors
 from services.access.routes import application
-from tests.integration.test_access_history import KNOWN, as_
+from tests.integration.test_access_history import KNOWN, Broker, as_
 from tests.unit.access.hub import Hub, permit
 
 pytestmark = pytest.mark.integration
@@ -269,7 +269,7 @@ def test_views_pages_and_files_hold_what_the_permit_says_and_nothing_else(url: s
     reader = PostgresReader(url, 2)
     reader.open()
     doors = Doors(KNOWN)
-    with TestClient(application(lambda: None, reader, None, vault, doors, lambda: hub.now)) as api:  # type: ignore[arg-type]
+    with TestClient(application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)) as api:
         for one in permits:
             lines, rows = read_whole(api, one["id"])
             assert sorted(map(plain, lines)) == expected[one["id"]]
