@@ -27,6 +27,8 @@ ACTS: Final = {
     "permit-tried": "An officer asked what a permit would release; `count` people were looked at.",
     # reading by somebody
     "view-read": "A subscriber read a page of the view over HTTP.",
+    "indicators-released": "Indicators of the permit were released, of which `count` cells show; `about` is the day.",
+    "indicators-read": "A subscriber read the indicators of the permit.",
     "record-traced": "An operator asked where a record is; `about` says which service.",
     # acts on everybody's data
     "opposition-applied": "Oppositions were made or lifted: access has them.",

@@ -97,6 +97,15 @@ class Precision(_Clause):
     place: Literal["department", "commune"] = "department"
 
 
+Every = Literal["week", "month", "quarter"]
+
+
+class Indicators(_Clause):
+    """How many people the view has, by period, area and diagnosis, with small cells withheld."""
+
+    every: Every = Field(description="The period of the cells, and how often they are released: when one is over.")
+
+
 class Permit(_Clause):
     """One permit. Default deny: a type that `fields` does not list releases that it happened, and no field."""
 
@@ -115,6 +124,7 @@ class Permit(_Clause):
     potential_identifiers: Annotated[int, Field(ge=0, le=5)] | None = Field(
         None, description="How many of the data by which somebody could be found may leave together; one if absent."
     )
+    indicators: Indicators | None = Field(None, description="Counts of people to release; none if absent.")
     opposition_exemption: Prose | None = Field(
         None, description="The legal ground on which it is not bound by people's oppositions; bound by them if absent."
     )
@@ -147,11 +157,19 @@ class Permit(_Clause):
                 "`demographics` releases the commune, but `precision.place` is department:"
                 " ask for the department instead, or set `precision.place` to commune"
             )
+        if self.indicators and self.precision.time in _TOO_COARSE[self.indicators.every]:
+            raise ValueError(
+                f"`indicators` counts by {self.indicators.every}, but `precision.time` is {self.precision.time}, which"
+                " does not tell the period: ask for a more precise time, or count by a longer period"
+            )
         return self
 
     def definition(self) -> bytes:
         """The permit as JSON, always in the same form."""
         return self.model_dump_json(by_alias=True, exclude_none=True).encode()
+
+
+_TOO_COARSE = {"week": ("month", "year"), "month": ("year",), "quarter": ("year",)}
 
 
 def potential_identifiers(permit: Permit) -> list[str]:

@@ -50,6 +50,27 @@ def permits_table(permits: Iterable[dict[str, Any]]) -> Table:
     return table
 
 
+def indicators(url: str, token: str, permit: str) -> dict[str, Any]:
+    """The indicators of a permit, as they were released last, for one of its subscribers. Raises SendError."""
+    headers = {"Authorization": f"Bearer {token}"}
+    found: dict[str, Any] = checked(httpx.get(f"{url}/v1/permits/{permit}/indicators", headers=headers, timeout=30))
+    return found
+
+
+def indicators_table(found: dict[str, Any]) -> Table:
+    """The cells that are shown, a row each."""
+    within, released = found["within"], found["released"] or "nothing yet"
+    table = Table(
+        *("period", "area", "diagnosis", "people"),
+        title=f"released: {released}; next: {found['next']}",
+        caption=f"within {within['area']} people in an area, {within['everywhere']} everywhere; what is not listed is"
+        " withheld, or nobody",
+    )
+    for one in found["cells"]:
+        table.add_row(one["period"], one["area"] or "everywhere", one["diagnosis"] or "any", str(one["people"]))
+    return table
+
+
 def dry_run_tables(found: dict[str, Any]) -> list[Table]:
     """What a permit would release: volumes and fields, how people stand out, and whom other views meet."""
     released = found["released"]

@@ -96,6 +96,31 @@ def permit_try(
         out.print(table)
 
 
+@permits.command("indicators")
+def permit_indicators(
+    permit: str,
+    name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Who you are on the local platform: a subscriber.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print them as JSON.")] = False,
+    access: AccessUrl = ACCESS,
+    token: Token = None,
+) -> None:
+    """How many people a permit's view has, by period, area and diagnosis, as it was released last."""
+    import json
+
+    from estuaire.permits import indicators, indicators_table
+    from estuaire.producer import SendError
+
+    if token is None and name is None:
+        raise SendError("say who you are: --as NAME, as a subscriber of the local platform, or --token")
+    found = indicators(access, token or local_token("subscribers", name or ""), permit)
+    if as_json:
+        show(json.dumps(found))
+        return
+    out.print(indicators_table(found))
+
+
 @permits.command("close")
 def permit_close(permit: str, access: AccessUrl = ACCESS, token: Token = None) -> None:
     """Close a permit: nothing more leaves under it, and its key is destroyed."""

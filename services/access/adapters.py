@@ -24,6 +24,7 @@ from contracts.events import OPPOSITION
 from runtime.database import Database
 from runtime.messages import RetryLater
 from services.access.domain.catalogue import Holding
+from services.access.domain.indicators import Cell, Counted
 from services.access.domain.policy import Facts, Rows
 from services.access.domain.views import Entry, Told, told_by
 from services.access.projects import STEPS, TAKEN, StepRow
@@ -142,6 +143,16 @@ class Numbering(NamedTuple):
     digest: bytes
 
 
+class EntryToWrite(NamedTuple):
+    """A record to put into a view, and where it counts in the permit's indicators, if it does."""
+
+    permit: str
+    event_id: bytes
+    entry: Entry
+    sequence: int
+    counted: Counted | None
+
+
 class StoredPermit(NamedTuple):
     """A permit as the database has it. `key` is wrapped."""
 
@@ -252,8 +263,11 @@ class History(Protocol):
     def number(self, wanted: Sequence[Numbering]) -> dict[tuple[str, str], int]:
         """Take sequence numbers; returns the last one of each."""
 
-    def write_entries(self, entries: Sequence[tuple[str, bytes, Entry, int]]) -> None:
-        """Put (permit, event id, entry, sequence) into the views."""
+    def write_entries(self, entries: Sequence[EntryToWrite]) -> None:
+        """Put these into the views."""
+
+    def mark(self, entries: Sequence[tuple[str, bytes]]) -> None:
+        """Note that the periods in which these (permit, event id) count now have to be counted again."""
 
     def delete_entries(self, entries: Sequence[tuple[str, bytes]]) -> None:
         """Take (permit, event id) out of the views."""
@@ -336,7 +350,7 @@ class PostgresHistory:
         )
 
     def drop_view(self, permit: str) -> int:
-        for table in ("permit_scans", "scan_places", "view_patients"):
+        for table in _OF_A_VIEW:
             self._run(f"DELETE FROM {table} WHERE permit = %s", permit)  # noqa: S608 - names from the line above
         return self._run("DELETE FROM view_entries WHERE permit = %s", permit).rowcount
 
@@ -530,15 +544,34 @@ class PostgresHistory:
         )
         return {(permit, patient): sequence for permit, patient, sequence in rows}
 
-    def write_entries(self, entries: Sequence[tuple[str, bytes, Entry, int]]) -> None:
-        rows = [(permit, event_id, entry.patient, entry.version, number) for permit, event_id, entry, number in entries]
+    def write_entries(self, entries: Sequence[EntryToWrite]) -> None:
+        rows = [
+            (one.permit, one.event_id, one.entry.patient, one.entry.version, one.sequence, *_place(one.counted))
+            for one in entries
+        ]
         if rows:
             self._run(
-                "INSERT INTO view_entries SELECT *"
-                " FROM unnest(%b::text[], %b::bytea[], %b::text[], %b::bytea[], %b::bigint[])"
-                " ON CONFLICT (permit, event_id) DO UPDATE SET patient = EXCLUDED.patient,"
-                " version = EXCLUDED.version, sequence = EXCLUDED.sequence",
+                "INSERT INTO view_entries (permit, event_id, patient, version, sequence, period, area, diagnoses)"
+                " SELECT p, e, who, v, n, d, a, string_to_array(c, ' ') FROM unnest(%b::text[], %b::bytea[],"
+                " %b::text[], %b::bytea[], %b::bigint[], %b::date[], %b::text[], %b::text[])"
+                " AS new (p, e, who, v, n, d, a, c) ON CONFLICT (permit, event_id) DO UPDATE SET"
+                " patient = EXCLUDED.patient, version = EXCLUDED.version, sequence = EXCLUDED.sequence,"
+                " period = EXCLUDED.period, area = EXCLUDED.area, diagnoses = EXCLUDED.diagnoses",
                 *_columns(rows),
+            )
+        if changed := sorted({(one.permit, one.counted.period) for one in entries if one.counted}):
+            self._run(
+                "INSERT INTO indicator_marks (permit, period) SELECT * FROM unnest(%b::text[], %b::date[])",
+                *_columns(changed),
+            )
+
+    def mark(self, entries: Sequence[tuple[str, bytes]]) -> None:
+        if entries:
+            self._run(
+                "INSERT INTO indicator_marks (permit, period) SELECT DISTINCT permit, period FROM view_entries"
+                " JOIN unnest(%b::text[], %b::bytea[]) AS changed (permit, event_id) USING (permit, event_id)"
+                " WHERE period IS NOT NULL",
+                *_columns(list(entries)),
             )
 
     def delete_entries(self, entries: Sequence[tuple[str, bytes]]) -> None:
@@ -549,6 +582,16 @@ class PostgresHistory:
                 *_columns(list(entries)),
             )
 
+
+def _place(counted: Counted | None) -> tuple[dt.date | None, str | None, str | None]:
+    return (None, None, None) if counted is None else (counted.period, counted.area, " ".join(counted.diagnoses))
+
+
+_OF_A_VIEW: Final = (
+    *("permit_scans", "scan_places", "view_patients"),
+    *("indicator_marks", "indicator_cells", "indicator_releases"),
+)
+"""Tables in which a view has rows of its own, beside its entries."""
 
 OPPOSED: Final = (
     "SELECT patient, withholds FROM subjects JOIN oppositions USING (subject) WHERE patient = ANY(%b::text[])"
@@ -642,6 +685,7 @@ class Reader(Protocol):
     def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]: ...
     def people(self, after: str, count: int) -> list[PersonRow]: ...
     def record(self, event_id: bytes) -> RecordRow | None: ...
+    def indicators(self, permit: str) -> tuple[dt.date | None, list[Cell]]: ...
     def counts(self) -> tuple[int, int, dict[str, int]]: ...
     def project_steps(self) -> list[StepRow]: ...
     def permit_ids(self) -> set[str]: ...
@@ -659,7 +703,7 @@ class PostgresReader:
             open=False,
             timeout=5,
             configure=_read_only,
-            kwargs={"row_factory": tuple_row, "options": _in_utc(url)},
+            kwargs={"row_factory": tuple_row, "options": in_utc(url)},
         )
 
     def open(self) -> None:
@@ -773,6 +817,17 @@ class PostgresReader:
             ).fetchone()
             return None if row is None else RecordRow(*row)
 
+    def indicators(self, permit: str) -> tuple[dt.date | None, list[Cell]]:
+        """When indicators were released last, if ever, and the cells that are shown."""
+        with self._pool.connection() as connection:
+            row = connection.execute("SELECT released FROM indicator_releases WHERE permit = %s", [permit]).fetchone()
+            rows = connection.execute(
+                "SELECT period, area, diagnosis, people FROM indicator_cells WHERE permit = %s"
+                " ORDER BY period, area, diagnosis",
+                [permit],
+            )
+            return None if row is None else row[0], [Cell(*one) for one in rows]
+
     def counts(self) -> tuple[int, int, dict[str, int]]:
         """Records that are not retracted, patients with at least one of them, and the entries of each view."""
         with self._pool.connection() as connection:
@@ -811,7 +866,7 @@ class PostgresReader:
             return [Holding(*row) for row in rows]
 
 
-def _in_utc(url: str) -> str:
+def in_utc(url: str) -> str:
     """The connection's options, and times in UTC: elsewhere the first and last days that Python knows have none."""
     given = conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
     return f"{given} -c TimeZone=UTC".strip()

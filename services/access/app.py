@@ -11,6 +11,7 @@ from threading import Event
 import psycopg
 
 from contracts import audit
+from contracts.messages import encode
 from contracts.permits import PermitError, read_permit
 from contracts.registry import view_topic
 from contracts.sources import sources_from
@@ -35,7 +36,9 @@ from services.access.adapters import (
 from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
 from services.access.domain.catalogue import publisher_from
+from services.access.domain.indicators import Perturbation
 from services.access.handlers import LANES, Access
+from services.access.indicators import Releaser
 from services.access.projects import PostgresSteps, Registrar, read_terms
 from services.access.routes import application, grant
 from services.access.settings import AccessSettings
@@ -82,6 +85,7 @@ def main() -> int:
     try:
         keys = FolderKeyStore(settings.keys)
         vault, opener = Vault(keys.secret("history")), Opener(keys.private("access-private"))
+        perturbation = Perturbation(keys.secret("indicators"))
         terms = read_terms(settings.terms)
         publisher = WatchedFile(settings.catalogue, publisher_from).now()
         sources = WatchedFile(settings.sources, sources_from).now if settings.sources else dict
@@ -107,7 +111,13 @@ def main() -> int:
     reader, letters = PostgresReader(url, settings.readers), KafkaPublisher(settings)
     app = application(loop.readiness, reader, letters, vault, doors, terms=terms, quota=settings.quota)
     add_catalogue_route(app, reader, publisher, sources)
-    workers: list[Worker] = [loop]
+    releaser = Releaser(
+        url,
+        perturbation,
+        lambda leaf: letters.publish(audit.AUDIT, leaf.actor, encode(leaf)),
+        lambda: dt.datetime.now(dt.UTC),
+    )
+    workers: list[Worker] = [loop, releaser]
     if settings.permits is not None:
         workers.append(PermitsFolder(settings.permits, reader, letters))
     try:

@@ -16,8 +16,18 @@ from contracts import audit
 from contracts.messages import Content, Demographics, PatientLink, PatientsMerged, PatientSplit, SubjectsLinked
 from contracts.permits import PermitError, read_permit
 from runtime.messages import Emit, Message, Outputs
-from services.access.adapters import History, KeyBroken, Numbering, Prior, Seen, StoredPermit, Subject, Vault
-from services.access.domain import views
+from services.access.adapters import (
+    EntryToWrite,
+    History,
+    KeyBroken,
+    Numbering,
+    Prior,
+    Seen,
+    StoredPermit,
+    Subject,
+    Vault,
+)
+from services.access.domain import indicators, views
 from services.access.domain.policy import Facts, Policy, diagnoses
 from services.access.domain.views import Change, Entry, Event, Ids, Person
 
@@ -269,7 +279,7 @@ class Reconciler:
         for view in found:
             view.changes = [one for one in view.changes if one.withdraw or one.event_id in records]
         numbers = self._numbers(found, records)
-        written: list[tuple[str, bytes, Entry, int]] = []
+        written: list[EntryToWrite] = []
         deleted: list[tuple[str, bytes]] = []
         for view in found:
             permit = view.release.permit
@@ -282,7 +292,8 @@ class Reconciler:
                 outputs.emit(cause, self._emit(permit, event, hour))
                 published = change is not None and event.type not in _VERDICTS
                 if change is not None and change.publish is not None and published:
-                    written.append((permit, change.event_id, change.publish, event.sequence))
+                    where = indicators.counted(view.release.policy.permit, event)
+                    written.append(EntryToWrite(permit, change.event_id, change.publish, event.sequence, where))
                 kinds["published" if published else event.type] += 1
                 told["released" if published else _VERDICTS[event.type]].append(event.id)
             deleted += [
@@ -293,6 +304,14 @@ class Reconciler:
             for verdict, ids in sorted(told.items()):
                 leaf = audit.leaf(verdict, ACCESS, self._clock(), permit=permit, ids=ids)
                 outputs.emit(work.cause, Emit(*audit.message(leaf), trace="none"))
+        self._history.mark(
+            [
+                (view.release.permit, change.event_id)
+                for view in found
+                if view.release.policy.permit.indicators
+                for change in view.changes
+            ]
+        )
         self._history.delete_entries(deleted)
         self._history.write_entries(written)
 

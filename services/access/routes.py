@@ -21,7 +21,6 @@ from contracts import audit, messages
 from contracts.events import ViewEvent
 from contracts.messages import PermitClosed, PermitGranted
 from contracts.permits import (
-    PERMIT_ID,
     Permit,
     PermitError,
     check_grantable,
@@ -60,13 +59,13 @@ from services.access.domain import views
 from services.access.domain.dry_run import Released
 from services.access.domain.projects import Terms
 from services.access.dry_run import dry_run
+from services.access.indicators import PermitId, add_indicator_routes
 from services.access.project_routes import add_project_routes
 from services.access.projects import PERMITS, register_of
 from services.access.quotas import Quotas
 from services.access.reconciliation import Release, open_body, release_from
 
 Clock = Callable[[], dt.datetime]
-PermitId = Annotated[str, Path(pattern=PERMIT_ID, description="The permit's `id`.")]
 EventId = Annotated[
     str, Path(pattern=r"^[0-9a-f]{32}$", description="The hub's own id of the record: `event_id` of the receipt.")
 ]
@@ -193,6 +192,9 @@ def application(
         """Have the audit log keep it. Raises BrokerAway, and then nothing may be answered."""
         publisher.publish(audit.AUDIT, leaf.actor, messages.encode(leaf))
 
+    def readable(permit_id: str, subscriber: Caller) -> Release:
+        return _readable(reader.permit(permit_id), subscriber, doors, vault, clock())
+
     @app.post("/v1/permits/{permit_id}/grant", summary="Grant a permit", **_GRANT)
     def grant_permit(
         permit_id: PermitId, body: PermitBody, officer: Caller = Depends(doors.may("grant"))
@@ -256,7 +258,7 @@ def application(
         A page ends with a whole subject; `X-Next-Cursor` and `Link` lead to the next, and are absent from the last. A
         cursor is good for as long as the permit is, whatever happens to this server.
         """
-        release = _readable(reader.permit(permit_id), subscriber, doors, vault, clock())
+        release = readable(permit_id, subscriber)
         quotas.check(subscriber.name)
         subjects, more = reader.subjects(permit_id, _position(cursor), limit)
         quotas.add(subscriber.name, sum(one.entries for one in subjects))
@@ -309,6 +311,7 @@ def application(
         return ViewCounts(records=records, patients=patients, views=held)
 
     add_project_routes(app, reader, publisher, terms, doors, clock)
+    add_indicator_routes(app, reader, doors, readable, tell, clock)
     return app
 
 

@@ -134,6 +134,7 @@ def test_a_permits_life_on_the_command_line(hub: Hub, observation: Make, tmp_pat
         sources: [{source}]
         types: [observation.v1]
         fields: {{observation.v1: [code, valueQuantity]}}
+        indicators: {{every: month}}
         expires: 2036-12-31
         subscribers: [somebody]
         """
@@ -141,6 +142,10 @@ def test_a_permits_life_on_the_command_line(hub: Hub, observation: Make, tmp_pat
     hub.send(source, [observation(source, "h", 1)])
     assert "granted by-hand" in estuaire(hub, "permit", "grant", str(file)).stdout
     hub.wait_for(lambda: "by-hand" in (listed := estuaire(hub, "permit", "list").stdout) and "open" in listed)
+    shown = estuaire(hub, "permit", "indicators", "by-hand", "--as", "somebody").stdout
+    assert "released: nothing yet; next: 2" in " ".join(shown.split())
+    told = json.loads(estuaire(hub, "permit", "indicators", "by-hand", "--as", "somebody", "--json").stdout)
+    assert (told["permit"], told["every"], told["cells"]) == ("by-hand", "month", [])
     assert "closed by-hand" in estuaire(hub, "permit", "close", "by-hand").stdout
     hub.wait_for(lambda: hub.get("/v1/permits/by-hand/timelines", "subscribers", "somebody").status_code == 403)
     before = len(hub.messages("view-by-hand"))

@@ -1,7 +1,7 @@
 """What leaves under a permit, against an oracle that is written as plainly as a lawyer would read the permit.
 
-Random permits, people, records and oppositions in any order; each case is a permit and a record, on three paths: pushed
-into the view, read over HTTP as NDJSON, and as Parquet.
+Random permits, people, records and oppositions in any order; each case is a permit and a record, on four paths: pushed
+into the view, read over HTTP as NDJSON, as Parquet, and counted in indicators (before they are perturbed).
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import io
 import json
 import logging
 import random
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -20,10 +21,13 @@ import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
 
+from contracts.permits import Permit
 from estuaire.database import start_database
 from runtime.database import Database
 from services.access.adapters import PostgresHistory, PostgresReader, Vault
 from services.access.authorization import Doors
+from services.access.domain.indicators import Cell, Count, Perturbation
+from services.access.indicators import Releaser
 from services.access.routes import application
 from tests.integration.test_access_history import KNOWN, Broker, as_
 from tests.unit.access.hub import Hub, permit
@@ -145,6 +149,30 @@ def said(granted: dict[str, Any], who: Someone) -> dict[str, Any]:
     return {name: known[name] for name in granted["demographics"] if known.get(name) is not None}
 
 
+def counted(granted: dict[str, Any], who: Someone, records: Sequence[Kept], one: Kept) -> list[tuple[str, str, Any]]:
+    """In which cells somebody counts by this record: period, area and diagnosis."""
+    what = leaves(granted, who, records, one)
+    if what is None:
+        return []
+    year, month = what["time"][:4], what["time"][5:7]
+    period = {
+        "month": f"{year}-{month}",
+        "quarter": f"{year}-Q{(int(month) + 2) // 3}",
+        "week": one.time.strftime("%G-W%V"),
+    }[granted["indicators"]["every"]]
+    area = what["demographics"].get("department", "other")
+    codes = [what["record"][name] for name in ("principal_diagnosis", "code") if name in what["record"]]
+    return [(period, area, None), *((period, area, code[:3]) for code in codes)]
+
+
+class Plain(Perturbation):
+    """Shows what was counted in each area."""
+
+    def cells(self, permit: Permit, counts: Iterable[Count]) -> Iterator[Cell]:
+        for one in counts:
+            yield Cell(one.period, one.area, one.diagnosis, one.people)
+
+
 # what is made up
 
 
@@ -212,6 +240,9 @@ def some_permit(dice: random.Random, number: int) -> dict[str, Any]:
                 dice.randint(1, 2),
             )
         )
+    if granted["precision"]["time"] != "year":
+        every = ["month", "quarter"] if granted["precision"]["time"] == "month" else ["week", "month", "quarter"]
+        granted["indicators"] = {"every": dice.choice(every)}
     if dice.random() < 0.25:
         granted["opposition_exemption"] = "Surveillance, by an order of the minister."
     return granted
@@ -274,6 +305,18 @@ def test_views_pages_and_files_hold_what_the_permit_says_and_nothing_else(url: s
             lines, rows = read_whole(api, one["id"])
             assert sorted(map(plain, lines)) == expected[one["id"]]
             assert sorted(map(plain, rows)) == expected[one["id"]]
+        hub.now = TODAY + dt.timedelta(days=30)
+        due = [one for one in permits if "indicators" in one and one["expires"] > hub.now.date().isoformat()]
+        released = Releaser(url, Plain({1: b"s"}), lambda leaf: None, lambda: hub.now).release_due()
+        assert released == sorted(one["id"] for one in due)
+        for one in due:
+            members: defaultdict[tuple[str, str, Any], set[str]] = defaultdict(set)
+            for record in records:
+                for cell in counted(one, known[record.person], records, record):
+                    members[cell].add(record.person)
+            answer = api.get(f"/v1/permits/{one['id']}/indicators", headers=as_("team")).json()["cells"]
+            shown = {(cell["period"], cell["area"], cell["diagnosis"]): cell["people"] for cell in answer}
+            assert shown == {cell: len(who) for cell, who in members.items()}
     reader.close()
     database.close()
 

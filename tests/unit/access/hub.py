@@ -179,7 +179,9 @@ class Hub:
 
     def granted(self, one: Permit) -> Message:
         """A permit granted."""
-        return self.message(PERMITS, one.id, messages.encode(PermitGranted(one.id, one.definition(), "now")))
+        return self.message(
+            PERMITS, one.id, messages.encode(PermitGranted(one.id, one.definition(), self.now.isoformat()))
+        )
 
     def key(self, name: str, key: bytes | None = None) -> Message:
         """A permit's key, as pseudonym wraps it."""

@@ -47,6 +47,7 @@ def test_the_document_says_what_is_answered(app: FastAPI) -> None:
             "POST /v1/permits/dry-run": {200, 401, 403, 422, 503},
             "GET /v1/permits": {200, 401, 403, 503},
             "GET /v1/permits/{permit_id}/timelines": {200, 401, 403, 404, 422, 429, 503},
+            "GET /v1/permits/{permit_id}/indicators": {200, 401, 403, 404, 422, 503},
             "GET /v1/records/{event_id}": {200, 401, 403, 404, 422, 503},
             "GET /v1/counts": {200, 401, 403, 503},
             "POST /v1/calls": {201, 401, 403, 409, 422, 503},
