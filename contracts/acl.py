@@ -15,7 +15,7 @@ from contracts.registry import DEAD_LETTERS, Topic, topics, view_topic
 SUBSCRIBER: Final = "subscriber/"
 
 Resource = Literal["topic", "group", "transactional_id"]
-Operation = Literal["read", "write", "create"]
+Operation = Literal["read", "write", "create", "delete"]
 
 
 class Right(NamedTuple):
@@ -83,7 +83,7 @@ def permit_rights(permit: str, subscribers: Iterable[str], prefix: str = "") -> 
 def _on_topic(topic: Topic, service: str, principal: str, prefix: str) -> Iterator[Right]:
     if topic.per_permit:
         if service in topic.producers:
-            for operation in ("create", "write"):
+            for operation in ("create", "delete", "write"):
                 yield Right(principal, "topic", view_topic("", 1, prefix).name, operation, prefixed=True)
         return
     for lane in topic.lane_names():

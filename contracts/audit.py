@@ -22,6 +22,9 @@ ACTS: Final = {
     # permits and their keys
     "permit-granted": "A permit was granted.",
     "permit-grant-refused": "A grant was refused: its id is taken by another definition, or was closed.",
+    "permit-narrowed": "A permit allows less; `count` entries left its view, which is filled again.",
+    "permit-suspended": "A permit was suspended: `count` entries left its view, and nothing leaves under it.",
+    "permit-resumed": "A suspended permit is in force again, and its view is filled.",
     "permit-closed": "A permit was closed, and its key destroyed; `count` entries left its view.",
     "permit-key-derived": "The key of a permit was derived from the root and wrapped to access.",
     "permit-tried": "An officer asked what a permit would release; `count` people were looked at.",

@@ -210,7 +210,8 @@ class ViewEvent(BaseModel):
     `id` is HMAC(K_permit, event id), `subject` HMAC(K_permit, patient); `sequence` increases strictly for a
     subject. `data` has the `record`, the `demographics`, `undated` (true) where the time is that of arrival, and
     `after_death` (true) where the record is later than the death of its person and the permit releases the death.
-    Control events carry in `data` what they name: `record` (the id withdrawn), `survivor`, `retired`.
+    Control events carry in `data` what they name: `record` (the id withdrawn), `survivor`, `retired`. `view.reset`
+    has no subject: nothing holds any more that came in its partition before, and what does is published again.
     """
 
     model_config = ConfigDict(extra="ignore")

@@ -217,12 +217,18 @@ RulesMessage = RulesSwitched | Rescan
 
 
 class PermitGranted(msgspec.Struct, frozen=True, tag="granted"):
-    """permits: a permit to open; `definition` is the JSON of `contracts.permits.Permit`, `by` whoever granted it."""
+    """permits: a permit to open; `definition` is the JSON of `contracts.permits.Permit`, `by` whoever granted it.
+
+    `revision` counts its changes: of two the higher holds, and of equal ones the first. The view of a changed permit is
+    made anew; while one is `suspended`, nothing leaves.
+    """
 
     permit: str
     definition: bytes
     granted: str
     by: str = ""
+    revision: int = 0
+    suspended: bool = False
 
 
 class PermitKeyWrapped(msgspec.Struct, frozen=True, tag="key-wrapped"):
@@ -233,11 +239,15 @@ class PermitKeyWrapped(msgspec.Struct, frozen=True, tag="key-wrapped"):
 
 
 class ViewScan(msgspec.Struct, frozen=True, tag="scan"):
-    """permits: go on filling a view from the history, after the place `after` in this shard's own order."""
+    """permits: go on filling a view from the history, after the place `after` in this shard's own order.
+
+    It is of a `revision` of the permit; an order of an older one is nothing any more.
+    """
 
     permit: str
     shard: int
     after: bytes = b""
+    revision: int = 0
 
 
 class PermitClosed(msgspec.Struct, frozen=True, tag="closed"):

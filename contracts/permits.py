@@ -193,8 +193,7 @@ def potential_identifiers(permit: Permit) -> list[str]:
 def check_grantable(permit: Permit) -> None:
     """Whether the permit may be granted as it is now, beyond being readable. Raises PermitError."""
     found = potential_identifiers(permit)
-    most = 1 if permit.potential_identifiers is None else permit.potential_identifiers
-    if len(found) > most:
+    if len(found) > (most := _most(permit)):
         raise PermitError(
             f"potential_identifiers: it releases {', '.join(found)}, by which somebody could be found, and {most} may"
             f" leave together: release fewer of them, lower `precision`, or ask for {len(found)}"
@@ -226,6 +225,90 @@ def sentences(error: ValidationError, patterns: Mapping[str, str]) -> str:
     """What to correct, a sentence each; `patterns` says of fields by name what their values look like."""
     said = (_sentence(one["loc"], one["type"], one["msg"], patterns) for one in error.errors(include_input=False))
     return "; ".join(dict.fromkeys(said))
+
+
+def widened(new: Permit, old: Permit) -> list[str]:
+    """The clauses by which a permit would allow something that another does not; none if it is narrower, or equal.
+
+    Whether a clause is narrower is asked of each by itself. `title` may change, `id`, `purpose` and `environment` not.
+    """
+    narrower = {
+        "id": new.id == old.id,
+        "purpose": new.purpose == old.purpose,
+        "environment": new.environment == old.environment,
+        "sources": EVERYTHING in old.sources or set(new.sources) <= set(old.sources),
+        "types": set(new.types) <= set(old.types),
+        "fields": all(
+            any(_covers(wide, path) for wide in old.fields.get(kind, ()))
+            for kind, paths in new.fields.items()
+            for path in paths
+        ),
+        "demographics": set(new.demographics) <= set(old.demographics)
+        or ("commune" in old.demographics and set(new.demographics) <= {*old.demographics, "department"}),
+        "population": old.population is None
+        or (new.population is not None and _meets_more(new.population, old.population)),
+        "period": _within((new.period.start, new.period.end), (old.period.start, old.period.end)),
+        "precision": all(
+            scale.index(getattr(new.precision, name)) >= scale.index(getattr(old.precision, name))
+            for name, scale in _SCALES.items()
+        ),
+        "potential_identifiers": _most(new) <= _most(old),
+        "indicators": new.indicators in (None, old.indicators),
+        "opposition_exemption": new.opposition_exemption in (None, old.opposition_exemption),
+        "expires": new.expires <= old.expires,
+        "subscribers": set(new.subscribers) <= set(old.subscribers),
+    }
+    return [name for name, is_narrower in narrower.items() if not is_narrower]
+
+
+_SCALES: dict[str, tuple[str, ...]] = {
+    "time": ("exact", "day", "month", "year"),
+    "source": ("exact", "hub"),
+    "place": ("commune", "department"),
+}
+"""From the most precise on."""
+
+
+def _covers(wide: str, path: str) -> bool:
+    return wide in (EVERYTHING, path) or path.startswith(f"{wide}.")
+
+
+def _within(new: tuple[Any, Any], old: tuple[Any, Any]) -> bool:
+    """Whether a range, whose absent ends are open, is within another."""
+    begins = old[0] is None or (new[0] is not None and new[0] >= old[0])
+    return begins and (old[1] is None or (new[1] is not None and new[1] <= old[1]))
+
+
+def _meets_more(new: Population, old: Population) -> bool:
+    """Whether whoever is in one population is in another, as far as their criteria tell."""
+    if old.sex is not None and not (new.sex is not None and set(new.sex) <= set(old.sex)):
+        return False
+    if old.birth_year is not None:
+        years = new.birth_year
+        if years is None or not _within((years.start, years.end), (old.birth_year.start, old.birth_year.end)):
+            return False
+    if old.diagnoses is not None:
+        prefixes = tuple(one.replace(".", "").upper() for one in old.diagnoses)
+        asked = [one.replace(".", "").upper() for one in new.diagnoses or ()]
+        if not asked or not all(one.startswith(prefixes) for one in asked):
+            return False
+    return _lives_within(new, old)
+
+
+def _lives_within(new: Population, old: Population) -> bool:
+    """Departments and communes are one criterion: somebody lives in one of all these."""
+    if old.departments is None and old.communes is None:
+        return True
+    if new.departments is None and new.communes is None:
+        return False
+    departments = tuple(old.departments or ())
+    communes = all(one in (old.communes or ()) or one.startswith(departments) for one in new.communes or ())
+    return communes and set(new.departments or ()) <= set(departments)
+
+
+def _most(permit: Permit) -> int:
+    """How many potential identifiers may leave together."""
+    return 1 if permit.potential_identifiers is None else permit.potential_identifiers
 
 
 _SENTENCES = {

@@ -140,6 +140,15 @@ class Review(_Document):
     no_conflict_of_interest: Literal[True] = Field(description="The reviewer's own statement, by name.")
 
 
+def _read_permit(data: Any) -> Any:
+    if isinstance(data, Permit):
+        return data
+    try:
+        return permit_from(data)
+    except PermitError as wrong:
+        raise ValueError(str(wrong)) from None
+
+
 class Request(_Document):
     """What is asked for, and by which path: the permit as it would be granted, to the letter.
 
@@ -153,15 +162,7 @@ class Request(_Document):
         None, description="With mr-006: the research laboratory or consultancy that works on the data (L1461-3 II)."
     )
 
-    @field_validator("permit", mode="before")
-    @classmethod
-    def _reads_the_permit(cls, data: Any) -> Any:
-        if isinstance(data, Permit):
-            return data
-        try:
-            return permit_from(data)
-        except PermitError as wrong:
-            raise ValueError(str(wrong)) from None
+    _reads_the_permit = field_validator("permit", mode="before")(_read_permit)
 
     @model_validator(mode="after")
     def _says_where_and_through_whom(self) -> Request:
@@ -170,6 +171,15 @@ class Request(_Document):
         if (self.path == "mr-006") != (self.laboratory is not None):
             raise ValueError("`laboratory` is for mr-006, and mr-006 needs it: who works on the data for the company")
         return self
+
+
+class Narrowing(_Document):
+    """An open permit that is to allow less: as it is from now on, whole, and why."""
+
+    permit: Permit
+    reason: Prose
+
+    _reads_the_permit = field_validator("permit", mode="before")(_read_permit)
 
 
 class Incomplete(_Document):
@@ -273,6 +283,9 @@ ACTS: Final[Mapping[str, Act]] = {
     "declare": Act("lead", Declaration),
     "sign": Act("officer", Agreement),
     "open": Act("officer", Nothing),
+    "narrow": Act("officer", Narrowing),
+    "suspend": Act("officer", Reason),
+    "resume": Act("officer", Reason),
     "revoke": Act("officer", Reason),
     "close": Act("officer", Closing),
     "withdraw": Act("lead", Reason),

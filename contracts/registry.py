@@ -29,7 +29,9 @@ class Topic(BaseModel):
     partitions: int | Literal["hot"]
     lanes: tuple[Literal["live", "backfill"], ...]
     dead_letters: bool
-    cleanup: Literal["delete", "compact"]
+    cleanup: Literal["delete", "compact", "compact,delete"] = Field(
+        description="With both, what was written may also be deleted at once, up to some offset."
+    )
     retention_days: int | None = Field(None, description="Days; -1 is for ever.")
     append_time: bool = Field(False, description="The broker stamps messages on arrival.")
     per_permit: bool = False

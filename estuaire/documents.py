@@ -244,7 +244,7 @@ def _dead_letters(topic: Topic) -> dict[str, Any]:
 
 
 def _binding(name: str, partitions: int, settings: dict[str, str]) -> dict[str, Any]:
-    shaped: dict[str, Any] = {**settings, "cleanup.policy": [settings["cleanup.policy"]]}
+    shaped: dict[str, Any] = {**settings, "cleanup.policy": settings["cleanup.policy"].split(",")}
     if "retention.ms" in shaped:
         shaped["retention.ms"] = int(shaped["retention.ms"])
     return {"topic": name, "partitions": partitions, "topicConfiguration": shaped, "bindingVersion": "0.5.0"}
@@ -267,7 +267,7 @@ def _operations(
 
 
 def _kept(topic: Topic) -> str:
-    if topic.cleanup == "compact":
+    if "compact" in topic.cleanup:
         return "the newest for each key"
     return "for ever" if topic.retention_days == -1 else f"{topic.retention_days} days"
 

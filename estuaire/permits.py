@@ -23,6 +23,18 @@ class Officer:
         """Grant a permit, or grant it anew as it is now."""
         self._ask("POST", f"/{permit.id}/grant", permit.model_dump(mode="json", by_alias=True))
 
+    def narrow(self, permit: Permit) -> None:
+        """Let an open permit allow less: as it is now."""
+        self._ask("POST", f"/{permit.id}/narrow", permit.model_dump(mode="json", by_alias=True))
+
+    def suspend(self, permit: str) -> None:
+        """Let nothing leave under a permit for a while."""
+        self._ask("POST", f"/{permit}/suspend")
+
+    def resume(self, permit: str) -> None:
+        """Let a suspended permit be in force again."""
+        self._ask("POST", f"/{permit}/resume")
+
     def close(self, permit: str) -> None:
         """Close a permit."""
         self._ask("POST", f"/{permit}/close")

@@ -96,28 +96,37 @@ class OpenPermits:
     """Which permits are open, from the messages of `permits` in their order, as access opens them."""
 
     def __init__(self) -> None:
-        self._permits: dict[str, Permit | None] = {}
+        self._permits: dict[str, Permit] = {}
+        self._closed: set[str] = set()
+        self._revisions: dict[str, int] = {}
+        self._suspended: set[str] = set()
         self._decoder = msgspec.msgpack.Decoder(PermitMessage)
 
     def apply(self, value: bytes | None) -> None:
-        """Follow one message: of two grants the first holds, and what is closed stays closed."""
+        """Follow one message: of two grants the higher revision holds, else the first; what is closed stays closed."""
         try:
             message = self._decoder.decode(value or b"")
         except msgspec.MsgspecError:
             return
         if isinstance(message, PermitClosed):
-            self._permits[message.permit] = None
-        elif isinstance(message, PermitGranted) and message.permit not in self._permits:
-            try:
-                permit = read_permit(message.definition)
-            except PermitError:
-                return
-            if permit.id == message.permit:
-                self._permits[permit.id] = permit
+            self._permits.pop(message.permit, None)
+            self._closed.add(message.permit)
+        elif isinstance(message, PermitGranted) and message.revision > self._revisions.get(message.permit, -1):
+            self._define(message)
+
+    def _define(self, said: PermitGranted) -> None:
+        try:
+            permit = read_permit(said.definition)
+        except PermitError:
+            return
+        if permit.id == said.permit and permit.id not in self._closed:
+            self._permits[permit.id], self._revisions[permit.id] = permit, said.revision
+            (self._suspended.add if said.suspended else self._suspended.discard)(permit.id)
 
     def on(self, today: dt.date) -> Iterator[Permit]:
         """Those that are open on this day."""
-        return (one for one in self._permits.values() if one is not None and today <= one.expires)
+        standing = (one for one in self._permits.values() if one.id not in self._suspended)
+        return (one for one in standing if today <= one.expires)
 
 
 class RightsKeeper:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -92,6 +92,16 @@ def create_topics(settings: RuntimeSettings, wanted: Iterable[Wanted], replicati
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                 raise
     return created
+
+
+def empty_topic(settings: RuntimeSettings, name: str) -> None:
+    """Delete what was written to a topic until now; readers go on with what comes next. Raises KafkaException."""
+    admin = AdminClient(common(settings))
+    partitions = admin.list_topics(name, timeout=10).topics[name].partitions
+    whole = [TopicPartition(name, number, OFFSET_END) for number in partitions]
+    if whole:
+        for future in admin.delete_records(whole, request_timeout=20).values():
+            future.result()
 
 
 class BrokerAway(Exception):

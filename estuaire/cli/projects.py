@@ -121,6 +121,30 @@ def permit_indicators(
     out.print(indicators_table(found))
 
 
+@permits.command("narrow")
+def permit_narrow(file: Path, access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """Let an open permit allow less: as FILE (YAML or JSON) describes it. Its view is emptied and filled anew."""
+    from contracts.permits import read_permit
+
+    permit = read_permit(file.read_text())
+    _officer(access, token).narrow(permit)
+    out.print(f"narrowed {permit.id}")
+
+
+@permits.command("suspend")
+def permit_suspend(permit: str, access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """Suspend a permit: its view is emptied, and nothing leaves until it is resumed."""
+    _officer(access, token).suspend(permit)
+    out.print(f"suspended {permit}")
+
+
+@permits.command("resume")
+def permit_resume(permit: str, access: AccessUrl = ACCESS, token: Token = None) -> None:
+    """Resume a suspended permit: its view is filled anew, under the same ids."""
+    _officer(access, token).resume(permit)
+    out.print(f"resumed {permit}")
+
+
 @permits.command("close")
 def permit_close(permit: str, access: AccessUrl = ACCESS, token: Token = None) -> None:
     """Close a permit: nothing more leaves under it, and its key is destroyed."""

@@ -35,6 +35,7 @@ WAITING_FOR_KEY = "waiting-for-key"
 WAITING_FOR_GRANT = "waiting-for-grant"
 FILLING = "filling"
 OPEN = "open"
+SUSPENDED = "suspended"
 CLOSED = "closed"
 
 _NONCE = 12
@@ -154,13 +155,14 @@ class EntryToWrite(NamedTuple):
 
 
 class StoredPermit(NamedTuple):
-    """A permit as the database has it. `key` is wrapped."""
+    """A permit as the database has it. `key` is wrapped; `revision` counts its changes."""
 
     permit: str
     definition: bytes | None
     granted: str | None
     key: bytes | None
     state: str
+    revision: int = 0
 
 
 def shard_range(shard: int, shards: int) -> tuple[bytes, bytes | None]:
@@ -182,13 +184,11 @@ class History(Protocol):
     def permit(self, permit: str) -> StoredPermit | None:
         """One permit."""
 
-    def save_permit(
-        self, permit: str, state: str, definition: bytes | None, granted: str | None, key: bytes | None
-    ) -> None:
+    def save_permit(self, permit: StoredPermit) -> None:
         """Write a permit's row whole."""
 
     def start_scans(self, permit: str, shards: int) -> None:
-        """Note that these shards have to be gone through."""
+        """Note that these shards have to be gone through, for a view that has just been opened or cleared."""
 
     def scans_left(self, permit: str) -> list[int]:
         """The shards that still have to be gone through."""
@@ -202,8 +202,11 @@ class History(Protocol):
     def end_scan(self, permit: str, shard: int, low: bytes, high: bytes | None) -> None:
         """Note that it is done, and forget the places."""
 
+    def clear_view(self, permit: str) -> int:
+        """Forget what the view holds, to make it anew under the same ids; how many records that were."""
+
     def drop_view(self, permit: str) -> int:
-        """Forget all that the view holds; how many records that were."""
+        """Forget the view; how many records it held."""
 
     def claim(self, hints: Mapping[bytes, str], patients: Iterable[str]) -> dict[bytes, Subject]:
         """Lock these patients and those of these subjects; returns all subjects of all of them.
@@ -299,19 +302,15 @@ class PostgresHistory:
         return dict(rows.fetchall())
 
     def permit(self, permit: str) -> StoredPermit | None:
-        row = self._run(
-            "SELECT permit, definition, granted, key, state FROM permits WHERE permit = %s", permit
-        ).fetchone()
+        row = self._run(_PERMIT, permit).fetchone()
         return None if row is None else StoredPermit(*row)
 
-    def save_permit(
-        self, permit: str, state: str, definition: bytes | None, granted: str | None, key: bytes | None
-    ) -> None:
+    def save_permit(self, permit: StoredPermit) -> None:
         self._run(
-            "INSERT INTO permits (permit, state, definition, granted, key) VALUES (%s, %s, %s, %s, %s)"
+            "INSERT INTO permits (permit, definition, granted, key, state, revision) VALUES (%s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (permit) DO UPDATE SET state = EXCLUDED.state, definition = EXCLUDED.definition,"
-            " granted = EXCLUDED.granted, key = EXCLUDED.key",
-            *(permit, state, definition, granted, key),
+            " granted = EXCLUDED.granted, key = EXCLUDED.key, revision = EXCLUDED.revision",
+            *permit,
         )
 
     def start_scans(self, permit: str, shards: int) -> None:
@@ -349,10 +348,17 @@ class PostgresHistory:
             *(permit, low, high, high),
         )
 
-    def drop_view(self, permit: str) -> int:
+    def clear_view(self, permit: str) -> int:
         for table in _OF_A_VIEW:
             self._run(f"DELETE FROM {table} WHERE permit = %s", permit)  # noqa: S608 - names from the line above
+        # sequences go on, but what else is known of its patients was found under the former definition
+        self._run("UPDATE view_patients SET digest = '' WHERE permit = %s", permit)
         return self._run("DELETE FROM view_entries WHERE permit = %s", permit).rowcount
+
+    def drop_view(self, permit: str) -> int:
+        held = self.clear_view(permit)
+        self._run("DELETE FROM view_patients WHERE permit = %s", permit)
+        return held
 
     # subjects
 
@@ -587,11 +593,9 @@ def _place(counted: Counted | None) -> tuple[dt.date | None, str | None, str | N
     return (None, None, None) if counted is None else (counted.period, counted.area, " ".join(counted.diagnoses))
 
 
-_OF_A_VIEW: Final = (
-    *("permit_scans", "scan_places", "view_patients"),
-    *("indicator_marks", "indicator_cells", "indicator_releases"),
-)
-"""Tables in which a view has rows of its own, beside its entries."""
+_PERMIT: Final = "SELECT permit, definition, granted, key, state, revision FROM permits WHERE permit = %s"
+_OF_A_VIEW: Final = ("permit_scans", "scan_places", "indicator_marks", "indicator_cells")
+"""Tables with what follows from a view's definition, beside its entries."""
 
 OPPOSED: Final = (
     "SELECT patient, withholds FROM subjects JOIN oppositions USING (subject) WHERE patient = ANY(%b::text[])"
@@ -689,6 +693,7 @@ class Reader(Protocol):
     def counts(self) -> tuple[int, int, dict[str, int]]: ...
     def project_steps(self) -> list[StepRow]: ...
     def permit_ids(self) -> set[str]: ...
+    def definitions(self) -> list[tuple[str, bytes]]: ...
     def holdings(self) -> list[Holding]: ...
 
 
@@ -728,9 +733,7 @@ class PostgresReader:
     def permit(self, permit: str) -> StoredPermit | None:
         """One permit."""
         with self._pool.connection() as connection:
-            row = connection.execute(
-                "SELECT permit, definition, granted, key, state FROM permits WHERE permit = %s", [permit]
-            ).fetchone()
+            row = connection.execute(_PERMIT, [permit]).fetchone()
             return None if row is None else StoredPermit(*row)
 
     def subjects(self, permit: str, after: str, entries: int) -> tuple[list[ViewSubject], bool]:
@@ -852,6 +855,15 @@ class PostgresReader:
         """The ids of all permits that were granted or closed."""
         with self._pool.connection() as connection:
             return {permit for (permit,) in connection.execute(TAKEN)}
+
+    def definitions(self) -> list[tuple[str, bytes]]:
+        """The definitions of all permits that were granted and not closed."""
+        with self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT permit, definition FROM permits WHERE state <> %s AND definition IS NOT NULL ORDER BY permit",
+                [CLOSED],
+            )
+            return rows.fetchall()
 
     def holdings(self) -> list[Holding]:
         """What is kept of each source: which types, how much, of how many people, and of which years."""

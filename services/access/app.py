@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Event
 
 import psycopg
+from confluent_kafka import KafkaException
 
 from contracts import audit
 from contracts.messages import encode
@@ -17,7 +18,7 @@ from contracts.registry import view_topic
 from contracts.sources import sources_from
 from runtime.database import Database
 from runtime.http import ProblemError
-from runtime.kafka import BrokerAway, KafkaPublisher, Publisher, create_topics
+from runtime.kafka import BrokerAway, KafkaPublisher, Publisher, create_topics, empty_topic
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.messages import RetryLater
@@ -37,6 +38,7 @@ from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
 from services.access.domain.catalogue import publisher_from
 from services.access.domain.indicators import Perturbation
+from services.access.expiry import Expiry
 from services.access.handlers import LANES, Access
 from services.access.indicators import Releaser
 from services.access.projects import PostgresSteps, Registrar, read_terms
@@ -69,13 +71,26 @@ class PermitsFolder:
     def _is_settled(self, file: Path) -> bool:
         try:
             permit, by = read_permit(file.read_bytes()), audit.actor("service", "access")
-            grant(permit, by, self._reader, self._publisher, lambda: dt.datetime.now(dt.UTC))
+            grant(permit, by, self._reader, self._publisher, _now)
         except (psycopg.OperationalError, BrokerAway) as away:
             log.warning("%s waits: %s", file.name, type(away).__name__)
             return False
         except (PermitError, ProblemError, OSError) as error:
             log.error("%s is not granted: %s", file.name, error)
         return True
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
+
+
+def _empty(settings: AccessSettings, topic: str) -> None:
+    """Raises RetryLater."""
+    try:
+        empty_topic(settings, topic)
+    except KafkaException as error:
+        log.error("%s cannot be emptied: %s", topic, error.args[0].name())
+        raise RetryLater("a view's topic cannot be emptied") from None
 
 
 def main() -> int:
@@ -103,6 +118,7 @@ def main() -> int:
         create_view=lambda permit: create_topics(
             settings, [view_topic(permit, settings.hot_partitions, settings.topic_prefix)]
         ),
+        empty_view=lambda permit: _empty(settings, f"{settings.topic_prefix}view-{permit}"),
         partitions=settings.hot_partitions,
         topic_prefix=settings.topic_prefix,
         scan_chunk=settings.scan_chunk,
@@ -111,13 +127,8 @@ def main() -> int:
     reader, letters = PostgresReader(url, settings.readers), KafkaPublisher(settings)
     app = application(loop.readiness, reader, letters, vault, doors, terms=terms, quota=settings.quota)
     add_catalogue_route(app, reader, publisher, sources)
-    releaser = Releaser(
-        url,
-        perturbation,
-        lambda leaf: letters.publish(audit.AUDIT, leaf.actor, encode(leaf)),
-        lambda: dt.datetime.now(dt.UTC),
-    )
-    workers: list[Worker] = [loop, releaser]
+    releaser = Releaser(url, perturbation, lambda leaf: letters.publish(audit.AUDIT, leaf.actor, encode(leaf)), _now)
+    workers: list[Worker] = [loop, releaser, Expiry(reader, letters, _now)]
     if settings.permits is not None:
         workers.append(PermitsFolder(settings.permits, reader, letters))
     try:

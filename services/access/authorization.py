@@ -15,9 +15,10 @@ from runtime.oidc import Caller, Callers, forbidden
 
 log = logging.getLogger("estuaire.access")
 
-Action = Literal["grant", "close", "try", "list", "see", "read", "take-part", "trace", "count"]
+Action = Literal["grant", "change", "close", "try", "list", "see", "read", "take-part", "trace", "count"]
 _WHO: Final[dict[Action, tuple[str, ...]]] = {
     "grant": ("officers",),
+    "change": ("officers",),
     "close": ("officers",),
     "try": ("officers",),
     "list": ("officers", "subscribers"),

@@ -30,7 +30,7 @@ from contracts.messages import (
     SubjectsLinked,
     ViewScan,
 )
-from contracts.permits import EVERYTHING, PermitError, read_permit
+from contracts.permits import EVERYTHING, Permit, PermitError, read_permit
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
 from runtime.sealing import Opener, SealBroken
 from services.access.adapters import (
@@ -38,11 +38,13 @@ from services.access.adapters import (
     FILLING,
     OPEN,
     PLACE_BYTES,
+    SUSPENDED,
     WAITING_FOR_GRANT,
     WAITING_FOR_KEY,
     History,
     KeyBroken,
     Prior,
+    StoredPermit,
     StoredRecord,
     Subject,
     Vault,
@@ -103,6 +105,7 @@ class Access:
         opener: Opener,
         registrar: Registrar,
         create_view: Callable[[str], object],
+        empty_view: Callable[[str], object],
         partitions: int,
         topic_prefix: str = "",
         scan_chunk: int = 500,
@@ -114,6 +117,7 @@ class Access:
         self._opener = opener
         self._registrar = registrar
         self._create_view = create_view
+        self._empty_view = empty_view
         self._partitions = partitions
         self._prefix = topic_prefix
         self._chunk = scan_chunk
@@ -182,31 +186,65 @@ class Access:
         return []
 
     def _granted(self, message: Message, granted: PermitGranted, outputs: Outputs) -> None:
-        try:
-            permit = read_permit(granted.definition)
-        except PermitError:
-            log.error("a granted permit releases nothing: its definition is broken")
-            raise InvalidMessage(Reason.SCHEMA, "the permit's definition is broken") from None
-        if permit.id != granted.permit:
-            raise InvalidMessage(Reason.SCHEMA, "the definition is that of another permit")
-        known = self._history.permit(permit.id)
-        definition = permit.definition()
-        act = "permit-granted"
-        if known is None:
-            self._history.save_permit(permit.id, WAITING_FOR_KEY, definition, granted.granted, None)
-        elif known.state == WAITING_FOR_GRANT and known.key is not None:
-            self._open(message, permit.id, definition, granted.granted, known.key, outputs)
-        elif known.state == CLOSED or known.definition != definition:
-            act = "permit-grant-refused"
-            REFUSED.inc()
-            log.error("a grant is refused: permit %s is %s with another definition or closed", permit.id, known.state)
-            if known.state == CLOSED:  # the last word on the topic, which compaction keeps, has to be that it is
-                again = PermitClosed(permit.id, "it was closed before it was granted again")
-                outputs.emit(message, Emit(PERMITS, permit.id.encode(), messages.encode(again)))
-        elif known.state == FILLING:
+        permit = _defined(granted)
+        known = self._history.permit(permit.id) or StoredPermit(permit.id, None, None, None, "", -1)
+        wanted = known._replace(
+            definition=permit.definition(), granted=known.granted or granted.granted, revision=granted.revision
+        )
+        if known.state == CLOSED or granted.revision < known.revision:
+            return self._refused(message, known, granted, outputs)
+        if granted.revision > known.revision or known.definition is None:
+            return self._changed(message, known, wanted, granted, outputs)
+        if known.definition != wanted.definition or (known.state == SUSPENDED) != granted.suspended:
+            return self._refused(message, known, granted, outputs)
+        if known.state == FILLING:
             # granted again: a filling that was cut short, because the permit could not be used, goes on
-            self._order_scans(message, permit.id, self._history.scans_left(permit.id), outputs)
-        self._log(message, audit.leaf(act, granted.by or _UNKNOWN, self._clock(), permit=permit.id), outputs)
+            self._order_scans(message, known, self._history.scans_left(permit.id), outputs)
+        return self._log_grant("permit-granted", message, granted, outputs)
+
+    def _refused(self, message: Message, known: StoredPermit, granted: PermitGranted, outputs: Outputs) -> None:
+        """The last word on the topic, which compaction keeps, has to be what holds."""
+        REFUSED.inc()
+        log.error("a grant is refused: permit %s is %s, at revision %d", known.permit, known.state, known.revision)
+        holds: PermitGranted | PermitClosed = PermitClosed(known.permit, "it was closed before it was granted again")
+        if known.state != CLOSED and known.definition is not None:
+            suspended = known.state == SUSPENDED
+            of_access = (known.definition, known.granted or "", ACCESS, known.revision)
+            holds = PermitGranted(known.permit, *of_access, suspended=suspended)
+        if holds != msgspec.structs.replace(granted, by=ACCESS):
+            outputs.emit(message, Emit(PERMITS, known.permit.encode(), messages.encode(holds)))
+        self._log_grant("permit-grant-refused", message, granted, outputs)
+
+    def _changed(
+        self, message: Message, known: StoredPermit, wanted: StoredPermit, granted: PermitGranted, outputs: Outputs
+    ) -> None:
+        """What the view holds goes, from its topic too; then it is filled again, unless it is suspended."""
+        held, was_open = 0, known.state in (FILLING, OPEN)
+        if was_open:
+            held = self._history.clear_view(known.permit)
+            self._empty_view(known.permit)
+        if granted.suspended:
+            self._history.save_permit(wanted._replace(state=SUSPENDED))
+        elif wanted.key is None:
+            self._history.save_permit(wanted._replace(state=WAITING_FOR_KEY))
+        else:
+            self._open(message, wanted, outputs)
+        if was_open:
+            self._reset(message, wanted, outputs)
+        act = "suspended" if granted.suspended else "granted" if known.definition is None else "narrowed"
+        if known.state == SUSPENDED and not granted.suspended:
+            act = "resumed"
+        self._log_grant(f"permit-{act}", message, granted, outputs, held)
+
+    def _reset(self, message: Message, permit: StoredPermit, outputs: Outputs) -> None:
+        """Tell the view's readers that nothing holds any more."""
+        try:
+            release = release_from(permit, self._vault)
+        except (PermitError, KeyBroken):
+            log.error("readers of the view of %s are not told that it begins anew: its key cannot be used", permit[0])
+            return
+        for emit in self._views.resets(release, permit.revision):
+            outputs.emit(message, emit)
 
     def _key(self, message: Message, wrapped: PermitKeyWrapped, outputs: Outputs) -> None:
         known = self._history.permit(wrapped.permit)
@@ -222,39 +260,39 @@ class Access:
             raise InvalidMessage(Reason.KEYS, "the permit's key does not have 32 bytes")
         kept = self._vault.wrap(key, permit_owner(wrapped.permit))
         if known is None:
-            self._history.save_permit(wrapped.permit, WAITING_FOR_GRANT, None, None, kept)
+            self._history.save_permit(StoredPermit(wrapped.permit, None, None, kept, WAITING_FOR_GRANT))
         elif known.state == WAITING_FOR_KEY and known.definition is not None:
-            self._open(message, wrapped.permit, known.definition, known.granted, kept, outputs)
+            self._open(message, known._replace(key=kept), outputs)
+        elif known.state == SUSPENDED and known.key is None:
+            self._history.save_permit(known._replace(key=kept))
 
-    def _open(
-        self,
-        message: Message,
-        permit: str,
-        definition: bytes,
-        granted: str | None,
-        key: bytes,
-        outputs: Outputs,
-    ) -> None:
+    def _open(self, message: Message, permit: StoredPermit, outputs: Outputs) -> None:
         """The topic first, then the row, then the order to fill it, shard by shard."""
-        self._create_view(permit)
-        self._history.save_permit(permit, FILLING, definition, granted, key)
-        self._history.start_scans(permit, self._partitions)
+        self._create_view(permit.permit)
+        self._history.save_permit(permit._replace(state=FILLING))
+        self._history.start_scans(permit.permit, self._partitions)
         self._order_scans(message, permit, range(self._partitions), outputs)
 
-    def _order_scans(self, message: Message, permit: str, shards: Iterable[int], outputs: Outputs) -> None:
+    def _order_scans(self, message: Message, permit: StoredPermit, shards: Iterable[int], outputs: Outputs) -> None:
         for shard in shards:
-            outputs.emit(message, _scan_order(ViewScan(permit, shard)))
+            outputs.emit(message, _scan_order(ViewScan(permit.permit, shard, revision=permit.revision)))
 
     def _closed(self, message: Message, closed: PermitClosed, outputs: Outputs) -> None:
         known = self._history.permit(closed.permit)
         if known is not None and known.state == CLOSED:
             return
-        definition, granted = (known.definition, known.granted) if known else (None, None)
-        self._history.save_permit(closed.permit, CLOSED, definition, granted, None)
+        before = known or StoredPermit(closed.permit, None, None, None, "")
+        self._history.save_permit(before._replace(state=CLOSED, key=None))
         held = self._history.drop_view(closed.permit)
+        if known is not None and known.state in (FILLING, OPEN):
+            self._empty_view(closed.permit)
         told = audit.leaf("permit-closed", closed.by or _UNKNOWN, self._clock(), permit=closed.permit, count=held)
         self._log(message, told, outputs)
         outputs.emit(message, _tombstone(f"{closed.permit}#key"))
+
+    def _log_grant(self, act: str, message: Message, granted: PermitGranted, outputs: Outputs, count: int = 0) -> None:
+        by = granted.by or _UNKNOWN
+        self._log(message, audit.leaf(act, by, self._clock(), permit=granted.permit, count=count), outputs)
 
     def _log(self, message: Message, leaf: AuditLeaf, outputs: Outputs) -> None:
         outputs.emit(message, Emit(*audit.message(leaf), trace="none"))
@@ -283,6 +321,9 @@ class Access:
         Shards and chunks follow places that the permit's own key gives: what is released together in one view is
         not what is released together in another, so that chunks tell nobody which records are the same.
         """
+        stored = self._history.permit(scan.permit)
+        if stored is None or scan.revision != stored.revision:
+            return
         if scan.shard not in self._history.scans_left(scan.permit):
             return
         release = next((one for one in releases if one.permit == scan.permit), None)
@@ -303,14 +344,12 @@ class Access:
             work = Work(subjects, message, records={one: prior.facts for one, prior in priors.items()}, priors=priors)
             self._views.reconcile([release], work, outputs)
         if len(page) == self._chunk:
-            outputs.emit(message, _scan_order(ViewScan(scan.permit, scan.shard, page[-1][0])))
+            outputs.emit(message, _scan_order(ViewScan(scan.permit, scan.shard, page[-1][0], scan.revision)))
             return
         outputs.emit(message, _tombstone(_scan_key(scan.permit, scan.shard)))
         self._history.end_scan(scan.permit, scan.shard, low, high)
-        if not self._history.scans_left(scan.permit):
-            stored = self._history.permit(scan.permit)
-            if stored is not None and stored.state == FILLING:
-                self._history.save_permit(stored.permit, OPEN, stored.definition, stored.granted, stored.key)
+        if stored.state == FILLING and not self._history.scans_left(scan.permit):
+            self._history.save_permit(stored._replace(state=OPEN))
 
     # links
 
@@ -498,6 +537,18 @@ class Access:
             body = self._vault.seal(facts.subject, key, msgspec.msgpack.encode(one.content.record), facts.event_id)
         codes = diagnoses(facts.type, one.content.record)
         return StoredRecord(facts, one.content.schema_version, codes, body, views.telling(one.content.demographics))
+
+
+def _defined(said: PermitGranted) -> Permit:
+    """The permit that a message defines. Raises InvalidMessage."""
+    try:
+        permit = read_permit(said.definition)
+    except PermitError:
+        log.error("a granted permit releases nothing: its definition is broken")
+        raise InvalidMessage(Reason.SCHEMA, "the permit's definition is broken") from None
+    if permit.id != said.permit:
+        raise InvalidMessage(Reason.SCHEMA, "the definition is that of another permit")
+    return permit
 
 
 def _utc(moment: dt.datetime) -> dt.datetime:

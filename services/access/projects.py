@@ -17,7 +17,7 @@ from contracts.messages import PermitClosed, PermitGranted, ProjectStep
 from contracts.projects import ACTS, DocumentError, document_of
 from runtime.database import Database
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
-from services.access.domain.projects import Family, Refused, Register, Step, Terms, granted_at
+from services.access.domain.projects import CHANGES, Family, Refused, Register, Step, Terms, granted_at
 
 PROJECTS: Final = "projects"
 PERMITS: Final = "permits"
@@ -146,8 +146,10 @@ def _change_of_permit(register: Register, subject: str, step: Step) -> PermitGra
     if permit is None:
         return None
     by = audit.actor(step.role, step.actor)
-    if step.act == "open":
-        return PermitGranted(permit.id, permit.definition(), granted_at(step), by)
+    if step.act in ("open", *CHANGES):
+        changes = sum(one.act in CHANGES for one in register.steps[subject])
+        at = granted_at(step)
+        return PermitGranted(permit.id, permit.definition(), at, by, changes, suspended=step.act == "suspend")
     return PermitClosed(permit.id, f"project {step.act}d", by) if step.act in ("revoke", "close") else None
 
 

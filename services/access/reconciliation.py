@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -187,7 +187,10 @@ class Reconciler:
     ) -> _View:
         """Who the patients are under this permit, and which of them have to be looked at as a whole."""
         permit, policy = release.permit, release.policy
-        before = {patient: one for patient in demographics if (one := seen.get((permit, patient))) is not None}
+        # without a digest: seen under a former definition
+        before = {
+            patient: one for patient in demographics if (one := seen.get((permit, patient))) is not None and one.digest
+        }
         diagnosed = self._diagnosed(policy, demographics.keys(), before, subjects_of, work)
         persons = {
             patient: views.person_under(policy, known, diagnosed[patient], opposed.get(patient, frozenset()))
@@ -388,13 +391,21 @@ class Reconciler:
             message_id = ids.control(one.link_version, subject)
             yield None, views.control(message_id, one.kind, subject, number(one.patient), one.data)
 
-    def _emit(self, permit: str, event: Event, hour: int) -> Emit:
+    def resets(self, release: Release, revision: int) -> Iterator[Emit]:
+        """What tells the readers of each partition of a view that it is made anew."""
+        hour = hour_of(self._clock())
+        for number in range(self._partitions):
+            yield self._emit(release.permit, views.reset(release.ids.reset(revision, number)), hour, number)
+
+    def _emit(self, permit: str, event: Event, hour: int, partition: int | None = None) -> Emit:
+        if partition is None:
+            partition = views.partition(str(event.subject), self._partitions)
         return Emit(
             topic=f"view-{permit}",
             key=event.id.encode(),
             value=views.encode(event),
             headers=_CONTENT_TYPE,
-            partition=views.partition(event.subject, self._partitions),
+            partition=partition,
             trace="fresh",
             timestamp=hour,
         )

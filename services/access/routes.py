@@ -27,6 +27,7 @@ from contracts.permits import (
     permit_from,
     potential_identifiers,
     read_permit,
+    widened,
 )
 from contracts.table import write_parquet
 from runtime.http import (
@@ -46,6 +47,7 @@ from services.access.adapters import (
     CLOSED,
     FILLING,
     OPEN,
+    SUSPENDED,
     EntryRow,
     KeyBroken,
     PermitRow,
@@ -156,6 +158,8 @@ def grant(permit: Permit, by: str, reader: Reader, publisher: Publisher, clock: 
             raise ProblemError(409, "the permit is a project's", "Open the project: that grants it.")
     if known is not None and known.state == CLOSED:
         raise ProblemError(409, "the permit was closed", "A closed permit stays closed: grant it under another id.")
+    if known is not None and known.state == SUSPENDED:
+        raise ProblemError(409, "the permit is suspended", "Resume it.")
     if known is not None and known.definition not in (None, permit.definition()):
         detail = "A permit of this id has another definition: close it, and grant the new one under another id."
         raise ProblemError(409, "the permit is granted with another definition", detail)
@@ -209,6 +213,56 @@ def application(
             )
         except PermitError as wrong:
             raise _not_grantable(wrong) from None
+
+    @app.post("/v1/permits/{permit_id}/narrow", summary="Let a permit allow less", **_CHANGE)
+    def narrow_permit(
+        permit_id: PermitId, body: PermitBody, officer: Caller = Depends(doors.may("change"))
+    ) -> PermitState:
+        """Replace an open permit by one that allows less, whole: its view is emptied at once, and filled anew."""
+        try:
+            permit = permit_from(body)
+            stored = changeable(permit_id, OPEN, FILLING)
+            if permit.definition() != stored.definition:
+                check_grantable(permit)
+                if wider := widened(permit, read_permit(stored.definition or b"")):
+                    detail = f"{', '.join(wider)}: it would allow what the permit does not: grant another permit."
+                    raise ProblemError(422, "the permit would be wider", detail)
+        except PermitError as wrong:
+            raise _not_grantable(wrong) from None
+        return change(stored, permit.definition(), officer, suspended=False)
+
+    @app.post("/v1/permits/{permit_id}/suspend", summary="Suspend a permit", **_CHANGE)
+    def suspend_permit(permit_id: PermitId, officer: Caller = Depends(doors.may("change"))) -> PermitState:
+        """Let nothing leave under a permit until it is resumed: its view is emptied at once."""
+        stored = changeable(permit_id, OPEN, FILLING, SUSPENDED)
+        return change(stored, stored.definition or b"", officer, suspended=True)
+
+    @app.post("/v1/permits/{permit_id}/resume", summary="Resume a suspended permit", **_CHANGE)
+    def resume_permit(permit_id: PermitId, officer: Caller = Depends(doors.may("change"))) -> PermitState:
+        """Let a suspended permit be in force again: its view is filled anew, under the same ids."""
+        stored = changeable(permit_id, SUSPENDED, OPEN, FILLING)
+        return change(stored, stored.definition or b"", officer, suspended=False)
+
+    def changeable(permit_id: str, *states: str) -> StoredPermit:
+        """A permit that is nobody's project, in one of these states. Raises a problem."""
+        stored = reader.permit(permit_id)
+        if stored is None:
+            raise ProblemError(404, f"there is no permit {permit_id}", "Look for its id in the list.")
+        if (project := register_of(reader.project_steps()).holder(permit_id)) is not None:
+            raise ProblemError(409, "the permit is a project's", f"Change the project {project}: that changes it.")
+        if stored.state not in states:
+            raise ProblemError(409, f"the permit is {stored.state}", f"It has to be {' or '.join(states)} for that.")
+        return stored
+
+    def change(stored: StoredPermit, definition: bytes, officer: Caller, *, suspended: bool) -> PermitState:
+        by = audit.actor("officer", officer.name)
+        state = SUSPENDED if suspended else FILLING
+        if definition == stored.definition and (stored.state == SUSPENDED) == suspended:
+            return PermitState(id=stored.permit, state=stored.state)
+        revision = stored.revision + 1
+        changed = PermitGranted(stored.permit, definition, stored.granted or "", by, revision, suspended)
+        publisher.publish(PERMITS, stored.permit, messages.encode(changed))
+        return PermitState(id=stored.permit, state=state)
 
     @app.post("/v1/permits/{permit_id}/close", summary="Close a permit for good", **_CLOSE)
     def close_permit(permit_id: PermitId, officer: Caller = Depends(doors.may("close"))) -> PermitState:
@@ -359,7 +413,9 @@ def _file(lines: bytes) -> bytes:
 def _check_open(release: Release, reader: Reader, clock: Clock) -> None:
     stored = reader.permit(release.permit)
     if stored is None or stored.state not in (FILLING, OPEN) or not release.policy.in_force(clock()):
-        raise ProblemError(403, "the permit has ended", "Nothing leaves under it any more.")
+        raise ProblemError(403, "the permit has ended", "Nothing leaves under it now.")
+    if stored.definition != release.policy.permit.definition():
+        raise ProblemError(403, "the permit has changed", "Read the page again: it has what is allowed now.")
 
 
 def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vault: Vault) -> Iterator[views.Event]:
@@ -452,6 +508,19 @@ _CLOSE: Final[dict[str, Any]] = {
             404: "There is no such permit.",
             409: "It is a project's: revoke or close that.",
             422: "The id is not of its form.",
+            503: _AWAY,
+        }
+    ),
+}
+_CHANGE: Final[dict[str, Any]] = {
+    "status_code": 202,
+    "response_description": "The broker has the change.",
+    "responses": problems(
+        {
+            **GUARDED,
+            404: "There is no such permit.",
+            409: "It is a project's, or not in a state for that.",
+            422: "The permit cannot be granted as it is written, would allow more, or the id is not of its form.",
             503: _AWAY,
         }
     ),

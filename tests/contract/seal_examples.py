@@ -192,6 +192,9 @@ def write_permits() -> None:
     write("permits", "granted", PERMIT, {}, PermitGranted(PERMIT, permit.definition(), "2026-03-01T08:00:00Z"))
     write("permits", "key-wrapped", f"{PERMIT}#key", {}, PermitKeyWrapped(PERMIT, wrapped))
     write("permits", "scan", f"{PERMIT}#scan-0", {}, ViewScan(PERMIT, 0, token(2, "after")))
+    narrowed = permit.model_copy(update={"demographics": ()})
+    changed = PermitGranted(PERMIT, narrowed.definition(), "2026-03-01T08:00:00Z", "officer:officer", 3, suspended=True)
+    write("permits", "changed", PERMIT, {}, changed)
     write("permits", "closed", PERMIT, {}, PermitClosed(PERMIT, "expired"))
 
 

@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -27,7 +27,8 @@ from fastapi.testclient import TestClient
 from contracts import messages
 from contracts.events import ViewEvent
 from contracts.merkle import root_of
-from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked, ViewScan
+from contracts.messages import PatientsMerged, PatientSplit, PermitGranted, SubjectsLinked, ViewScan
+from contracts.permits import Permit
 from contracts.sources import Registered
 from runtime.database import Database
 from runtime.kafka import BrokerAway
@@ -36,6 +37,7 @@ from services.access.adapters import PostgresHistory, PostgresReader, Vault
 from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
 from services.access.domain.views import Ids
+from services.access.expiry import Expiry
 from services.access.routes import application
 from tests.unit.access.hub import SOURCE, Hub, Known, bodies, event_id, permit, subject_id
 from tests.unit.access.test_catalogue import PUBLISHER
@@ -559,6 +561,172 @@ def test_two_slots_at_the_same_time_end_as_one(server: str, vault: Vault) -> Non
     assert len({permit for permit, *_ in view(both)}) == 2
 
 
+# --- permits that change ---
+
+
+def changed(hub: Hub, one: Permit, revision: int, *, suspended: bool = False) -> Message:
+    at = hub.now.isoformat()
+    change = PermitGranted(one.id, one.definition(), at, "officer:officer", revision, suspended)
+    return hub.message("permits", one.id, messages.encode(change))
+
+
+def whole(hub: Hub) -> list[ViewEvent]:
+    return hub.views["cardio"].entries()
+
+
+def test_a_narrowed_permit_has_its_view_made_anew_under_the_same_ids(hub: Hub) -> None:
+    hub.opened(permit())
+    stay = {"entry": "2026-03-01T08:15:00Z", "principal_diagnosis": "I50.1"}
+    each = range(8)
+    hub.run(*(hub.record(f"r{n}", f"s{n}", f"p{n}", stay, kind="hospital-stay.v1", sex="female") for n in each))
+    hub.run(*(hub.record(f"d{n}", f"s{n}", f"p{n}", code("J45"), sex="female", source="urn:other") for n in each))
+    before = {event.id: event.subject for event in whole(hub)}
+    fewer = permit(fields={"hospital-stay.v1": ["entry"]}, sources=[SOURCE], demographics=[])
+    hub.run(changed(hub, fewer, 1))
+    after = whole(hub)
+    assert len(after) == 8 and {event.id: event.subject for event in after}.items() <= before.items()
+    assert all(event.data == {"record": {"entry": "2026-03-01"}, "demographics": {}} for event in after)
+    assert hub.emptied == ["cardio"]
+    (told,) = hub.leaves("permit-narrowed")
+    assert (told.count, told.permit, told.actor) == (16, "cardio", "officer:officer")
+    kinds = [event.type for event in hub.events()]
+    assert kinds[16:18] == ["view.reset"] * 2 and set(kinds[18:]) == {"hospital-stay.v1"}
+    hub.run(hub.record("late", "s1", "p1", stay, kind="hospital-stay.v1"))
+    assert len(whole(hub)) == 9
+    count = len(hub.events())
+    hub.run(changed(hub, fewer, 1), changed(hub, permit(), 0), changed(hub, permit(), 1))
+    assert len(hub.events()) == count, "said again, or too late, it changes nothing"
+
+
+def test_a_population_that_is_narrowed_is_asked_of_everybody_again(hub: Hub) -> None:
+    hub.opened(permit(population={"diagnoses": ["I50", "J45"]}))
+    for name, text in (("a", "I50"), ("b", "J45"), ("c", "E11")):
+        hub.run(hub.record(name, name, name, code(text)), hub.record(f"{name}2", name, name, code("Z00")))
+    assert len(whole(hub)) == 4
+    hub.run(changed(hub, permit(population={"diagnoses": ["J45"]}), 1))
+    assert sorted(event.data["record"]["code"] for event in whole(hub)) == ["J45", "Z00"]
+    hub.run(hub.record("a", "a", "a", code("J45"), revision=2))
+    assert len(whole(hub)) == 4
+    hub.run(hub.record("b", "b", "b", code("I50"), revision=2))
+    assert len(whole(hub)) == 2
+
+
+def test_nothing_leaves_while_a_permit_is_suspended_and_all_that_holds_when_it_is_resumed(hub: Hub) -> None:
+    hub.opened(permit())
+    hub.run(*(hub.record(f"r{n}", f"s{n}", f"p{n}", code("A")) for n in range(4)))
+    ids = {event.id: event.subject for event in whole(hub)}
+    hub.run(changed(hub, permit(), 1, suspended=True))
+    assert whole(hub) == []
+    assert hub.emptied == ["cardio"]
+    hub.run(hub.granted(permit()))
+    hub.run(hub.record("late", "s0", "p0", code("B")), hub.record("r1", "s1", "p1", revision=2, deleted=True))
+    hub.run(hub.objection("o", "s2", "p2"))
+    assert [event.type for event in hub.events()[4:]] == ["view.reset"] * 2
+    hub.run(changed(hub, permit(), 2))
+    held = whole(hub)
+    assert sorted(event.data["record"]["code"] for event in held) == ["A", "A", "B"]
+    assert all(ids.get(event.id, event.subject) == event.subject for event in held)
+    assert [leaf.action for leaf in hub.leaves("permit-suspended", "permit-resumed", "permit-grant-refused")] == [
+        "permit-suspended",
+        "permit-grant-refused",
+        "permit-resumed",
+    ]  # fmt: skip
+    hub.run(hub.closed("cardio"))
+    hub.run(changed(hub, permit(), 3))
+    assert hub.emptied == ["cardio", "cardio"]
+    hub.run(hub.record("after", "s0", "p0", code("C")))
+    assert not any(event.data.get("record") == code("C") for event in hub.events())
+
+
+def test_an_order_to_fill_a_former_view_is_nothing_any_more(hub: Hub, database: Database) -> None:
+    hub.run(*(hub.record(f"r{n}", f"s{n}", f"p{n}", code("A")) for n in range(20)))
+    hub.run(hub.granted(permit()))
+    orders = [emit for _, emit in hub.step.handle([hub.key("cardio")]).emits if emit.topic == "permits"]
+    going_on = [emit for _, emit in hub.step.handle(
+        [hub.message("permits", (one.key or b"").decode(), one.value or b"") for one in orders]
+    ).emits if emit.topic == "permits" and emit.value]  # fmt: skip
+    diagnoses: dict[str, Any] = {"types": ["diagnosis.v1"], "fields": {"diagnosis.v1": ["*"]}}
+    hub.run(changed(hub, permit(**diagnoses), 1))
+    assert len(whole(hub)) == 20
+    count = len(hub.events())
+    hub.run(*(hub.message("permits", (one.key or b"").decode(), one.value or b"") for one in going_on))
+    assert len(hub.events()) == count
+    hub.run(changed(hub, permit(**diagnoses, demographics=[]), 2))
+    late = [hub.message("permits", "cardio#scan#0", one.value or b"") for one in going_on]
+    hub.run(*late)
+    assert len(whole(hub)) == 20
+
+
+@pytest.mark.parametrize("order", ["key first", "change first"])
+@pytest.mark.parametrize("suspended", [True, False])
+def test_what_compaction_leaves_of_a_changed_permit_opens_it_as_it_is(hub: Hub, order: str, suspended: bool) -> None:
+    hub.run(hub.record("r", "s", "p", code("A"), sex="female"))
+    fewer = permit(demographics=[])
+    left = [hub.key("cardio"), changed(hub, fewer, 3, suspended=suspended)]
+    for message in left if order == "key first" else reversed(left):
+        hub.run(message)
+    assert len(whole(hub)) == (not suspended)
+    if suspended:
+        hub.run(changed(hub, fewer, 4))
+    assert [event.data["demographics"] for event in whole(hub)] == [{}]
+
+
+def test_an_officer_narrows_suspends_and_resumes_a_permit(hub: Hub, api: TestClient) -> None:
+    hub.opened(permit())
+    hub.run(*(hub.record(f"r{n}", f"s{n}", f"p{n}", code("A"), sex="male") for n in range(5)))
+    at = "/v1/permits/cardio/{}".format
+    officer = as_("officer")
+    assert api.post(at("suspend"), headers=as_("team")).status_code == 403
+    assert api.post("/v1/permits/there-is-none/suspend", headers=officer).status_code == 404
+    wider = api.post(
+        at("narrow"),
+        json=body(demographics=["sex", "birth_year", "department", "birth_month"], potential_identifiers=2),
+        headers=officer,
+    )
+    assert (wider.status_code, wider.json()["title"]) == (422, "the permit would be wider")
+    assert wider.json()["detail"].startswith("demographics, potential_identifiers: ")
+    assert api.post(at("narrow"), json=body(id="other"), headers=officer).status_code == 422
+    first = next(pages(api, 1))
+    done = api.post(at("narrow"), json=body(demographics=["birth_year"]), headers=officer)
+    assert (done.status_code, done.json()) == (202, {"id": "cardio", "state": "filling"})
+    assert next(pages(api, 1))[0].id == first[0].id
+    assert next(pages(api, 1))[0].data["demographics"] == {}
+    assert api.post(at("suspend"), headers=officer).json()["state"] == "suspended"
+    read = api.get(at("timelines"), headers=as_("team"))
+    assert (read.status_code, read.json()["title"]) == (403, "the permit is suspended")
+    granted = api.post(at("grant"), json=body(demographics=["birth_year"]), headers=officer)
+    assert (granted.status_code, granted.json()["title"]) == (409, "the permit is suspended")
+    assert api.post(at("narrow"), json=body(demographics=[]), headers=officer).status_code == 409
+    assert api.post(at("resume"), headers=officer).status_code == 202
+    assert sum(len(page) for page in pages(api, 2)) == 5
+    assert api.post(at("close"), headers=officer).status_code == 202
+    assert api.post(at("resume"), headers=officer).status_code == 409
+
+
+def test_a_page_that_a_change_overtakes_is_not_answered(hub: Hub, api: TestClient, broker_of: Broker) -> None:
+    hub.opened(permit())
+    hub.run(hub.record("r", "s", "p", code("A"), sex="male"))
+    broker_of.before = lambda: hub.run(changed(hub, permit(demographics=[]), 1))
+    answer = api.get("/v1/permits/cardio/timelines", headers=as_("team"))
+    assert (answer.status_code, answer.json()["title"]) == (403, "the permit has changed")
+
+
+def test_a_permit_whose_last_day_is_over_is_closed(hub: Hub, api: TestClient, broker_of: Broker, url: str) -> None:
+    hub.opened(permit(expires="2026-06-01"), permit("lasting"))
+    hub.run(hub.record("r", "s", "p", code("A")))
+    reader = PostgresReader(url, 1)
+    reader.open()
+    expiry = Expiry(reader, broker_of, lambda: hub.now)
+    assert expiry.close_expired() == []
+    hub.now = dt.datetime(2026, 6, 2, tzinfo=dt.UTC)
+    assert expiry.close_expired() == ["cardio"]
+    assert expiry.close_expired() == []
+    reader.close()
+    (told,) = hub.leaves("permit-closed")
+    assert (told.permit, told.count, told.actor) == ("cardio", 1, "service:access")
+    assert hub.emptied == ["cardio"]
+
+
 # --- over HTTP ---
 
 
@@ -569,6 +737,8 @@ class Broker:
         self.hub = hub
         self.told: list[messages.AuditLeaf] = []
         self.is_deaf = False
+        self.before: Callable[[], object] = lambda: None
+        """What happens while the audit log is told."""
 
     def publish(self, topic: str, key: str, value: bytes) -> None:
         if topic != "audit":
@@ -576,6 +746,7 @@ class Broker:
         elif self.is_deaf:
             raise BrokerAway("the broker does not answer")
         else:
+            self.before()
             self.told.append(msgspec.msgpack.decode(value, type=messages.AuditLeaf))
 
 

@@ -338,6 +338,20 @@ def test_nobody_manages_the_broker(secured: Secured, who: str) -> None:
     assert "records-linked" in secured.admin().list_topics(timeout=10).topics
 
 
+@pytest.mark.parametrize("who", PRINCIPALS)
+def test_access_alone_empties_views_and_nothing_else(secured: Secured, who: str) -> None:
+    admin = secured.admin(who)
+    for name in ("view-not-granted", "records-linked", "permits"):
+        nothing = TopicPartition(name, 0, 0)  # up to the first offset, should it be allowed
+        (future,) = admin.delete_records([nothing], request_timeout=5, operation_timeout=5).values()
+        try:
+            future.result(20)
+            assert (name, who) == ("view-not-granted", A)
+        except KafkaException as refused:
+            assert (name, who) != ("view-not-granted", A)
+            assert code_of(refused) in {*NOT_ALLOWED, KafkaError._NOENT}, "not even its leader is told"
+
+
 @pytest.mark.parametrize(
     "config",
     [

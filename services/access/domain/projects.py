@@ -16,7 +16,7 @@ from zoneinfo import ZoneInfo
 
 import holidays
 
-from contracts.permits import EVERYTHING, Permit, PermitError, check_grantable
+from contracts.permits import EVERYTHING, Permit, PermitError, check_grantable, widened
 from contracts.projects import ACTS, FORBIDDEN, Application, Call, Contribution, Request, Review, Role
 
 Family = Literal["fund", "pmsi", "other"]
@@ -47,15 +47,19 @@ STANDINGS: Final[Mapping[str, str]] = {
     "declare": "declared",
     "sign": "signed",
     "open": "open",
+    "suspend": "suspended",
     "revoke": "revoked",
     "close": "closed",
     "withdraw": "withdrawn",
 }
 """Where an act leaves the authorisation."""
 
+CHANGES: Final = ("narrow", "suspend", "resume")
+"""The acts that change an open permit."""
 EXPIRED: Final = "expired"
 APPLIED, CHOSEN, PASSED_OVER = "applied", "chosen", "passed-over"
 _ACTS: Final = {standing: act for act, standing in STANDINGS.items()}
+_OPENED: Final = ("open", "suspended")
 _OVER: Final = ("refused", "revoked", "closed", "withdrawn")
 _PARIS: Final = ZoneInfo("Europe/Paris")
 
@@ -157,6 +161,10 @@ def evolve(project: Project | None, step: Step) -> Project:
             return replace(project, selection=PASSED_OVER)
         case "extend":
             return replace(project, extended=True)
+        case "narrow" if project.request is not None:
+            return replace(project, request=project.request.model_copy(update={"permit": says.permit}))
+        case "resume":
+            return replace(project, standing="open", since=step.at)
     refused = step.act == "give-opinion" and says.verdict == "unfavourable"
     moved = replace(project, standing="refused" if refused else STANDINGS[step.act], since=step.at)
     match step.act:
@@ -256,11 +264,17 @@ def _may_request(project: Project, step: Step, around: Around) -> None:
     if request.permit.expires <= _utc_day(step.at):
         raise Refused("the permit would have expired", "permit.expires: ask for a day to come.")
     if around.door is not None:
-        try:
-            check_grantable(request.permit)
-        except PermitError as wrong:
-            raise Refused("the permit cannot be granted as it is written", f"permit.{wrong}") from None
+        _is_grantable(request.permit, around)
         _path_is_for(request, project.application, around.door.terms)
+
+
+def _is_grantable(permit: Permit, around: Around) -> None:
+    if around.door is None:
+        return
+    try:
+        check_grantable(permit)
+    except PermitError as wrong:
+        raise Refused("the permit cannot be granted as it is written", f"permit.{wrong}") from None
 
 
 def _path_is_for(request: Request, application: Application, terms: Terms) -> None:
@@ -304,12 +318,33 @@ def _is_awaited(project: Project, step: Step, _around: Around) -> None:
 
 def _is_open(project: Project, _step: Step, _around: Around) -> None:
     if project.standing != "open":
-        raise Refused(f"the project is {project.standing}", "Only an open one is revoked or closed.")
+        raise Refused(f"the project is {project.standing}", "Only an open one is narrowed or suspended.")
 
 
-def _is_not_open(project: Project, _step: Step, _around: Around) -> None:
-    if project.standing == "open":
-        raise Refused("the project is open", "An open project is closed, with what it contributes.")
+def _has_been_opened(project: Project, _step: Step, _around: Around) -> None:
+    if project.standing not in _OPENED:
+        raise Refused(f"the project is {project.standing}", "Only one that has been opened is revoked or closed.")
+
+
+def _has_not_been_opened(project: Project, _step: Step, _around: Around) -> None:
+    if project.standing in _OPENED:
+        raise Refused(f"the project is {project.standing}", "It is closed, with what it contributes.")
+
+
+def _may_narrow(project: Project, step: Step, around: Around) -> None:
+    _is_open(project, step, around)
+    permit: Permit = step.says.permit
+    if around.door is not None and project.permit is not None and (wider := widened(permit, project.permit)):
+        detail = f"permit: {', '.join(wider)}: it would allow what the permit does not: apply with another project."
+        raise Refused("the permit would be wider", detail)
+    _is_grantable(permit, around)
+
+
+def _may_resume(project: Project, step: Step, _around: Around) -> None:
+    if project.standing != "suspended":
+        raise Refused(f"the project is {project.standing}", "Only a suspended one is resumed.")
+    if project.permit and _utc_day(step.at) > project.permit.expires:
+        raise Refused("the permit has expired", "It is closed, with what it contributes.")
 
 
 _CHECKS: Final = {
@@ -317,9 +352,12 @@ _CHECKS: Final = {
     "find-incomplete": _is_checked,
     "extend": _is_awaited,
     "refuse": _is_awaited,
-    "revoke": _is_open,
-    "close": _is_open,
-    "withdraw": _is_not_open,
+    "narrow": _may_narrow,
+    "suspend": _is_open,
+    "resume": _may_resume,
+    "revoke": _has_been_opened,
+    "close": _has_been_opened,
+    "withdraw": _has_not_been_opened,
 }
 
 
@@ -399,7 +437,7 @@ def next_act(project: Project) -> str | None:
 
 def standing_on(project: Project, now: dt.datetime) -> str:
     """Where the project stands on a day: an open permit ends by itself."""
-    over = project.standing == "open" and project.permit is not None and _utc_day(now) > project.permit.expires
+    over = project.standing in _OPENED and project.permit is not None and _utc_day(now) > project.permit.expires
     return EXPIRED if over else project.standing
 
 
@@ -412,7 +450,7 @@ def due(project: Project) -> Due | None:
     since = day_of(project.since)
     if project.standing == "requested":
         return Due("completeness check", _working_days_after(since, _COMPLETENESS_DAYS))
-    if project.standing == "open" and project.permit is not None:
+    if project.standing in _OPENED and project.permit is not None:
         return Due("end of the permit", project.permit.expires)
     awaited = next_act(project)
     if awaited == "give-opinion":

@@ -17,6 +17,7 @@ from services.access.domain.policy import HUB, Facts, Policy
 WITHDRAWN = "record.withdrawn"
 MERGED = "patient.merged"
 SPLIT = "patient.split"
+RESET = "view.reset"
 _REMEMBERED = 20_000
 
 
@@ -43,6 +44,10 @@ class Ids:
     def control(self, link_version: int, subject: str) -> str:
         """The id of the control event that tells `subject` of a change of links."""
         return "control-" + self._id(f"control\0{link_version}\0{subject}".encode())
+
+    def reset(self, revision: int, partition: int) -> str:
+        """The id of the control event by which a partition of the view begins anew."""
+        return "control-" + self._id(f"reset\0{revision}\0{partition}".encode())
 
     def order(self) -> bytes:
         """The secret by which this view is filled in an order of its own."""
@@ -131,7 +136,7 @@ class Event(msgspec.Struct, kw_only=True):
     id: str
     source: str
     type: str
-    subject: str
+    subject: str | msgspec.UnsetType = msgspec.UNSET
     time: str | msgspec.UnsetType = msgspec.UNSET
     sequence: int
     data: dict[str, Any]
@@ -192,6 +197,11 @@ def withdrawn(name: str, subject: str, sequence: int) -> Event:
 def control(name: str, kind: str, subject: str, sequence: int, data: dict[str, str]) -> Event:
     """The message that closes a merge or a split for one of its two subjects."""
     return Event(id=name, source=HUB, type=kind, subject=subject, sequence=sequence, data=dict(data))
+
+
+def reset(name: str) -> Event:
+    """The message by which a partition begins anew: nothing holds any more that came before it."""
+    return Event(id=name, source=HUB, type=RESET, sequence=0, data={})
 
 
 def encode(event: Event) -> bytes:

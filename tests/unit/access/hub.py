@@ -108,6 +108,7 @@ class Hub:
         self.private = X25519PrivateKey.generate()
         self.sealer = Sealer(self.private.public_key())
         self.created: list[str] = []
+        self.emptied: list[str] = []
         self.steps = MemorySteps()
         self.now = dt.datetime(2026, 6, 1, 9, 41, 7, 123456, tzinfo=dt.UTC)
         self._transaction: Any = transaction
@@ -117,6 +118,7 @@ class Hub:
             opener=Opener([self.private]),
             registrar=Registrar(self.steps),
             create_view=self.created.append,
+            empty_view=self._empty,
             partitions=PARTITIONS,
             clock=lambda: self.now,
             **options,
@@ -221,12 +223,19 @@ class Hub:
                 self._follow(emit)
         return outputs
 
+    def _empty(self, name: str) -> None:
+        self.emptied.append(name)
+
     def _follow(self, emit: Emit) -> None:
         event = ViewEvent.model_validate_json(emit.value or b"")
         assert emit.key == event.id.encode()
         assert emit.trace == "fresh"
         assert emit.timestamp == int(self.now.replace(minute=0, second=0, microsecond=0).timestamp()) * 1000
         assert set(emit.headers) == {"content-type"}
+        if event.type == "view.reset":
+            assert (event.subject, event.sequence, event.data) == (None, 0, {})
+            self.views[emit.topic.removeprefix("view-")].apply(event, emit.partition)
+            return
         subject = event.subject or ""
         assert emit.partition == int(subject[:8], 16) % PARTITIONS
         place = (emit.topic, subject)

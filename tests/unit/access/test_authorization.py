@@ -19,6 +19,7 @@ ROLES = ("officer", "reviewer", "subscriber", "operator", "steward")
 DOORS = Doors(Known({one: [one, *(["strangers"] if one == "subscriber" else [])] for one in ROLES}))
 ALLOWED = {
     "grant": {"officer"},
+    "change": {"officer"},
     "close": {"officer"},
     "try": {"officer"},
     "list": {"officer", "subscriber"},

@@ -67,7 +67,8 @@ SAYS: dict[str, dict[str, Any]] = {
     "declare": {"document": PAPER},
     "sign": {"document": PAPER},
     "close": {"contributions": [{"kind": "code-list", "title": "Codes", "description": "Heart failure."}]},
-    **{act: {"reason": "Because."} for act in ("choose", "pass-over", "revoke", "withdraw")},
+    **{act: {"reason": "Because."} for act in ("choose", "pass-over", "suspend", "resume", "revoke", "withdraw")},
+    "narrow": {"permit": PERMIT, "reason": "Because."},
 }
 
 
@@ -258,6 +259,33 @@ def test_an_open_permit_ends_by_itself_and_one_that_is_over_is_not_opened(office
     office.do("close")
 
 
+def test_an_open_project_is_narrowed_suspended_resumed_and_then_ends(office: Office) -> None:
+    office.do_all("apply", "request", "find-complete", "give-opinion", "authorise", "sign")
+    for act in ("narrow", "suspend", "resume"):
+        office.refused("signed", act)
+    office.do("open")
+    office.refused("open", "resume")
+    office.refused("permit: types, subscribers", "narrow", {
+        "permit": {**PERMIT, "types": ["claim.v1"], "subscribers": ["team", "others"]}})  # fmt: skip
+    office.refused("potential_identifiers", "narrow", {
+        "permit": {**PERMIT, "potential_identifiers": 0}})  # fmt: skip
+    office.do("narrow", {"permit": {**PERMIT, "expires": "2028-12-31"}})
+    assert (office.project.standing, due(office.project).day) == ("open", dt.date(2028, 12, 31))  # type: ignore[union-attr]
+    assert office.project.request.path == "standard"
+    office.do("suspend")
+    assert (office.project.standing, next_act(office.project)) == ("suspended", None)
+    for act in ("narrow", "suspend", "open", "withdraw"):
+        office.refused("suspended", act)
+    office.do("resume")
+    assert (office.project.standing, next_act(office.project)) == ("open", None)
+    office.do("suspend")
+    office.now = dt.datetime(2029, 1, 1, tzinfo=dt.UTC)
+    assert standing_on(office.project, office.now) == "expired"
+    office.refused("expired", "resume")
+    office.do("close")
+    assert office.project.standing == "closed"
+
+
 def test_a_permit_has_an_id_of_its_own(office: Office) -> None:
     office.do_all("apply", "request")
     office.do("apply", {"id": "another"}, subject="project/another")
@@ -383,6 +411,20 @@ def test_opening_a_project_grants_its_permit_and_closing_it_closes_that() -> Non
     assert [one.about for one in leaves] == [f"project/heart-paths {act}" for act in (*PATH, "close")]
     assert leaves[0].actor == "lead:team"
     assert {one.action for one in leaves} == {"project-step"}
+
+
+def test_what_changes_a_project_changes_its_permit() -> None:
+    loop = Run()
+    loop(*(wanted(number, act) for number, act in enumerate(PATH, 1)))
+    fewer = {**PERMIT, "expires": "2028-12-31"}
+    outputs = loop(wanted(8, "narrow", permit=fewer), wanted(9, "suspend"), wanted(10, "resume"))
+    assert outputs.dead == []
+    sent = [one for _, one in outputs.emits if one.topic == PERMITS]
+    assert {one.key for one in sent} == {b"heart-paths"}
+    changes = [msgspec.msgpack.decode(one.value or b"", type=messages.PermitMessage) for one in sent]
+    assert [(one.revision, one.suspended) for one in changes] == [(1, False), (2, True), (3, False)]
+    assert all(read_permit(one.definition) == read_permit(json.dumps(fewer)) for one in changes)
+    assert {one.by for one in changes} == {"officer:officer"}
 
 
 def test_what_was_done_stays_done_whatever_the_terms_and_the_rules_of_permits_say_later() -> None:

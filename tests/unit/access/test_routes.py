@@ -44,6 +44,10 @@ def test_the_document_says_what_is_answered(app: FastAPI) -> None:
         {
             "POST /v1/permits/{permit_id}/grant": {202, 401, 403, 409, 422, 503},
             "POST /v1/permits/{permit_id}/close": {202, 401, 403, 404, 409, 422, 503},
+            **{
+                f"POST /v1/permits/{{permit_id}}/{act}": {202, 401, 403, 404, 409, 422, 503}
+                for act in ("narrow", "suspend", "resume")
+            },
             "POST /v1/permits/dry-run": {200, 401, 403, 422, 503},
             "GET /v1/permits": {200, 401, 403, 503},
             "GET /v1/permits/{permit_id}/timelines": {200, 401, 403, 404, 422, 429, 503},

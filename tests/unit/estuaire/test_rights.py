@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from contracts.acl import subscriber
@@ -48,6 +49,16 @@ def test_what_is_closed_stays_closed() -> None:
 
 def test_of_two_grants_the_first_holds() -> None:
     assert subscribers(granted(), granted(subscribers=["b"])) == {"one": ("a",)}
+
+
+def test_the_higher_revision_holds_and_who_is_suspended_reads_nothing() -> None:
+    fewer = msgspec.structs.replace(granted(subscribers=["b"]), revision=1)
+    assert subscribers(granted(), fewer) == subscribers(fewer) == subscribers(fewer, granted()) == {"one": ("b",)}
+    suspended = msgspec.structs.replace(fewer, revision=2, suspended=True)
+    assert subscribers(granted(), suspended) == subscribers(suspended, fewer) == {}
+    resumed = msgspec.structs.replace(fewer, revision=3)
+    assert subscribers(suspended, resumed) == {"one": ("b",)}
+    assert subscribers(suspended, PermitClosed("one", "tests"), resumed) == {}
 
 
 def test_what_cannot_be_read_grants_nothing() -> None:
