@@ -28,7 +28,7 @@ SECRETS = {
     "ingest": ("level-1", "event-id", "digest"),
     "pseudonym": ("level-2", "permit-root"),
     "linkage": (),
-    "access": ("history", "indicators"),
+    "access": ("history",),
     "statistics": (),
     "audit": ("checkpoint",),
 }

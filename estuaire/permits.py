@@ -71,15 +71,15 @@ def indicators(url: str, token: str, permit: str) -> dict[str, Any]:
 
 def indicators_table(found: dict[str, Any]) -> Table:
     """The cells that are shown, a row each."""
-    within, released = found["within"], found["released"] or "nothing yet"
+    released, following = found["released"] or "nothing yet", found["next"] or "none"
     table = Table(
-        *("period", "area", "diagnosis", "people"),
-        title=f"released: {released}; next: {found['next']}",
-        caption=f"within {within['area']} people in an area, {within['everywhere']} everywhere; what is not listed is"
-        " withheld, or nobody",
+        *("period", "area", "diagnosis", "people", "deviation"),
+        title=f"released: {released}; next: {following}",
+        caption="what is not listed is withheld, or nobody",
     )
     for one in found["cells"]:
-        table.add_row(one["period"], one["area"] or "everywhere", one["diagnosis"] or "any", str(one["people"]))
+        area, diagnosis = one["area"] or "everywhere", one["diagnosis"] or "any"
+        table.add_row(one["period"], area, diagnosis, str(one["people"]), f"± {one['deviation']}")
     return table
 
 

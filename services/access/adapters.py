@@ -508,7 +508,7 @@ class PostgresHistory:
         return dict(rows.fetchall())
 
     def opposed(self, patients: Collection[str]) -> dict[str, frozenset[str]]:
-        return _opposed(self._run(OPPOSED, *(list(patients), list(patients))))
+        return _opposed(self._run(OPPOSED, list(patients)))
 
     # views
 
@@ -597,12 +597,14 @@ _PERMIT: Final = "SELECT permit, definition, granted, key, state, revision FROM 
 _OF_A_VIEW: Final = ("permit_scans", "scan_places", "indicator_marks", "indicator_cells")
 """Tables with what follows from a view's definition, beside its entries."""
 
-OPPOSED: Final = (
-    "SELECT patient, withholds FROM subjects JOIN oppositions USING (subject) WHERE patient = ANY(%b::text[])"
+EVERY_OPPOSED: Final = (
+    "SELECT patient, withholds FROM subjects JOIN oppositions USING (subject)"
     " UNION SELECT s.patient, o.withholds FROM subjects s JOIN opposition_suspects x ON x.suspect = s.subject"
-    " JOIN oppositions o ON o.subject = x.subject WHERE s.patient = ANY(%b::text[])"
+    " JOIN oppositions o ON o.subject = x.subject"
 )
-"""What patients object to, or somebody does who may be the same person."""
+"""What everybody objects to who does, or somebody does who may be the same person."""
+OPPOSED: Final = f"SELECT patient, withholds FROM ({EVERY_OPPOSED}) AS who WHERE patient = ANY(%b::text[])"  # noqa: S608 - constants
+"""The same of some patients."""
 
 
 def _opposed(rows: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
@@ -689,7 +691,9 @@ class Reader(Protocol):
     def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]: ...
     def people(self, after: str, count: int) -> list[PersonRow]: ...
     def record(self, event_id: bytes) -> RecordRow | None: ...
-    def indicators(self, permit: str) -> tuple[dt.date | None, list[Cell]]: ...
+    def indicators(
+        self, permit: str, area: str | None, diagnosis: str | None
+    ) -> tuple[dt.date | None, str | None, list[Cell]]: ...
     def counts(self) -> tuple[int, int, dict[str, int]]: ...
     def project_steps(self) -> list[StepRow]: ...
     def permit_ids(self) -> set[str]: ...
@@ -787,7 +791,7 @@ class PostgresReader:
     def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]:
         """To what those of these patients object who do, or may be somebody who does."""
         with self._pool.connection() as connection:
-            return _opposed(connection.execute(OPPOSED, [list(patients), list(patients)]))
+            return _opposed(connection.execute(OPPOSED.encode(), [list(patients)]))
 
     def people(self, after: str, count: int) -> list[PersonRow]:
         """The next patients by their ids, with all that is kept of them."""
@@ -820,16 +824,23 @@ class PostgresReader:
             ).fetchone()
             return None if row is None else RecordRow(*row)
 
-    def indicators(self, permit: str) -> tuple[dt.date | None, list[Cell]]:
-        """When indicators were released last, if ever, and the cells that are shown."""
+    def indicators(
+        self, permit: str, area: str | None, diagnosis: str | None
+    ) -> tuple[dt.date | None, str | None, list[Cell]]:
+        """When indicators were released last, if ever, when the permit was granted, and the cells that are shown."""
         with self._pool.connection() as connection:
-            row = connection.execute("SELECT released FROM indicator_releases WHERE permit = %s", [permit]).fetchone()
+            row = connection.execute(
+                "SELECT released, granted FROM permits LEFT JOIN indicator_releases USING (permit) WHERE permit = %s",
+                [permit],
+            ).fetchone()
             rows = connection.execute(
                 "SELECT period, area, diagnosis, people FROM indicator_cells WHERE permit = %s"
+                " AND (%s::text IS NULL OR area = %s) AND (%s::text IS NULL OR diagnosis = %s)"
                 " ORDER BY period, area, diagnosis",
-                [permit],
+                [permit, area, area, diagnosis, diagnosis],
             )
-            return None if row is None else row[0], [Cell(*one) for one in rows]
+            released, granted = row or (None, None)
+            return released, granted, [Cell(*one) for one in rows]
 
     def counts(self) -> tuple[int, int, dict[str, int]]:
         """Records that are not retracted, patients with at least one of them, and the entries of each view."""

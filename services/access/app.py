@@ -37,7 +37,6 @@ from services.access.adapters import (
 from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
 from services.access.domain.catalogue import publisher_from
-from services.access.domain.indicators import Perturbation
 from services.access.expiry import Expiry
 from services.access.handlers import LANES, Access
 from services.access.indicators import Releaser
@@ -100,7 +99,6 @@ def main() -> int:
     try:
         keys = FolderKeyStore(settings.keys)
         vault, opener = Vault(keys.secret("history")), Opener(keys.private("access-private"))
-        perturbation = Perturbation(keys.secret("indicators"))
         terms = read_terms(settings.terms)
         publisher = WatchedFile(settings.catalogue, publisher_from).now()
         sources = WatchedFile(settings.sources, sources_from).now if settings.sources else dict
@@ -127,7 +125,7 @@ def main() -> int:
     reader, letters = PostgresReader(url, settings.readers), KafkaPublisher(settings)
     app = application(loop.readiness, reader, letters, vault, doors, terms=terms, quota=settings.quota)
     add_catalogue_route(app, reader, publisher, sources)
-    releaser = Releaser(url, perturbation, lambda leaf: letters.publish(audit.AUDIT, leaf.actor, encode(leaf)), _now)
+    releaser = Releaser(url, vault, lambda leaf: letters.publish(audit.AUDIT, leaf.actor, encode(leaf)), _now)
     workers: list[Worker] = [loop, releaser, Expiry(reader, letters, _now)]
     if settings.permits is not None:
         workers.append(PermitsFolder(settings.permits, reader, letters))

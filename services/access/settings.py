@@ -17,7 +17,7 @@ class AccessSettings(GuardedSettings):
     """The settings of a service with an issuer of tokens, and what access alone needs."""
 
     database_url: SecretStr = Field(validation_alias=_own("database_url"))
-    keys: Path = Field(validation_alias=_own("keys"), description="Folder with access-private, history and indicators.")
+    keys: Path = Field(validation_alias=_own("keys"), description="Folder with access-private and history.")
     terms: Path | None = Field(
         None, validation_alias=_own("terms"), description="Whose data the sources have, who has permanent access."
     )

@@ -14,7 +14,6 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.resources import files
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pyarrow.parquet
@@ -24,10 +23,10 @@ from fastapi.testclient import TestClient
 from contracts.permits import Permit
 from estuaire.database import start_database
 from runtime.database import Database
+from services.access import indicators
 from services.access.adapters import PostgresHistory, PostgresReader, Vault
 from services.access.authorization import Doors
-from services.access.domain.indicators import Cell, Count, Perturbation
-from services.access.indicators import Releaser
+from services.access.domain.indicators import Cell, Count, weight
 from services.access.routes import application
 from tests.integration.test_access_history import KNOWN, Broker, as_
 from tests.unit.access.hub import Hub, permit
@@ -165,12 +164,10 @@ def counted(granted: dict[str, Any], who: Someone, records: Sequence[Kept], one:
     return [(period, area, None), *((period, area, code[:3]) for code in codes)]
 
 
-class Plain(Perturbation):
-    """Shows what was counted in each area."""
-
-    def cells(self, permit: Permit, counts: Iterable[Count]) -> Iterator[Cell]:
-        for one in counts:
-            yield Cell(one.period, one.area, one.diagnosis, one.people)
+def plainly(_permit: Permit, counts: Iterable[Count], _before: Any) -> Iterator[Cell]:
+    """Shows the sum of weights of each area, as it was counted."""
+    for one in counts:
+        yield Cell(one.period, one.area, one.diagnosis, one.weight)
 
 
 # what is made up
@@ -255,7 +252,9 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_views_pages_and_files_hold_what_the_permit_says_and_nothing_else(url: str, tmp_path: Path, seed: int) -> None:
+def test_views_pages_files_and_indicators_hold_what_the_permit_says_and_nothing_else(
+    url: str, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
     dice = random.Random(seed)
     vault = Vault({1: b"m" * 32})
     database = Database(url, files("services.access") / "migrations")
@@ -307,7 +306,12 @@ def test_views_pages_and_files_hold_what_the_permit_says_and_nothing_else(url: s
             assert sorted(map(plain, rows)) == expected[one["id"]]
         hub.now = TODAY + dt.timedelta(days=30)
         due = [one for one in permits if "indicators" in one and one["expires"] > hub.now.date().isoformat()]
-        released = Releaser(url, Plain({1: b"s"}), lambda leaf: None, lambda: hub.now).release_due()
+        monkeypatch.setattr(indicators, "cells", plainly)
+        released = indicators.Releaser(url, vault, lambda leaf: None, lambda: hub.now).release_due()
+        weights = {
+            patient: weight(key)
+            for patient, key in database.connection.execute("SELECT patient, record_key FROM patients")
+        }
         assert released == sorted(one["id"] for one in due)
         for one in due:
             members: defaultdict[tuple[str, str, Any], set[str]] = defaultdict(set)
@@ -316,7 +320,7 @@ def test_views_pages_and_files_hold_what_the_permit_says_and_nothing_else(url: s
                     members[cell].add(record.person)
             answer = api.get(f"/v1/permits/{one['id']}/indicators", headers=as_("team")).json()["cells"]
             shown = {(cell["period"], cell["area"], cell["diagnosis"]): cell["people"] for cell in answer}
-            assert shown == {cell: len(who) for cell, who in members.items()}
+            assert shown == {cell: sum(map(weights.__getitem__, who)) for cell, who in members.items()}
     reader.close()
     database.close()
 

@@ -1,26 +1,30 @@
 """Indicators: how many people a view has by period, area and diagnosis, so that no release points at one. Pure.
 
-A cell of `n` people is shown as `n + shift + noise`, rounded to a multiple of 5 (docs/adr/0025-indicators.md):
+Everybody counts with a *weight* of their own, from 0.1 to 1.9, random and lasting; a cell's *sum* is that of its
+members' weights. It is shown as the multiple of 5 below it or above it: which, the members decide, so that it is right
+on average and the same wherever the same people are counted; and it stays for as long as it is within 5 of the sum.
+Cells of a sum under 11 times 1.9, and so all of fewer than 11 people, are not listed (docs/adr/0025-indicators.md).
 
-- the *shift* is the area's, one of twelve whole numbers that the hub's secret draws once and for all: the same in every
-  period, category, release and permit; that of everywhere is the sum of those of all areas. So whatever is published
-  fits equally well twelve values of any area's counts, all of them moved by the same amount: what is added up,
-  subtracted, nested or compared over time only ever moves with them;
-- the *noise* is keyed on the members (the cell-key method: Fraser and Wooton, "A proposed method for confidentialising
-  tabular output to protect against differencing", UNECE 2005): the same people give the same noise wherever they
-  are counted, and whoever learns the shift from a count they know still has that to get over.
+Why nobody is given away: weights are added up as people are, so that all that is shown fits together whatever is added,
+subtracted or nested, over time and between permits. And as every number shown is a multiple of 5 less than 5 from its
+sum, what follows by adding and subtracting any of them is, for the weight of any group of people, nothing better than
+that it is between two multiples of 5: at best under 5, which 0 to 49 people have. (Linear programs over all numbers at
+once do better, since they may halve a sum; the tests run them.)
 
-What is shown stands for at least 11 people. The rest is not listed, whether it is withheld or empty.
+Random rounding to base 5 is an old practice of statistical offices (Nargundkar and Saveland, "Random rounding to
+prevent statistical disclosures", American Statistical Association, 1972); numbers keyed on the members are the cell-key
+method's (Fraser and Wooton, UNECE 2005). Weights take from the first that it averages out, from the second that parts
+betray what is between them.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import hmac
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from contracts.permits import Every, Permit
@@ -29,9 +33,10 @@ from services.access.domain.views import Event
 
 SMALLEST: Final = 11
 BASE: Final = 5
-NOISE: Final = 2
-"""The noise is one of -2 to 2."""
-SHIFTS: Final = range(-6, 6)
+THOUSAND: Final = 1000
+"""Weights are whole thousandths."""
+LIGHTEST: Final = 100
+HEAVIEST: Final = 1900
 EVERYWHERE: Final = ""
 OTHER: Final = "other"
 """The area of those who live in no department that is known."""
@@ -47,7 +52,6 @@ _DEPARTMENTS: Final = frozenset(
     ]
 )
 """Those of France, and its communities overseas, as INSEE numbers them."""
-_SIGMAS: Final = 4
 
 
 class Counted(NamedTuple):
@@ -59,12 +63,12 @@ class Counted(NamedTuple):
 
 
 class Count(NamedTuple):
-    """The people of a cell of one area, and the sum of their record keys."""
+    """A cell of one area: the sum of its members' weights, in thousandths, and of their record keys."""
 
     period: dt.date
     area: str
     diagnosis: str
-    people: int
+    weight: int
     key: int
 
 
@@ -75,6 +79,13 @@ class Cell(NamedTuple):
     area: str
     diagnosis: str
     people: int
+
+    def place(self) -> Place:
+        """Which cell it is."""
+        return self[:3]
+
+
+Place = tuple[dt.date, str, str]
 
 
 def begins(every: Every, day: dt.date) -> dt.date:
@@ -118,63 +129,45 @@ def _known(area: str | None) -> str:
     return area if area in _DEPARTMENTS else OTHER
 
 
-def areas_of(permit: Permit) -> tuple[str, ...]:
-    """The areas that the people of a permit may live in."""
-    asked = permit.population
-    if asked is None or (asked.departments is None and asked.communes is None):
-        return (*sorted(_DEPARTMENTS), OTHER)
-    asked_for = (*(asked.departments or ()), *map(department, asked.communes or ()))
-    return tuple(sorted(set(map(_known, asked_for))))
+def weight(record_key: int) -> int:
+    """A person's weight, in thousandths: evenly spread between the lightest and the heaviest."""
+    return LIGHTEST + record_key % (HEAVIEST - LIGHTEST + 1)
 
 
-class Perturbation:
-    """Makes of counts what may be shown, under the hub's secret."""
+def cells(permit: Permit, counts: Iterable[Count], before: Mapping[Place, int]) -> Iterator[Cell]:
+    """The cells that are shown: of each area, where the permit releases it, and of everywhere.
 
-    def __init__(self, secrets: Mapping[int, bytes]) -> None:
-        """Of the secrets by version the first holds for good: with another, two releases tell what one does not."""
-        self._secret = secrets[min(secrets)]
-
-    def shift(self, area: str) -> int:
-        """The shift of an area, one of `SHIFTS`."""
-        return SHIFTS[self._drawn(b"area\0" + area.encode(), len(SHIFTS))]
-
-    def noise(self, key: int) -> int:
-        """The noise of these members, by the sum of their record keys."""
-        return self._drawn(b"members\0" + (key % 2**64).to_bytes(8), 2 * NOISE + 1) - NOISE
-
-    def cells(self, permit: Permit, counts: Iterable[Count]) -> Iterator[Cell]:
-        """The cells that are shown: of each area, where the permit releases it, and of everywhere."""
-        shows_areas = bool({"department", "commune"} & set(permit.demographics))
-        everywhere: defaultdict[tuple[dt.date, str], list[Count]] = defaultdict(list)
-        for one in counts:
-            everywhere[one.period, one.diagnosis].append(one)
-            if shows_areas:
-                yield from self._shown(one, (one.area,))
-        areas = areas_of(permit)
-        for (period, diagnosis), parts in everywhere.items():
-            people, key = sum(one.people for one in parts), sum(one.key for one in parts)
-            yield from self._shown(Count(period, EVERYWHERE, diagnosis, people, key), areas)
-
-    def _shown(self, one: Count, areas: Collection[str]) -> Iterator[Cell]:
-        shift = sum(map(self.shift, areas))
-        moved = one.people + shift + self.noise(one.key)
-        if moved >= SMALLEST + NOISE + max(most(len(areas)), shift):
-            rounded = (moved + BASE // 2) // BASE * BASE
-            yield Cell(one.period, one.area, one.diagnosis, rounded)
-
-    def _drawn(self, what: bytes, among: int) -> int:
-        return int.from_bytes(hmac.digest(self._secret, what, "sha256")) % among
-
-
-def most(areas: int) -> int:
-    """How far the shifts of so many areas come to, up or down: at most, or (for many) all but once in 15,000 secrets.
-
-    Shifts are uniform over twelve numbers: their standard deviation is the root of (12² - 1) / 12, their mean is -1/2.
+    `before` is what is shown until now.
     """
-    bound = len(SHIFTS) // 2 * areas
-    return min(bound, math.ceil(areas / 2 + _SIGMAS * math.sqrt(areas * (len(SHIFTS) ** 2 - 1) / 12)))
+    shows_areas = bool({"department", "commune"} & set(permit.demographics))
+    everywhere: defaultdict[tuple[dt.date, str], list[Count]] = defaultdict(list)
+    for one in counts:
+        everywhere[one.period, one.diagnosis].append(one)
+        if shows_areas:
+            yield from _shown(one, before)
+    for (period, diagnosis), parts in everywhere.items():
+        total, key = sum(one.weight for one in parts), sum(one.key for one in parts)
+        yield from _shown(Count(period, EVERYWHERE, diagnosis, total, key), before)
 
 
-def within(areas: int) -> int:
-    """How far what is shown is from the people, up or down, where so many areas are added up."""
-    return most(areas) + NOISE + BASE // 2
+def _shown(one: Count, before: Mapping[Place, int]) -> Iterator[Cell]:
+    place = one[:3]
+    if one.weight < SMALLEST * HEAVIEST:
+        return
+    known = before.get(place)
+    if known is None or abs(one.weight - known * THOUSAND) >= BASE * THOUSAND:
+        known = rounded(one.weight, one.key)
+    yield Cell(*place, known)
+
+
+def rounded(weight: int, key: int) -> int:
+    """A multiple of 5 next to a sum of weights: the nearer, the likelier; the same for the same members."""
+    below, rest = divmod(weight, BASE * THOUSAND)
+    drawn = int.from_bytes(sha256(b"members\0" + (key % 2**64).to_bytes(8)).digest()) % (BASE * THOUSAND)
+    return BASE * (below + (drawn < rest))
+
+
+def deviation(people: int) -> float:
+    """The standard deviation of what is shown from so many people: of their weights, and of the rounding."""
+    spread = (HEAVIEST - LIGHTEST) / THOUSAND
+    return math.sqrt(people * spread**2 / 12 + BASE**2 / 6)

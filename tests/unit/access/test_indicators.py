@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import random
 import statistics
 from typing import Any
 
@@ -13,20 +14,20 @@ from hypothesis import strategies as st
 from contracts.permits import Permit, PermitError
 from services.access.domain.indicators import (
     BASE,
-    NOISE,
-    SHIFTS,
+    HEAVIEST,
+    LIGHTEST,
     SMALLEST,
-    Cell,
+    THOUSAND,
     Count,
     Counted,
-    Perturbation,
-    areas_of,
     begins,
+    cells,
     counted,
+    deviation,
     follows,
-    most,
     period_name,
-    within,
+    rounded,
+    weight,
 )
 from services.access.domain.views import Event
 from tests.unit.access.hub import permit
@@ -37,9 +38,10 @@ MARCH = dt.date(2026, 3, 1)
 MONTHLY: dict[str, Any] = {"indicators": {"every": "month"}}
 
 
-def shown(perturbation: Perturbation, given: Permit, *counts: tuple[str, int], key: int = 1) -> dict[str, int]:
-    cells = perturbation.cells(given, [Count(MARCH, area, "I50", people, key) for area, people in counts])
-    return {one.area: one.people for one in cells}
+def shown(given: Permit, *counts: tuple[str, int], key: int = 1, before: int | None = None) -> dict[str, int]:
+    known = {} if before is None else {(MARCH, "35", "I50"): before}
+    listed = [Count(MARCH, area, "I50", weight, key) for area, weight in counts]
+    return {one.area: one.people for one in cells(given, listed, known)}
 
 
 def event(time: str, kind: str = "diagnosis.v1", record: dict[str, Any] | None = None, **data: Any) -> Event:
@@ -92,79 +94,68 @@ def test_indicators_ask_for_times_that_tell_their_period() -> None:
         permit(indicators={"every": "day"})
 
 
-def test_what_is_shown_stands_for_eleven_people_at_least_and_is_a_multiple_of_five_near_them() -> None:
-    for secret in range(200):
-        perturbation = Perturbation({1: bytes([secret])})
-        for people in range(60):
-            found = shown(perturbation, permit(**MONTHLY), ("35", people), key=people * 7919)
+def test_what_is_shown_stands_for_eleven_people_at_least_and_is_a_multiple_of_five_next_to_their_sum() -> None:
+    dice = random.Random(1)
+    seen: set[int] = set()
+    for people in (*range(60), 400):
+        for _ in range(50):
+            keys = [dice.getrandbits(64) - 2**63 for _ in range(people)]
+            total = sum(map(weight, keys))
+            found = shown(permit(**MONTHLY), ("35", total), key=sum(keys))
             if people < SMALLEST:
-                assert "35" not in found
-            if people >= 27:
-                assert "35" in found
-            if "35" in found:
-                assert found["35"] % BASE == 0
-                assert abs(found["35"] - people) <= within(1) == 10
-            assert "" not in found
+                assert found == {}
+            if people >= 44:
+                assert set(found) == {"35", ""}
+            for number in found.values():
+                assert number % BASE == 0
+                assert abs(number * THOUSAND - total) < BASE * THOUSAND
+                seen.add(number)
+    assert min(seen) == 20
 
 
-def test_of_few_areas_everywhere_is_shown_from_fewer_people_than_of_all() -> None:
-    here = permit(**MONTHLY, population={"departments": ["35"], "communes": ["35238", "29019", "29020"]})
-    assert areas_of(here) == ("29", "35")
-    assert len(areas_of(permit())) == 108
-    assert (most(1), most(2), most(108)) == (6, 12, 198)
-    for secret in range(50):
-        perturbation = Perturbation({1: bytes([secret])})
-        for people in range(11, 300):
-            found = shown(perturbation, here, ("29", 0), ("35", people))
-            assert ("" in found) >= (people >= 11 + 4 + 24)
-            everywhere = shown(perturbation, permit(**MONTHLY), ("35", people))
-            assert "" not in everywhere or people >= SMALLEST
+def test_weights_are_evenly_spread_and_numbers_right_on_average() -> None:
+    dice = random.Random(2)
+    keys = [dice.getrandbits(64) - 2**63 for _ in range(20_000)]
+    weights = list(map(weight, keys))
+    assert (min(weights), max(weights)) == (LIGHTEST, HEAVIEST)
+    assert abs(statistics.mean(weights) - THOUSAND) < 10
+    for people in (30, 120):
+        errors = []
+        for _ in range(4000):
+            members = dice.sample(keys, people)
+            errors.append(rounded(sum(map(weight, members)), sum(members)) - people)
+        assert abs(statistics.mean(errors)) < people / 50
+        assert statistics.stdev(errors) == pytest.approx(deviation(people), rel=0.05)
 
 
-def test_the_shift_of_everywhere_is_the_sum_of_those_of_the_areas() -> None:
-    """So that what is added up, or taken away from it, tells no more of an area than the area's own cell."""
-    given = permit(**MONTHLY, population={"departments": ["35", "29", "2A"]})
-    for secret in range(50):
-        perturbation = Perturbation({1: bytes([secret])})
-        (cell,) = [
-            one
-            for one in perturbation.cells(given, [Count(MARCH, area, "", 1000, 5) for area in ("35", "29", "2A")])
-            if not one.area
-        ]
-        shift = sum(map(perturbation.shift, ("35", "29", "2A")))
-        assert abs(cell.people - (3000 + shift + perturbation.noise(15))) <= BASE // 2
+def test_a_number_stays_while_it_is_within_five_of_the_sum() -> None:
+    given = permit(**MONTHLY, population={"departments": ["35"]})
+    for total, expected in (
+        (34_999, {30}),
+        (26_000, {30}),
+        (25_001, {30}),
+        (25_000, {25}),
+        (35_000, {35}),
+        (37_000, {35, 40}),
+    ):
+        found = {shown(given, ("35", total), key=key, before=30)["35"] for key in range(100)}
+        assert found == expected
+    assert shown(given, ("35", 20_899), before=20) == {}
 
 
-def test_areas_are_shown_where_rows_show_them() -> None:
-    given = permit(**MONTHLY, demographics=["sex"], population={"departments": ["35"]})
-    assert set(shown(Perturbation({1: b"k"}), given, ("other", 100))) == {""}
-
-
-def test_shifts_and_noises_are_evenly_drawn_and_lasting() -> None:
-    perturbation = Perturbation({2: b"newer", 1: b"first"})
-    shifts = [perturbation.shift(str(number)) for number in range(6000)]
-    assert set(shifts) == set(SHIFTS)
-    assert abs(statistics.mean(shifts) + 0.5) < 0.2
-    noises = [perturbation.noise(number * 2**40) for number in range(5000)]
-    assert set(noises) == set(range(-NOISE, NOISE + 1))
-    assert abs(statistics.mean(noises)) < 0.1
-    again = Perturbation({1: b"first"})
-    assert shifts == [again.shift(str(number)) for number in range(6000)]
-    assert noises == [again.noise(number * 2**40 - 2**64) for number in range(5000)]
+def test_everywhere_is_the_sum_of_its_areas_weights_and_areas_are_shown_where_rows_show_them() -> None:
+    assert set(shown(permit(**MONTHLY), ("35", 12_000), ("29", 12_000))) == {""}
+    hidden = permit(**MONTHLY, demographics=["sex"])
+    assert set(shown(hidden, ("other", 100_000))) == {""}
+    both = shown(permit(**MONTHLY), ("35", 100_000), key=7)
+    assert both == {"35": 100, "": 100}
 
 
 def test_the_same_people_are_the_same_number_in_every_category_period_and_permit() -> None:
-    perturbation = Perturbation({1: b"k"})
-    given = [permit("one", **MONTHLY), permit("two", indicators={"every": "week"}, demographics=["commune"],
-                                              precision={"place": "commune"})]  # fmt: skip
+    communes = permit("two", indicators={"every": "week"}, demographics=["commune"], precision={"place": "commune"})
     found: set[int] = set()
-    for one in given:
+    for one in (permit("one", **MONTHLY), communes):
         for period in (MARCH, dt.date(2026, 3, 2)):
             for code in ("", "I50"):
-                found |= {cell.people for cell in perturbation.cells(one, [Count(period, "35", code, 47, 99)])
-                          if cell.area == "35"}  # fmt: skip
+                found |= {cell.people for cell in cells(one, [Count(period, "35", code, 47_123, 99)], {})}
     assert len(found) == 1
-
-
-def test_cells_say_nothing_of_record_keys() -> None:
-    assert Cell._fields == ("period", "area", "diagnosis", "people")
