@@ -241,13 +241,15 @@ class PermitKeyWrapped(msgspec.Struct, frozen=True, tag="key-wrapped"):
 class ViewScan(msgspec.Struct, frozen=True, tag="scan"):
     """permits: go on filling a view from the history, after the place `after` in this shard's own order.
 
-    It is of a `revision` of the permit; an order of an older one is nothing any more.
+    It is of a `revision` of the permit; an order of an older one is nothing any more. One of what is `pending` is to
+    deliver what has waited since before this hour, or this day.
     """
 
     permit: str
     shard: int
     after: bytes = b""
     revision: int = 0
+    pending: bool = False
 
 
 class PermitClosed(msgspec.Struct, frozen=True, tag="closed"):

@@ -98,6 +98,7 @@ class Precision(_Clause):
 
 
 Every = Literal["week", "month", "quarter"]
+Delivery = Literal["hourly", "daily"]
 
 
 class Indicators(_Clause):
@@ -123,6 +124,9 @@ class Permit(_Clause):
     precision: Precision = Precision()
     potential_identifiers: Annotated[int, Field(ge=0, le=5)] | None = Field(
         None, description="How many of the data by which somebody could be found may leave together; one if absent."
+    )
+    delivery: Delivery | None = Field(
+        None, description="When what is new reaches the view: with all that an hour or a day has brought, else at once."
     )
     indicators: Indicators | None = Field(None, description="Counts of people to release; none if absent.")
     opposition_exemption: Prose | None = Field(
@@ -248,6 +252,7 @@ def widened(new: Permit, old: Permit) -> list[str]:
         "population": old.population is None
         or (new.population is not None and _meets_more(new.population, old.population)),
         "period": _within((new.period.start, new.period.end), (old.period.start, old.period.end)),
+        "delivery": _DELIVERIES.index(new.delivery) >= _DELIVERIES.index(old.delivery),
         "precision": all(
             scale.index(getattr(new.precision, name)) >= scale.index(getattr(old.precision, name))
             for name, scale in _SCALES.items()
@@ -261,6 +266,7 @@ def widened(new: Permit, old: Permit) -> list[str]:
     return [name for name, is_narrower in narrower.items() if not is_narrower]
 
 
+_DELIVERIES = (None, "hourly", "daily")
 _SCALES: dict[str, tuple[str, ...]] = {
     "time": ("exact", "day", "month", "year"),
     "source": ("exact", "hub"),

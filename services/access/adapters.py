@@ -269,6 +269,15 @@ class History(Protocol):
     def write_entries(self, entries: Sequence[EntryToWrite]) -> None:
         """Put these into the views."""
 
+    def defer(self, entries: Sequence[tuple[str, bytes]], since: dt.datetime) -> None:
+        """Note that these (permit, event id) are to be looked at again, at the next delivery to their views."""
+
+    def deferred(self, permit: str, secret: bytes, before: dt.datetime, limit: int) -> list[bytes]:
+        """The first of those that were noted before a moment, in the order that this secret gives."""
+
+    def deliver(self, permit: str, event_ids: Collection[bytes]) -> None:
+        """Note that they are looked at."""
+
     def mark(self, entries: Sequence[tuple[str, bytes]]) -> None:
         """Note that the periods in which these (permit, event id) count now have to be counted again."""
 
@@ -571,6 +580,25 @@ class PostgresHistory:
                 *_columns(changed),
             )
 
+    def defer(self, entries: Sequence[tuple[str, bytes]], since: dt.datetime) -> None:
+        if entries:
+            self._run(
+                "INSERT INTO view_pending (permit, event_id, since) SELECT p, e, %b::timestamptz"
+                " FROM unnest(%b::text[], %b::bytea[]) AS new (p, e) ON CONFLICT DO NOTHING",
+                *(since, *_columns(sorted(entries))),
+            )
+
+    def deferred(self, permit: str, secret: bytes, before: dt.datetime, limit: int) -> list[bytes]:
+        rows = self._run(
+            "SELECT event_id FROM view_pending WHERE permit = %s AND since < %b::timestamptz"
+            " ORDER BY sha256(%b::bytea || event_id) LIMIT %s",
+            *(permit, before, secret, limit),
+        )
+        return [event_id for (event_id,) in rows]
+
+    def deliver(self, permit: str, event_ids: Collection[bytes]) -> None:
+        self._run("DELETE FROM view_pending WHERE permit = %s AND event_id = ANY(%b)", permit, list(event_ids))
+
     def mark(self, entries: Sequence[tuple[str, bytes]]) -> None:
         if entries:
             self._run(
@@ -594,7 +622,7 @@ def _place(counted: Counted | None) -> tuple[dt.date | None, str | None, str | N
 
 
 _PERMIT: Final = "SELECT permit, definition, granted, key, state, revision FROM permits WHERE permit = %s"
-_OF_A_VIEW: Final = ("permit_scans", "scan_places", "indicator_marks", "indicator_cells")
+_OF_A_VIEW: Final = ("permit_scans", "scan_places", "view_pending", "indicator_marks", "indicator_cells")
 """Tables with what follows from a view's definition, beside its entries."""
 
 EVERY_OPPOSED: Final = (
@@ -698,6 +726,7 @@ class Reader(Protocol):
     def project_steps(self) -> list[StepRow]: ...
     def permit_ids(self) -> set[str]: ...
     def definitions(self) -> list[tuple[str, bytes]]: ...
+    def waiting(self) -> list[tuple[StoredPermit, dt.datetime]]: ...
     def holdings(self) -> list[Holding]: ...
 
 
@@ -875,6 +904,17 @@ class PostgresReader:
                 [CLOSED],
             )
             return rows.fetchall()
+
+    def waiting(self) -> list[tuple[StoredPermit, dt.datetime]]:
+        """Open permits to whose views something is to be delivered, and since when the first of it waits."""
+        with self._pool.connection() as connection:
+            rows = connection.execute(
+                "SELECT permit, definition, granted, key, state, revision, since FROM permits CROSS JOIN LATERAL"
+                " (SELECT min(since) AS since FROM view_pending v WHERE v.permit = permits.permit) AS first"
+                " WHERE state = %s AND since IS NOT NULL ORDER BY permit",
+                [OPEN],
+            )
+            return [(StoredPermit(*row[:6]), row[6]) for row in rows]
 
     def holdings(self) -> list[Holding]:
         """What is kept of each source: which types, how much, of how many people, and of which years."""

@@ -36,6 +36,7 @@ from services.access.adapters import (
 )
 from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
+from services.access.deliveries import Deliveries
 from services.access.domain.catalogue import publisher_from
 from services.access.expiry import Expiry
 from services.access.handlers import LANES, Access
@@ -126,7 +127,7 @@ def main() -> int:
     app = application(loop.readiness, reader, letters, vault, doors, terms=terms, quota=settings.quota)
     add_catalogue_route(app, reader, publisher, sources)
     releaser = Releaser(url, vault, lambda leaf: letters.publish(audit.AUDIT, leaf.actor, encode(leaf)), _now)
-    workers: list[Worker] = [loop, releaser, Expiry(reader, letters, _now)]
+    workers: list[Worker] = [loop, releaser, Expiry(reader, letters, _now), Deliveries(reader, letters, vault, _now)]
     if settings.permits is not None:
         workers.append(PermitsFolder(settings.permits, reader, letters))
     try:

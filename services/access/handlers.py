@@ -324,11 +324,14 @@ class Access:
         stored = self._history.permit(scan.permit)
         if stored is None or scan.revision != stored.revision:
             return
-        if scan.shard not in self._history.scans_left(scan.permit):
+        if not scan.pending and scan.shard not in self._history.scans_left(scan.permit):
             return
         release = next((one for one in releases if one.permit == scan.permit), None)
         if release is None:
             log.error("the view of %s is not filled: the permit is expired or cannot be used", scan.permit)
+            return
+        if scan.pending:
+            self._deliver(message, release, stored, outputs)
             return
         low, high = shard_range(scan.shard, self._partitions)
         after = scan.after
@@ -337,12 +340,7 @@ class Access:
             after = low
         page = self._history.page(scan.permit, after, high, self._chunk)
         if page:
-            event_ids = [event_id for _, event_id in page]
-            hints = {prior.facts.subject: "" for prior in self._history.priors(event_ids).values()}
-            subjects = self._history.claim(hints, ())
-            priors = self._history.priors(event_ids)
-            work = Work(subjects, message, records={one: prior.facts for one, prior in priors.items()}, priors=priors)
-            self._views.reconcile([release], work, outputs)
+            self._fill(message, release, [event_id for _, event_id in page], outputs)
         if len(page) == self._chunk:
             outputs.emit(message, _scan_order(ViewScan(scan.permit, scan.shard, page[-1][0], scan.revision)))
             return
@@ -350,6 +348,28 @@ class Access:
         self._history.end_scan(scan.permit, scan.shard, low, high)
         if stored.state == FILLING and not self._history.scans_left(scan.permit):
             self._history.save_permit(stored._replace(state=OPEN))
+
+    def _fill(self, message: Message, release: Release, event_ids: Sequence[bytes], outputs: Outputs) -> None:
+        """Bring a view to what it should hold of these records of the history."""
+        hints = {prior.facts.subject: "" for prior in self._history.priors(event_ids).values()}
+        subjects = self._history.claim(hints, ())
+        priors = self._history.priors(event_ids)
+        records = {one: prior.facts for one, prior in priors.items()}
+        self._views.reconcile([release], Work(subjects, message, records, priors=priors, delivers=True), outputs)
+
+    def _deliver(self, message: Message, release: Release, stored: StoredPermit, outputs: Outputs) -> None:
+        """One chunk of what has waited, in the view's own order; then the order for the next."""
+        if stored.state != OPEN:
+            return
+        until = release.policy.delivered_until(self._clock())
+        event_ids = self._history.deferred(stored.permit, release.ids.order(), until, self._chunk)
+        if event_ids:
+            self._fill(message, release, event_ids, outputs)
+            self._history.deliver(stored.permit, event_ids)
+        if len(event_ids) == self._chunk:
+            outputs.emit(message, delivery(stored))
+        else:
+            outputs.emit(message, _tombstone(_delivery_key(stored.permit)))
 
     # links
 
@@ -559,6 +579,16 @@ def _utc(moment: dt.datetime) -> dt.datetime:
         return moment.astimezone(dt.UTC)
     except OverflowError:
         return (dt.datetime.max if moment.year > 1 else dt.datetime.min).replace(tzinfo=dt.UTC)
+
+
+def delivery(permit: StoredPermit) -> Emit:
+    """The order to deliver what has waited."""
+    order = ViewScan(permit.permit, 0, revision=permit.revision, pending=True)
+    return Emit(PERMITS, _delivery_key(permit.permit).encode(), messages.encode(order), trace="none")
+
+
+def _delivery_key(permit: str) -> str:
+    return f"{permit}#pending"
 
 
 def _scan_key(permit: str, shard: int) -> str:

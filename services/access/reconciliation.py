@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +47,7 @@ class Release:
     permit: str
     policy: Policy
     ids: Ids
+    revision: int = 0
 
 
 def permit_owner(permit: str) -> bytes:
@@ -61,7 +62,9 @@ def release_from(stored: StoredPermit, vault: Vault) -> Release:
     permit = read_permit(stored.definition)
     if permit.id != stored.permit:
         raise PermitError("the definition is that of another permit")
-    return Release(stored.permit, Policy(permit), Ids(vault.unwrap(stored.key, permit_owner(stored.permit))))
+    return Release(
+        stored.permit, Policy(permit), Ids(vault.unwrap(stored.key, permit_owner(stored.permit))), stored.revision
+    )
 
 
 def open_body(vault: Vault, facts: Facts, key: bytes | None, body: bytes | None) -> dict[str, Any]:
@@ -103,6 +106,8 @@ class Work:
     causes: dict[bytes, Message] = field(default_factory=dict)
     patients: set[str] = field(default_factory=set)
     moves: list[Move] = field(default_factory=list)
+    delivers: bool = False
+    """Whether it is a delivery, and not what a batch has brought."""
 
     def subjects_of(self) -> dict[str, list[Subject]]:
         """The subjects by their patient."""
@@ -130,6 +135,7 @@ class _View:
     changes: list[Change] = field(default_factory=list)
     controls: list[_Control] = field(default_factory=list)
     withheld: list[bytes] = field(default_factory=list)
+    deferred: list[bytes] = field(default_factory=list)
     remembered: set[str] = field(default_factory=set)
 
 
@@ -172,6 +178,8 @@ class Reconciler:
         histories = self._histories(set().union(*(one.whole for one in found)), subjects_of)
         for one in found:
             self._plan(one, held.get(one.release.permit, {}), histories, work)
+        waiting = [(one.release.permit, event_id) for one in found for event_id in one.deferred]
+        self._history.defer(waiting, self._clock())
         found = [one for one in found if one.changes or one.controls or one.remembered or one.withheld]
         if found:
             self._publish(found, work, outputs)
@@ -268,6 +276,10 @@ class Reconciler:
                 if event_id in work.records and event_id not in held and views.withheld(policy, facts, person):
                     view.withheld.append(event_id)
         view.changes = views.difference(wanted, held)
+        if policy.waits and not work.delivers:
+            # what leaves, leaves at once
+            view.deferred = [one.event_id for one in view.changes if one.publish]
+            view.changes = [replace(one, publish=None) for one in view.changes if one.withdraw]
         for move in work.moves:
             if any(
                 entry.patient == move.old and event_id in view.facts and view.facts[event_id].subject in move.subjects

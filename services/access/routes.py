@@ -414,7 +414,7 @@ def _check_open(release: Release, reader: Reader, clock: Clock) -> None:
     stored = reader.permit(release.permit)
     if stored is None or stored.state not in (FILLING, OPEN) or not release.policy.in_force(clock()):
         raise ProblemError(403, "the permit has ended", "Nothing leaves under it now.")
-    if stored.definition != release.policy.permit.definition():
+    if stored.revision != release.revision:
         raise ProblemError(403, "the permit has changed", "Read the page again: it has what is allowed now.")
 
 

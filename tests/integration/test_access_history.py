@@ -36,6 +36,7 @@ from runtime.messages import Message, RetryLater
 from services.access.adapters import PostgresHistory, PostgresReader, Vault
 from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
+from services.access.deliveries import Deliveries
 from services.access.domain.views import Ids
 from services.access.expiry import Expiry
 from services.access.routes import application
@@ -725,6 +726,88 @@ def test_a_permit_whose_last_day_is_over_is_closed(hub: Hub, api: TestClient, br
     (told,) = hub.leaves("permit-closed")
     assert (told.permit, told.count, told.actor) == ("cardio", 1, "service:access")
     assert hub.emptied == ["cardio"]
+
+
+# --- views that get what is new by the hour or by the day ---
+
+
+def deliver(hub: Hub, reader: PostgresReader, vault: Vault) -> list[str]:
+    """Order what is due, and run it."""
+    return Deliveries(reader, Broker(hub), vault, lambda: hub.now).order_due()
+
+
+@pytest.fixture
+def reader(url: str, database: Database) -> Iterator[PostgresReader]:
+    assert database.connection
+    one = PostgresReader(url, 1)
+    one.open()
+    yield one
+    one.close()
+
+
+def test_what_is_new_waits_for_the_hour_and_what_leaves_does_not(
+    hub: Hub, reader: PostgresReader, vault: Vault
+) -> None:
+    hub.run(*(hub.record(f"r{n}", f"s{n}", f"p{n}", code("A")) for n in range(4)))
+    hub.opened(permit(delivery="hourly"), permit("daily", delivery="daily"), permit("live"))
+    assert len(whole(hub)) == 4, "a view is filled at once"
+    hub.run(hub.record("new", "s0", "p0", code("B")), hub.record("r1", "s1", "p1", code("C"), revision=2))
+    hub.run(hub.record("r2", "s2", "p2", revision=2, deleted=True))
+    hub.run(hub.objection("o", "s3", "p3"))
+    assert sorted(event.data["record"]["code"] for event in whole(hub)) == ["A", "A"]
+    assert sorted(event.data["record"]["code"] for event in hub.views["live"].entries()) == ["A", "B", "C"]
+    assert deliver(hub, reader, vault) == []
+    hub.now += dt.timedelta(minutes=30)
+    assert deliver(hub, reader, vault) == ["cardio"]
+    assert sorted(event.data["record"]["code"] for event in whole(hub)) == ["A", "B", "C"]
+    assert len(hub.views["daily"].entries()) == 2
+    assert deliver(hub, reader, vault) == []
+    hub.now = dt.datetime(2026, 6, 2, tzinfo=dt.UTC)
+    assert deliver(hub, reader, vault) == ["daily"]
+    assert {event.data["record"]["code"] for event in hub.views["daily"].entries()} == {"A", "B", "C"}
+
+
+def test_what_waited_is_delivered_as_it_is_by_then(hub: Hub, reader: PostgresReader, vault: Vault) -> None:
+    hub.opened(permit(delivery="hourly"))
+    hub.run(*(hub.record(f"r{n}", f"s{n}", f"p{n}", code("A")) for n in range(10)))
+    hub.run(hub.record("r0", "s0", "p0", code("B"), revision=2))
+    hub.run(hub.record("r1", "s1", "p1", revision=2, deleted=True))
+    hub.run(hub.objection("o", "s2", "p2"))
+    hub.run(hub.link(PatientsMerged(1, "p3", "p4", (subject_id("s4"),))))
+    assert hub.events() == []
+    hub.now += dt.timedelta(hours=1)
+    deliver(hub, reader, vault)
+    assert sorted(event.data["record"]["code"] for event in whole(hub)) == ["A"] * 7 + ["B"]
+    assert len(hub.views["cardio"].timelines()) == 7
+    assert all(event.type == "diagnosis.v1" for event in hub.events())
+
+
+def test_a_delivery_has_an_order_of_its_own(database: Database, reader: PostgresReader, vault: Vault) -> None:
+    """In chunks, each view's in another order than they came and than the other's."""
+    hub = Hub(PostgresHistory(database, vault), vault, database.transaction, scan_chunk=10)
+    hub.opened(permit("one", delivery="hourly"), permit("two", delivery="hourly"))
+    names = [f"r{number:03}" for number in range(100)]
+    for name in names:
+        hub.run(hub.record(name, f"s{name}", f"p{name}", code(f"I{name[1:]}")))
+    hub.now += dt.timedelta(hours=1)
+    assert deliver(hub, reader, vault) == ["one", "two"]
+    orders = [[event.data["record"]["code"] for event in hub.events(view)] for view in ("one", "two")]
+    assert all(sorted(order) == [f"I{name[1:]}" for name in names] for order in orders)
+    chunks = [[number // 10 for number, _ in sorted(enumerate(order), key=lambda one: one[1])] for order in orders]
+    arrived = [number // 10 for number in range(100)]
+    for one, other in ((*chunks,), (arrived, chunks[0]), (arrived, chunks[1])):
+        assert sum(a == b for a, b in zip(one, other, strict=True)) < 30
+
+
+def test_what_waits_goes_with_the_view(hub: Hub, reader: PostgresReader, vault: Vault, database: Database) -> None:
+    hub.opened(permit(delivery="hourly"))
+    hub.run(hub.record("r", "s", "p", code("A")))
+    hub.run(changed(hub, permit(delivery="hourly"), 1, suspended=True))
+    hub.now += dt.timedelta(hours=1)
+    assert deliver(hub, reader, vault) == []
+    assert database.connection.execute("SELECT count(*) FROM view_pending").fetchone() == (0,)
+    hub.run(changed(hub, permit(delivery="hourly"), 2))
+    assert len(whole(hub)) == 1
 
 
 # --- over HTTP ---

@@ -82,9 +82,15 @@ class Policy:
             before=_midnight_after(permit.period.end),
         )
         self.exempt = permit.opposition_exemption is not None
+        self.waits = permit.delivery is not None
         self._closes = _midnight_after(permit.expires) or UNKNOWN_DAY
         self._columns = {kind: _tree(paths) for kind, paths in permit.fields.items()}
         self._characters = _CHARACTERS.get(permit.precision.time)
+
+    def delivered_until(self, now: dt.datetime) -> dt.datetime:
+        """What has come until then is delivered: until now, or until this hour or this day (UTC) began."""
+        hour = now.astimezone(dt.UTC).replace(minute=0, second=0, microsecond=0)
+        return {None: now, "hourly": hour, "daily": hour.replace(hour=0)}[self.permit.delivery]
 
     def in_force(self, now: dt.datetime) -> bool:
         """Whether anything may leave at this moment."""

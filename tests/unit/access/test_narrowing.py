@@ -30,6 +30,7 @@ WHOLE: dict[str, Any] = {
     "precision": {"time": "day", "source": "exact", "place": "commune"},
     "potential_identifiers": 3,
     "indicators": {"every": "month"},
+    "delivery": "hourly",
     "opposition_exemption": "A law.",
     "environment": "Bubble",
     "expires": "2027-12-31",
@@ -58,6 +59,7 @@ def permit(**changes: Any) -> Permit:
         {"opposition_exemption": None, "indicators": None},
         {"expires": "2026-12-31"},
         {"subscribers": ["b"]},
+        {"delivery": "daily"},
     ],
 )
 def test_what_allows_less_or_the_same(changes: dict[str, Any]) -> None:
@@ -94,6 +96,7 @@ def test_what_allows_less_or_the_same(changes: dict[str, Any]) -> None:
         ("opposition_exemption", "Another law."),
         ("expires", "2028-01-01"),
         ("subscribers", ["a", "c"]),
+        ("delivery", None),
     ],
 )
 def test_what_allows_more(clause: str, value: Any) -> None:
