@@ -2,7 +2,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --locked
 
-.PHONY: help demo up test check fault orders audit volumes fuzz fhir-examples http container bench documents clean
+.PHONY: help demo up test check fault orders audit volumes joins fuzz fhir-examples http container bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -35,6 +35,10 @@ audit: $(UV) ## Every bit, deletion, exchange and truncation of an audit log of 
 volumes: $(UV) ## Producers' files of 100,000 records each through the platform, and files of 2 GB
 	@ESTUAIRE_VOLUME=100000 ESTUAIRE_VOLUME_BYTES=2000000000 $(RUN) pytest --log-cli-level=WARNING \
 		tests/e2e/test_producers.py tests/e2e/test_memory.py $(ARGS)
+
+joins: $(UV) ## 50 permits over 100,000 people: what any two views have in common is what the dry run announces
+	@ESTUAIRE_JOIN_PEOPLE=100000 ESTUAIRE_JOIN_PERMITS=50 $(RUN) pytest --timeout 0 --log-cli-level=WARNING \
+		tests/e2e/test_joins.py $(ARGS)
 
 fuzz: $(UV) ## Every parser under a coverage-guided fuzzer, ten minutes each (ARGS="--seconds N", TARGETS="fhir ...")
 	@for target in $(or $(TARGETS),$$($(RUN) python -m tests.fuzz --list)); do \
