@@ -83,6 +83,8 @@ TABLE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("projects", (A,), (A,)),
     ("projects-dlq", (A,), ()),
     ("receipts", (G,), (G,)),
+    ("request-acts", (A,), (A, L)),
+    ("request-acts-dlq", (A, L), ()),
     ("records-received", (G,), (P,)),
     ("records-received-backfill", (G,), (P,)),
     ("records-received-dlq", (P,), ()),
