@@ -75,7 +75,7 @@ class Extension(_Document):
 
 
 class Erasure(_Document):
-    """Erase what is held. `as_seen` is that of the report that was looked at: if more is held by now, nothing is done."""
+    """Erase what is held. `as_seen` is that of the report that was looked at: where it has changed, nothing is done."""
 
     as_seen: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")] = Field(
         description="`as_seen` of the report."

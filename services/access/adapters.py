@@ -20,7 +20,8 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 
-from contracts.events import OPPOSITION
+from contracts.events import OF_RIGHTS, OPPOSITION
+from contracts.messages import mark_of
 from runtime.database import Database
 from runtime.messages import RetryLater
 from services.access.domain.catalogue import Holding
@@ -90,6 +91,12 @@ class Vault:
                 if len(self._ciphers) > self._remember:
                     self._ciphers.popitem(last=False)
             return cipher
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Remember nothing of these wrapped keys, which are destroyed."""
+        with self._lock:
+            for wrapped in keys:
+                self._ciphers.pop(wrapped, None)
 
     def new_subject_key(self, subject: bytes) -> bytes:
         """A fresh key for a subject, wrapped."""
@@ -208,8 +215,8 @@ class History(Protocol):
     def claim(self, hints: Mapping[bytes, str], patients: Iterable[str]) -> dict[bytes, Subject]:
         """Lock these patients and those of these subjects; returns all subjects of all of them.
 
-        `hints` names subjects, with the patient to take for one that is not known yet. Raises RetryLater when a
-        subject has moved meanwhile.
+        `hints` names subjects, with the patient to take for one that is not known yet; one that was erased has no key.
+        Raises RetryLater when a subject has moved meanwhile.
         """
 
     def relink(self, moves: Mapping[bytes, tuple[str, int]]) -> None:
@@ -250,6 +257,25 @@ class History(Protocol):
 
     def opposed(self, patients: Collection[str]) -> dict[str, frozenset[str]]:
         """To what those of these patients object who do, or may be somebody who does."""
+
+    def mark_erased(self, subjects: Collection[bytes]) -> None:
+        """Remember, by their marks, that these are erased."""
+
+    def find_erased(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Those of the subjects that are erased."""
+
+    def find_known(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Those of the subjects that something is known of."""
+
+    def erase(self, subjects: Collection[bytes]) -> list[bytes]:
+        """Forget claimed subjects but for the oppositions of those who object; returns the records that were theirs."""
+
+    def let_go(self, event_ids: Collection[bytes]) -> None:
+        """Forget records but for their ids and revisions."""
+
+    def sweep(self, event_ids: Collection[bytes], patients: Collection[str]) -> int:
+        """Forget entries of these records that are left in views, and those of these patients that have no subject any
+        more; how many entries were left."""
 
     def seen(self, permits: Collection[str], patients: Collection[str]) -> dict[tuple[str, str], Seen]:
         """How these patients were last seen under these permits."""
@@ -362,7 +388,11 @@ class PostgresHistory:
         locked = {*patients, *known.values(), *fresh.values()}
         self._lock(sorted(locked))
         if fresh:
-            new = [(subject, fresh[subject], self._vault.new_subject_key(subject)) for subject in sorted(fresh)]
+            erased = self.find_erased(fresh)
+            new = [
+                (subject, fresh[subject], None if subject in erased else self._vault.new_subject_key(subject))
+                for subject in sorted(fresh)
+            ]
             self._run(
                 "INSERT INTO subjects (subject, patient, link_version, key)"
                 " SELECT s, p, 0, k FROM unnest(%b::bytea[], %b::text[], %b::bytea[]) AS new (s, p, k)"
@@ -504,6 +534,51 @@ class PostgresHistory:
     def opposed(self, patients: Collection[str]) -> dict[str, frozenset[str]]:
         return _opposed(self._run(OPPOSED, *(list(patients), list(patients))))
 
+    # erasures
+
+    def mark_erased(self, subjects: Collection[bytes]) -> None:
+        marks = sorted(mark_of(one) for one in subjects)
+        self._run("INSERT INTO erased SELECT unnest(%b::bytea[]) ON CONFLICT DO NOTHING", marks)
+
+    def find_erased(self, subjects: Iterable[bytes]) -> set[bytes]:
+        marks = {mark_of(one): one for one in subjects}
+        rows = self._run("SELECT mark FROM erased WHERE mark = ANY(%b)", list(marks)) if marks else ()
+        return {marks[mark] for (mark,) in rows}
+
+    def find_known(self, subjects: Iterable[bytes]) -> set[bytes]:
+        rows = self._run("SELECT subject FROM subjects WHERE subject = ANY(%b)", list(subjects))
+        return {subject for (subject,) in rows}
+
+    def erase(self, subjects: Collection[bytes]) -> list[bytes]:
+        rows = self._run("SELECT DISTINCT subject FROM oppositions WHERE subject = ANY(%b)", list(subjects))
+        kept = [subject for (subject,) in rows]
+        gone = sorted(set(subjects) - set(kept))
+        rows = self._run(
+            _LET_GO + "subject = ANY(%b) AND NOT (subject = ANY(%b) AND type = %b AND NOT retracted)"
+            " RETURNING event_id",
+            *(list(subjects), kept, OPPOSITION),
+        )
+        event_ids = [event_id for (event_id,) in rows]
+        self._run("UPDATE history SET body = NULL, told = '{}' WHERE subject = ANY(%b)", kept)
+        self._run("UPDATE subjects SET key = NULL, demographics = '{}' WHERE subject = ANY(%b)", kept)
+        self._run("DELETE FROM subjects WHERE subject = ANY(%b)", gone)
+        for table in ("opposition_suspects", "opposition_reaches"):
+            self._run(f"DELETE FROM {table} WHERE subject = ANY(%b)", gone)  # noqa: S608 - names from the line above
+        self._run("DELETE FROM opposition_suspects WHERE suspect = ANY(%b)", gone)
+        self._run("UPDATE requests SET subject = NULL WHERE subject = ANY(%b)", gone)
+        return event_ids
+
+    def let_go(self, event_ids: Collection[bytes]) -> None:
+        if event_ids:
+            self._run(_LET_GO + "event_id = ANY(%b)", list(event_ids))
+
+    def sweep(self, event_ids: Collection[bytes], patients: Collection[str]) -> int:
+        left = self._run("DELETE FROM view_entries WHERE event_id = ANY(%b)", list(event_ids)).rowcount
+        empty = "patient = ANY(%b) AND NOT EXISTS (SELECT FROM subjects s WHERE s.patient = ended.patient)"
+        for table in ("view_patients", "patients"):
+            self._run(f"DELETE FROM {table} AS ended WHERE {empty}", list(patients))  # noqa: S608 - names from above
+        return left
+
     # views
 
     def seen(self, permits: Collection[str], patients: Collection[str]) -> dict[tuple[str, str], Seen]:
@@ -586,6 +661,11 @@ class PostgresHistory:
 def _place(counted: Counted | None) -> tuple[dt.date | None, str | None, str | None]:
     return (None, None, None) if counted is None else (counted.period, counted.area, " ".join(counted.diagnoses))
 
+
+_LET_GO: Final = (
+    "UPDATE history SET subject = '', type = '', source = '', time = 'epoch', schema_version = 0, diagnoses = '{}',"
+    " retracted = true, dated = false, body = NULL, told = '{}' WHERE "
+)
 
 _OF_A_VIEW: Final = (
     *("permit_scans", "scan_places", "view_patients"),
@@ -860,8 +940,8 @@ class PostgresReader:
                 "SELECT source, array_agg(DISTINCT type), count(*), count(DISTINCT patient),"
                 " extract(year FROM min(time) FILTER (WHERE dated))::int,"
                 " extract(year FROM max(time) FILTER (WHERE dated))::int"
-                " FROM history JOIN subjects USING (subject) WHERE NOT retracted AND type <> %s GROUP BY source",
-                [OPPOSITION],
+                " FROM history JOIN subjects USING (subject) WHERE NOT retracted AND type <> ALL(%s) GROUP BY source",
+                [list(OF_RIGHTS)],
             )
             return [Holding(*row) for row in rows]
 

@@ -40,6 +40,7 @@ from services.access.domain.indicators import Perturbation
 from services.access.handlers import LANES, Access
 from services.access.indicators import Releaser
 from services.access.projects import PostgresSteps, Registrar, read_terms
+from services.access.requests import Keeper, PostgresRequests
 from services.access.routes import application, grant
 from services.access.settings import AccessSettings
 
@@ -100,6 +101,7 @@ def main() -> int:
         vault=vault,
         opener=opener,
         registrar=Registrar(PostgresSteps(database)),
+        keeper=Keeper(PostgresRequests(database)),
         create_view=lambda permit: create_topics(
             settings, [view_topic(permit, settings.hot_partitions, settings.topic_prefix)]
         ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Gauge
 
 from contracts import audit, messages
-from contracts.events import DELETED, OPPOSITION
+from contracts.events import DELETED, OF_RIGHTS, OPPOSITION, REQUESTS
 from contracts.messages import (
     AuditLeaf,
     Content,
@@ -51,6 +51,7 @@ from services.access.adapters import (
 from services.access.domain import views
 from services.access.domain.policy import Facts, diagnoses
 from services.access.domain.views import Told
+from services.access.erasure import Eraser
 from services.access.projects import PERMITS, PROJECTS, Registrar
 from services.access.reconciliation import (
     ACCESS,
@@ -62,6 +63,7 @@ from services.access.reconciliation import (
     release_from,
     target,
 )
+from services.access.requests import REQUEST_ACTS, Keeper
 
 log = logging.getLogger("estuaire.access")
 
@@ -71,7 +73,7 @@ OPPOSITIONS = "oppositions-linked"
 REACH = "opposition-reach"
 _UNKNOWN: Final = audit.actor("service", "unknown")
 """Who granted or closed a permit before messages said so."""
-LANES = (OPPOSITIONS, REACH, PROJECTS, PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
+LANES = (REQUEST_ACTS, OPPOSITIONS, REACH, PROJECTS, PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
 
 # Permits that should be open and release nothing, because their definition or key cannot be used.
 UNUSABLE: Final = Gauge("estuaire_permits_unusable", "Permits whose definition or key cannot be used.")
@@ -102,6 +104,7 @@ class Access:
         vault: Vault,
         opener: Opener,
         registrar: Registrar,
+        keeper: Keeper,
         create_view: Callable[[str], object],
         partitions: int,
         topic_prefix: str = "",
@@ -113,6 +116,8 @@ class Access:
         self._vault = vault
         self._opener = opener
         self._registrar = registrar
+        self._keeper = keeper
+        self._eraser = Eraser(history, vault, self._views)
         self._create_view = create_view
         self._partitions = partitions
         self._prefix = topic_prefix
@@ -139,17 +144,19 @@ class Access:
             return source, 0
 
     def handle(self, batch: Sequence[Message]) -> Outputs:
-        """Projects and permits first, then links, then records and oppositions, then the filling of views."""
+        """Projects and permits first, then erasures, links, records and oppositions, and the filling of views."""
         outputs = Outputs()
         of: defaultdict[str, list[Message]] = defaultdict(list)
         for message in batch:
             of[message.topic.removeprefix(self._prefix).removesuffix("-backfill")].append(message)
-        # no batch may be under way that does not know of an opposition, as of a permit
-        self._history.enter(alone=not of.keys().isdisjoint((PERMITS, OPPOSITIONS, REACH)))
+        # no batch may be under way that does not know of an opposition or an erasure, as of a permit
+        self._history.enter(alone=not of.keys().isdisjoint((PERMITS, OPPOSITIONS, REACH, REQUEST_ACTS)))
         if of[PROJECTS]:
             self._registrar.handle(of[PROJECTS], outputs)
         scans = [scan for message in of[PERMITS] for scan in self._permits(message, outputs)]
         releases = self._open_releases()
+        if of[REQUEST_ACTS]:
+            self._acts(of[REQUEST_ACTS], outputs)
         if of[LINKS]:
             self._links(of[LINKS], releases, outputs)
         if of[REACH]:
@@ -297,9 +304,9 @@ class Access:
         page = self._history.page(scan.permit, after, high, self._chunk)
         if page:
             event_ids = [event_id for _, event_id in page]
-            hints = {prior.facts.subject: "" for prior in self._history.priors(event_ids).values()}
+            hints = {prior.facts.subject: "" for prior in self._priors(event_ids).values()}
             subjects = self._history.claim(hints, ())
-            priors = self._history.priors(event_ids)
+            priors = self._priors(event_ids)
             work = Work(subjects, message, records={one: prior.facts for one, prior in priors.items()}, priors=priors)
             self._views.reconcile([release], work, outputs)
         if len(page) == self._chunk:
@@ -311,6 +318,24 @@ class Access:
             stored = self._history.permit(scan.permit)
             if stored is not None and stored.state == FILLING:
                 self._history.save_permit(stored.permit, OPEN, stored.definition, stored.granted, stored.key)
+
+    def _priors(self, event_ids: Collection[bytes]) -> dict[bytes, Prior]:
+        """What is held of these records, but of those whose subject was erased."""
+        return {one: prior for one, prior in self._history.priors(event_ids).items() if prior.facts.subject}
+
+    # requests
+
+    def _acts(self, batch: Sequence[Message], outputs: Outputs) -> None:
+        """Keep what officers do about people's requests, and erase whom they say."""
+        usable = [one for one in self._releases.values() if one is not None]
+        for message, act in self._keeper.judged(batch, outputs):
+            erased = self._eraser.erase(act.subjects, message, usable, outputs) if act.subjects else []
+            self._log(message, self._keeper.keep(act, [one.hex() for one in erased]), outputs)
+
+    def _gone(self, subjects: Collection[bytes]) -> set[bytes]:
+        """Those of the subjects that were erased and are not known again by what they wanted since."""
+        erased = self._history.find_erased(subjects)
+        return erased - self._history.find_known(erased) if erased else erased
 
     # links
 
@@ -329,6 +354,8 @@ class Access:
             for subject in link.subjects:
                 if subject not in newest or newest[subject].link_version < link.link_version:
                     newest[subject] = link
+        for subject in self._gone(newest):
+            del newest[subject]
         hints = {subject: target(link) for subject, link in newest.items()}
         subjects = self._history.claim(hints, hints.values())
         moves: dict[bytes, tuple[str, int]] = {}
@@ -352,6 +379,12 @@ class Access:
                 work.moves.append(Move(link, old, frozenset(moved)))
         if work.patients:
             self._views.reconcile(releases, work, outputs)
+            self._history.sweep((), self._erased_patients(work.patients))
+
+    def _erased_patients(self, patients: Iterable[str]) -> set[str]:
+        """Those that are called after a subject that was erased: whoever is left of such a one moves to another."""
+        founders = {bytes.fromhex(one): one for one in patients if len(one) == 32 and _HEX.issuperset(one)}
+        return {founders[subject] for subject in self._history.find_erased(founders)}
 
     # records
 
@@ -366,6 +399,7 @@ class Access:
         if not arrived:
             return
         priors = self._history.priors({one.facts.event_id for one in arrived})
+        erased = self._history.find_erased({it.facts.subject for it in arrived if it.facts.type not in OF_RIGHTS})
         newest: dict[bytes, _Record] = {}
         for one in arrived:
             event_id = one.facts.event_id
@@ -377,14 +411,25 @@ class Access:
             if other is not None:
                 outputs.count(other.facts.source, "superseded")
             newest[event_id] = one
-        hints = {one.facts.subject: one.hint for one in arrived}
+        priors = {event_id: prior for event_id, prior in priors.items() if prior.facts.subject}
+        hints = {one.facts.subject: one.hint for one in arrived if not _is_about(erased, one)}
         hints |= {prior.facts.subject: "" for prior in priors.values()}
         subjects = self._history.claim(hints, ())
         work = Work(subjects, batch[0], priors=priors)
-        rows = []
+        rows, let_go = [], []
         for event_id, one in newest.items():
-            outputs.count(one.facts.source, "retracted" if one.facts.retracted else "stored")
-            row = self._row(one, subjects, priors.get(event_id))
+            prior = priors.get(event_id)
+            if _is_about(erased, one):
+                # of a record about somebody else before, this is the end; of any other there is nothing to change
+                outputs.count(one.facts.source, "erased")
+                let_go.append(event_id)
+                one.content = None
+                if prior is None:
+                    rows.append(StoredRecord(_nobodys(one.facts), 0, (), None, {}))
+                    continue
+            else:
+                outputs.count(one.facts.source, "retracted" if one.facts.retracted else "stored")
+            row = self._row(one, subjects, prior)
             rows.append(row)
             work.records[event_id] = row.facts
             work.causes[event_id] = one.cause
@@ -392,11 +437,27 @@ class Access:
                 work.contents[event_id] = one.content
         self._history.store(rows)
         self._tell(rows, priors, subjects)
+        self._ask(rows, newest)
         work.patients |= self._oppose(rows, newest, subjects)
         if objections := [row.facts.event_id.hex() for row in rows if row.facts.type == OPPOSITION]:
             told = audit.leaf("opposition-applied", ACCESS, self._clock(), ids=objections)
             self._log(batch[0], told, outputs)
         self._views.reconcile(releases, work, outputs)
+        self._history.let_go(let_go)
+        self._forget_again(rows, batch[0], outputs)
+
+    def _ask(self, rows: Iterable[StoredRecord], newest: Mapping[bytes, _Record]) -> None:
+        """Keep the requests among the records."""
+        for row in rows:
+            if row.facts.type in REQUESTS:
+                self._keeper.ask(row.facts, newest[row.facts.event_id].content)
+
+    def _forget_again(self, rows: Iterable[StoredRecord], cause: Message, outputs: Outputs) -> None:
+        """Whoever was erased, was known again by what they wanted of the hub, and has taken it back."""
+        ended = {row.facts.subject for row in rows if row.facts.retracted and row.facts.type in OF_RIGHTS}
+        erased = self._history.find_erased(ended)
+        if deserted := erased - {one.subject for one in self._history.facts_of(erased) if not one.retracted}:
+            self._eraser.erase(deserted, cause, (), outputs)
 
     def _oppose(
         self, rows: Iterable[StoredRecord], newest: Mapping[bytes, _Record], subjects: dict[bytes, Subject]
@@ -423,6 +484,8 @@ class Access:
         """Of each subject that objects the newest word on who else may be the same person holds."""
         newest: dict[bytes, OppositionReach] = {}
         for message in batch:
+            if not message.value:
+                continue
             try:
                 reach = self._reached.decode(message.value)
             except msgspec.MsgspecError:
@@ -430,6 +493,12 @@ class Access:
                 continue
             if reach.subject not in newest or newest[reach.subject].version < reach.version:
                 newest[reach.subject] = reach
+        gone = self._gone({it for reach in newest.values() for it in (reach.subject, *reach.suspects)})
+        newest = {
+            subject: OppositionReach(subject, one.version, tuple(it for it in one.suspects if it not in gone))
+            for subject, one in newest.items()
+            if subject not in gone
+        }
         before = self._history.suspects_of(newest)
         self._history.keep_suspects([(one.subject, one.version, one.suspects) for one in newest.values()])
         patients = {*before.values(), *self._history.suspects_of(newest).values()}
@@ -441,8 +510,7 @@ class Access:
         event_id, kind, source, digest, revision, hint = (message.header(name) for name in _RECORD_HEADERS)
         try:
             linked = self._linked.decode(message.value)
-            opened = self._opener.open(linked.content, messages.associated(event_id, kind, source, digest))
-            content = self._content.decode(opened)
+            content = self._opened(linked, messages.associated(event_id, kind, source, digest))
             moment = dt.datetime.fromisoformat(content.time)
             facts = Facts(
                 event_id=bytes.fromhex(event_id),
@@ -458,9 +526,17 @@ class Access:
             raise InvalidMessage(Reason.KEYS, f"the content cannot be opened: {broken}") from None
         except (msgspec.MsgspecError, ValueError):
             raise InvalidMessage(Reason.DECODING, "the body is not a RecordLinked with a Content") from None
-        if len(facts.event_id) != 16 or not linked.subject or not hint or "\0" in f"{source}{kind}{revision}{hint}":
+        nobodys = not linked.subject and not linked.content
+        wrong = len(facts.event_id) != 16 or not (nobodys or (linked.subject and hint))
+        if wrong or "\0" in f"{source}{kind}{revision}{hint}":
             raise InvalidMessage(Reason.SCHEMA, "an id has a wrong length, or a header a NUL in it")
         return _Record(message, facts, hint, None if facts.retracted else content)
+
+    def _opened(self, linked: RecordLinked, associated: bytes) -> Content:
+        """The content; none came with a record whose subject was erased."""
+        if not linked.subject and not linked.content:
+            return Content("", _EPOCH)
+        return self._content.decode(self._opener.open(linked.content, associated))
 
     def _tell(
         self, kept: Iterable[StoredRecord], priors: Mapping[bytes, Prior], subjects: Mapping[bytes, Subject]
@@ -500,6 +576,16 @@ class Access:
         return StoredRecord(facts, one.content.schema_version, codes, body, views.telling(one.content.demographics))
 
 
+def _is_about(erased: Collection[bytes], one: _Record) -> bool:
+    """Whether a record's subject was erased; what they want of the hub is taken all the same."""
+    return not one.facts.subject or (one.facts.subject in erased and one.facts.type not in OF_RIGHTS)
+
+
+def _nobodys(facts: Facts) -> Facts:
+    """All that is kept of a record whose subject was erased: its id and its revision."""
+    return Facts(facts.event_id, b"", facts.revision, "", "", dt.datetime.fromisoformat(_EPOCH), True, False)
+
+
 def _utc(moment: dt.datetime) -> dt.datetime:
     """The moment in UTC (which it is in where it does not say); one outside of Python's years becomes their end."""
     if moment.tzinfo is None:
@@ -522,6 +608,8 @@ def _tombstone(key: str) -> Emit:
     return Emit(PERMITS, key.encode(), None, trace="none")
 
 
+_EPOCH: Final = "1970-01-01T00:00:00+00:00"
+_HEX: Final = frozenset("0123456789abcdef")
 _RECORD_HEADERS = (
     Headers.EVENT_ID,
     Headers.TYPE,
