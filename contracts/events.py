@@ -190,10 +190,18 @@ class PersonsRequest(_Edge):
 
     id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
     kind: Literal["access", "erasure"]
-    received: dt.date
+    received: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
     identity: Identity = Identity()
     made: bool = True
     version: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+
+    @model_validator(mode="after")
+    def _received_is_a_day(self) -> PersonsRequest:
+        try:
+            dt.date.fromisoformat(self.received)
+        except ValueError:
+            raise ValueError("received is not a day of the calendar (YYYY-MM-DD)") from None
+        return self
 
 
 class Accepted(BaseModel):
