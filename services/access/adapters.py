@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
 import os
 import threading
@@ -29,6 +30,7 @@ from services.access.domain.indicators import Cell, Counted
 from services.access.domain.policy import Facts, Rows
 from services.access.domain.views import Entry, Told, told_by
 from services.access.projects import STEPS, TAKEN, StepRow
+from services.access.requests import ASKED, DONE, ActRow, RequestRow
 
 log = logging.getLogger("estuaire.access")
 
@@ -673,6 +675,12 @@ _OF_A_VIEW: Final = (
 )
 """Tables in which a view has rows of its own, beside its entries."""
 
+_HELD_IN_VIEWS: Final = (
+    "SELECT permit, definition, state, (SELECT count(*) FROM view_entries e WHERE e.permit = v.permit"
+    " AND e.patient = v.patient), sequence FROM view_patients v JOIN permits USING (permit)"
+    " WHERE patient = ANY(%b) AND sequence > 0 ORDER BY permit"
+)
+
 OPPOSED: Final = (
     "SELECT patient, withholds FROM subjects JOIN oppositions USING (subject) WHERE patient = ANY(%b::text[])"
     " UNION SELECT s.patient, o.withholds FROM subjects s JOIN opposition_suspects x ON x.suspect = s.subject"
@@ -754,6 +762,37 @@ class RecordRow(NamedTuple):
     permits: list[str]
 
 
+class HeldRecords(NamedTuple):
+    """What is held of somebody from one source, of one type; times are those that were stated."""
+
+    source: str
+    type: str
+    records: int
+    first: dt.datetime | None
+    last: dt.datetime | None
+
+
+class HeldInView(NamedTuple):
+    """What of somebody is in a view, and how many messages about them it has had."""
+
+    permit: str
+    definition: bytes | None
+    state: str
+    records: int
+    messages: int
+
+
+class Held(NamedTuple):
+    """All that is held of whoever has made a request. `as_seen` is a digest of the subjects and of their records."""
+
+    subjects: list[bytes]
+    records: list[HeldRecords]
+    demographics: list[str]
+    objects_to: list[str]
+    views: list[HeldInView]
+    as_seen: str
+
+
 class Reader(Protocol):
     """What the routes read."""
 
@@ -770,6 +809,8 @@ class Reader(Protocol):
     def project_steps(self) -> list[StepRow]: ...
     def permit_ids(self) -> set[str]: ...
     def holdings(self) -> list[Holding]: ...
+    def requests(self, only: bytes | None = None) -> list[tuple[RequestRow, list[ActRow]]]: ...
+    def held(self, request: bytes) -> Held: ...
 
 
 class PostgresReader:
@@ -944,6 +985,48 @@ class PostgresReader:
                 [list(OF_RIGHTS)],
             )
             return [Holding(*row) for row in rows]
+
+    def requests(self, only: bytes | None = None) -> list[tuple[RequestRow, list[ActRow]]]:
+        """All requests, or one, with what was done about each; those first that were received first."""
+        with self._pool.connection() as connection:
+            done: dict[bytes, list[ActRow]] = {}
+            for row in connection.execute(f"{DONE} WHERE request = coalesce(%b, request) ORDER BY place", [only]):
+                done.setdefault(row[0], []).append(ActRow(*row))
+            rows = connection.execute(f"{ASKED} WHERE event_id = coalesce(%b, event_id) ORDER BY received", [only])
+            return [(RequestRow(*row), done.get(row[0], [])) for row in rows]
+
+    def held(self, request: bytes) -> Held:
+        """What is held of whoever has made a request: of the patient that linkage gives, and of nobody else."""
+        with self._pool.connection() as connection:
+            found = connection.execute(
+                "SELECT s.subject, s.patient, s.demographics FROM subjects s JOIN subjects asking USING (patient)"
+                " JOIN requests r ON r.subject = asking.subject WHERE r.event_id = %b ORDER BY s.subject",
+                [request],
+            ).fetchall()
+            subjects, patients = [subject for subject, _, _ in found], [patient for _, patient, _ in found[:1]]
+            records = connection.execute(
+                "SELECT source, type, count(*), min(time) FILTER (WHERE dated), max(time) FILTER (WHERE dated)"
+                " FROM history WHERE subject = ANY(%b) AND NOT retracted AND type <> ALL(%b)"
+                " GROUP BY source, type ORDER BY source, type",
+                [subjects, list(OF_RIGHTS)],
+            ).fetchall()
+            opposed = connection.execute(
+                "SELECT DISTINCT withholds FROM oppositions WHERE subject = ANY(%b) ORDER BY withholds", [subjects]
+            ).fetchall()
+            views = connection.execute(_HELD_IN_VIEWS, [patients]).fetchall()
+            seen = hashlib.sha256(b"".join(subjects))
+            for event_id, revision in connection.execute(
+                "SELECT event_id, revision FROM history WHERE subject = ANY(%b) ORDER BY event_id", [subjects]
+            ):
+                seen.update(event_id + revision.encode())
+            return Held(
+                subjects,
+                [HeldRecords(*row) for row in records],
+                sorted({name for _, _, told in found for name in told}),
+                [withholds for (withholds,) in opposed],
+                [HeldInView(*row) for row in views],
+                seen.hexdigest()[:32],
+            )
 
 
 def in_utc(url: str) -> str:

@@ -7,11 +7,13 @@ import secrets
 from collections.abc import Iterator
 from importlib.resources import files
 from itertools import permutations
+from typing import Any
 
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
+from contracts.merkle import root_of
 from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked
 from runtime.database import Database
 from runtime.messages import Message
@@ -21,7 +23,7 @@ from services.access.requests import PostgresRequests
 from services.access.routes import application
 from tests.integration.test_access_history import KNOWN, Broker, as_, code, fresh, one_timeline, pages
 from tests.integration.test_erasure import everything
-from tests.unit.access.hub import Hub, bodies, event_id, permit, subject_id
+from tests.unit.access.hub import SOURCE, Hub, bodies, event_id, permit, subject_id
 
 pytestmark = pytest.mark.integration
 
@@ -277,3 +279,153 @@ def test_who_was_erased_may_object_and_ask_all_the_same(hub: Hub, url: str) -> N
     assert traces(url, "s") == ["s"], "the opposition is still there"
     hub.run(hub.objection("o", "s", patient("s"), deleted=True, revision=9))
     assert traces(url, "s") == []
+
+
+# over HTTP
+
+PAPER = {"title": "letter.pdf", "date": "2026-05-20", "sha256": "0" * 64}
+
+
+def request(api: TestClient, name: str, who: str = "officer") -> Any:
+    return api.get(f"/v1/requests/{event_id(name)}", headers=as_(who))
+
+
+def do(api: TestClient, name: str, act: str, **says: Any) -> Any:
+    return api.post(f"/v1/requests/{event_id(name)}/{act}", json=says, headers=as_("officer"))
+
+
+def a_person(hub: Hub) -> None:
+    """Of two identities, with records in a view; and somebody else."""
+    hub.opened(permit(environment="bubble-7"), permit("other", sources=["urn:nobody"]))
+    told: dict[str, Any] = {"sex": "female", "birth_year": 1985}
+    hub.run(hub.record("a", "s", patient("s"), code("I50"), time="2026-01-05T10:00:00Z", **told))
+    hub.run(hub.record("b", "s", patient("s"), code("J45"), time="2026-03-07T10:00:00Z"))
+    stay = {"entry": "2026-02-01"}
+    hub.run(hub.record("c", "u", patient("s"), stay, kind="hospital-stay.v1", source="urn:clinic", dated=False))
+    hub.run(hub.record("x", "x", patient("x"), code("E11")))
+    hub.run(hub.request("r", "s", patient("s")), hub.request("q", "u", patient("s"), "access"))
+
+
+def test_the_report_says_what_is_held_and_where_it_went(hub: Hub, api: TestClient, broker: Broker) -> None:
+    a_person(hub)
+    hub.run(hub.objection("o", "u", patient("s")))
+    hub.run(hub.objection("o", "u", patient("s"), deleted=True, revision=2))
+    found = request(api, "q").json()
+    report = found.pop("report")
+    assert found == {
+        **{"id": event_id("q"), "kind": "access", "source": SOURCE, "received": "2026-05-11", "standing": "open"},
+        **{"due": "2026-06-11", "overdue": False, "acts": []},
+    }
+    assert len(report.pop("as_seen")) == 32
+    assert report == {
+        "identities": 2,
+        "records": [
+            {"source": "urn:clinic", "type": "hospital-stay.v1", "records": 1, "first": None, "last": None},
+            {"source": SOURCE, "type": "diagnosis.v1", "records": 2, "first": "2026-01-05", "last": "2026-03-07"},
+        ],
+        "demographics": ["birth_year", "sex"],
+        "objects_to": [],
+        "views": [
+            {
+                **{"permit": "cardio", "title": "A test", "subscribers": ["team"], "environment": "bubble-7"},
+                **{"state": "open", "records": 3, "messages": 9, "expires": "2099-12-31"},
+            }
+        ],
+    }
+    assert [(one.action, one.actor, one.root) for one in broker.told] == [
+        ("request-read", "officer:officer", root_of([event_id("q")]))
+    ]
+    broker.is_deaf = True
+    assert request(api, "q").status_code == 503, "nothing is read that the audit log has not kept"
+
+
+def test_an_erasure_from_the_list_to_the_letter(hub: Hub, api: TestClient, url: str) -> None:
+    a_person(hub)
+    listed = api.get("/v1/requests", headers=as_("officer")).json()["requests"]
+    assert {(one["id"], one["kind"], one["due"]) for one in listed} == {
+        (event_id("r"), "erasure", "2026-06-11"),
+        (event_id("q"), "access", "2026-06-11"),
+    }
+    seen = request(api, "r").json()["report"]["as_seen"]
+    assert do(api, "r", "answer", document=PAPER).json()["title"] == "nothing is erased yet"
+    hub.run(hub.record("d", "u", patient("s"), code("E11"), revision=2))
+    stale = do(api, "r", "erase", as_seen=seen)
+    assert (stale.status_code, stale.json()["title"]) == (409, "something else is held by now")
+    done = do(api, "r", "erase", as_seen=request(api, "r").json()["report"]["as_seen"])
+    assert done.status_code == 200, done.text
+    assert done.json()["standing"] == "erased"
+    assert done.json()["report"]["identities"] == 0
+    assert done.json()["acts"][0]["records"] == 6
+    assert hub.shape() == [bodies("E11")]
+    assert traces(url, "s", "u") == []
+    assert do(api, "r", "answer", document=PAPER).json()["standing"] == "answered"
+    assert do(api, "r", "refuse", ground="research", reason="Late.", document=PAPER).status_code == 409
+    assert [one["id"] for one in api.get("/v1/requests", headers=as_("officer")).json()["requests"]] == [event_id("q")]
+    assert len(api.get("/v1/requests?all=true", headers=as_("officer")).json()["requests"]) == 2
+    told = [one.action for one in hub.leaves("person-erased", "request-answered")]
+    assert told == ["person-erased", "request-answered"]
+
+
+def test_a_request_is_refused_on_a_ground_of_the_law_and_extended_once(hub: Hub, api: TestClient) -> None:
+    a_person(hub)
+    assert do(api, "q", "erase", as_seen="0" * 32).json()["title"] == "the person has not asked to be erased"
+    wrong = do(api, "q", "refuse", ground="research", reason="For science.", document=PAPER)
+    assert (wrong.status_code, wrong.json()["title"]) == (409, "research is no ground for this")
+    assert "rights-of-others (art. 15(4))" in wrong.json()["detail"]
+    extended = do(api, "q", "extend", reason="There are many of them.", document=PAPER).json()
+    assert (extended["due"], extended["standing"]) == ("2026-08-11", "open")
+    assert do(api, "q", "extend", reason="Still.", document=PAPER).status_code == 409
+    refused = do(api, "r", "refuse", ground="research", reason="For science.", document=PAPER).json()
+    assert refused["standing"] == "refused"
+    assert refused["report"]["identities"] == 2
+    assert {one.action for one in hub.leaves("request-extended", "request-refused")} == {
+        "request-extended",
+        "request-refused",
+    }
+
+
+def test_a_request_that_is_taken_back_needs_nothing(hub: Hub, api: TestClient) -> None:
+    a_person(hub)
+    hub.run(hub.request("r", "s", patient("s"), deleted=True, revision=9))
+    assert request(api, "r").json()["standing"] == "taken-back"
+    assert do(api, "r", "erase", as_seen="0" * 32).status_code == 409
+    hub.run(hub.request("r", "s", patient("s"), revision=10))
+    assert request(api, "r").json()["standing"] == "open"
+
+
+def test_requests_are_for_officers_and_what_is_wrong_is_said_in_words(hub: Hub, api: TestClient) -> None:
+    a_person(hub)
+    for who in ("team", "operator", "reviewer"):
+        assert request(api, "r", who).status_code == 403
+        assert api.get("/v1/requests", headers=as_(who)).status_code == 403
+    assert request(api, "nothing").status_code == 404
+    assert do(api, "r", "forget").json()["detail"] == "The acts are answer, refuse, extend, erase."
+    wrong = do(api, "r", "refuse", ground="because", document={**PAPER, "sha256": "x"})
+    assert wrong.status_code == 422
+    assert "reason: this clause is missing" in wrong.json()["detail"]
+    assert "document.sha256: use the SHA-256 of the document" in wrong.json()["detail"]
+
+
+def test_of_two_officers_at_the_same_moment_one_acts(hub: Hub, api: TestClient) -> None:
+    a_person(hub)
+    first, second = (hub.act("q", "answer"), hub.act("q", "answer"))
+    outputs = hub.run(first, second)
+    assert [why.reason.value for _, why in outputs.dead] == ["conflict"]
+    assert len(request(api, "q").json()["acts"]) == 1
+    assert hub.run(first).dead == [], "the very same act again changes nothing"
+    assert len(request(api, "q").json()["acts"]) == 1
+
+
+def test_the_catalogue_and_a_dry_run_know_nothing_of_requests(hub: Hub, api: TestClient, url: str) -> None:
+    hub.run(*(hub.request(f"r{n}", f"s{n}", patient(f"s{n}"), "access") for n in range(3)))
+    reader = PostgresReader(url, 1)
+    reader.open()
+    assert reader.holdings() == []
+    reader.close()
+    wanted = permit(types=["diagnosis.v1"], fields={"diagnosis.v1": ["*"]})
+    tried = wanted.model_dump(mode="json", by_alias=True, exclude_none=True)
+    found = api.post("/v1/permits/dry-run", json=tried, headers=as_("officer")).json()
+    assert found["released"]["people"] == 0
+    asked = {**tried, "types": ["access-request.v1"], "fields": {}}
+    refused = api.post("/v1/permits/dry-run", json=asked, headers=as_("officer"))
+    assert "who wants what of the hub is nobody's to know" in refused.json()["detail"]

@@ -201,10 +201,17 @@ class Hub:
         """An opposition of a subject; its end, if `deleted`."""
         return self.record(name, subject, patient, {"scope": scope}, kind=OPPOSITION, topic=OPPOSITIONS, **more)
 
-    def request(self, name: str, subject: str, patient: str, kind: str = "erasure", **more: Any) -> Message:
-        """A request of a subject, received in May; taken back, if `deleted`."""
-        said = {"received": "2026-05-11"}
-        return self.record(name, subject, patient, said, kind=f"{kind}-request.v1", topic=OPPOSITIONS, **more)
+    def request(
+        self, name: str, subject: str, patient: str, kind: str = "erasure", *, revision: int = 1, deleted: bool = False
+    ) -> Message:
+        """A request of a subject, received on 11 May 2026 and sent the day after; taken back, if `deleted`."""
+        return self.record(
+            *(name, subject, patient, {"received": "2026-05-11"}),
+            kind=f"{kind}-request.v1",
+            revision=78_544_000_000 + revision,
+            deleted=deleted,
+            topic=OPPOSITIONS,
+        )
 
     def act(self, name: str, act: str, *subjects: str, says: Mapping[str, Any] | None = None) -> Message:
         """What an officer does about the request of that name; whom it erases."""
