@@ -284,7 +284,7 @@ class OppositionReach(msgspec.Struct, frozen=True):
 
 
 class RequestAct(msgspec.Struct, frozen=True):
-    """request-acts: what an officer does about a person's request, which is known by its event id (16 bytes).
+    """request-acts: what an officer wants done about a person's request, which is known by its event id (16 bytes).
 
     `id` is the act's own, `act` one of `contracts.requests.ACTS`, `by` who does it, `details` the JSON of what it says,
     `at` in milliseconds since the epoch. Of an erasure, `subjects` are all who were the person when the officer looked:
@@ -298,6 +298,13 @@ class RequestAct(msgspec.Struct, frozen=True):
     at: int
     details: bytes
     subjects: tuple[bytes, ...] = ()
+
+
+class SubjectsErased(msgspec.Struct, frozen=True):
+    """erasures: an act about this request (its event id, 16 bytes) has erased these subjects: access has."""
+
+    request: bytes
+    subjects: tuple[bytes, ...]
 
 
 class DailyReceipt(msgspec.Struct, frozen=True):
@@ -398,6 +405,7 @@ VALUES: Final[dict[str, Any]] = {
     "oppositions-linked": RecordLinked,
     "opposition-reach": OppositionReach,
     "request-acts": RequestAct,
+    "erasures": SubjectsErased,
     "audit": AuditLeaf,
     "receipts": DailyReceipt,
 }

@@ -27,6 +27,7 @@ from contracts.messages import (
     PermitGranted,
     PermitKeyWrapped,
     RecordLinked,
+    SubjectsErased,
     SubjectsLinked,
     ViewScan,
 )
@@ -71,6 +72,7 @@ LINKS = "patient-links"
 LINKED = "records-linked"
 OPPOSITIONS = "oppositions-linked"
 REACH = "opposition-reach"
+ERASURES = "erasures"
 _UNKNOWN: Final = audit.actor("service", "unknown")
 """Who granted or closed a permit before messages said so."""
 LANES = (REQUEST_ACTS, OPPOSITIONS, REACH, PROJECTS, PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
@@ -329,7 +331,11 @@ class Access:
         """Keep what officers do about people's requests, and erase whom they say."""
         usable = [one for one in self._releases.values() if one is not None]
         for message, act in self._keeper.judged(batch, outputs):
-            erased = self._eraser.erase(act.subjects, message, usable, outputs) if act.subjects else []
+            erased = []
+            if act.subjects:
+                erased = self._eraser.erase(act.subjects, message, usable, outputs)
+                told = messages.encode(SubjectsErased(act.request, act.subjects))
+                outputs.emit(message, Emit(ERASURES, act.request.hex().encode(), told, trace="none"))
             self._log(message, self._keeper.keep(act, [one.hex() for one in erased]), outputs)
 
     def _gone(self, subjects: Collection[bytes]) -> set[bytes]:

@@ -17,11 +17,11 @@ from contracts.messages import (
     Headers,
     RecordLinked,
     RecordPseudonymised,
-    RequestAct,
     Rescan,
     RulesMessage,
     RulesSwitched,
     StewardDecision,
+    SubjectsErased,
     TokenBlock,
 )
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
@@ -36,11 +36,11 @@ from services.linkage.linking import Affected, Linker
 PSEUDONYMISED: Final = "records-pseudonymised"
 LINKED: Final = "records-linked"
 OPPOSITIONS: Final = "oppositions-pseudonymised"
-REQUEST_ACTS: Final = "request-acts"
+ERASURES: Final = "erasures"
 RULES_SWITCHED: Final = "link-rules"
 BACKFILL: Final = "-backfill"
 RESCANS: Final = RULES_SWITCHED + BACKFILL
-LANES: Final = (REQUEST_ACTS, OPPOSITIONS, DECISIONS, RULES_SWITCHED, PSEUDONYMISED, PSEUDONYMISED + BACKFILL, RESCANS)
+LANES: Final = (ERASURES, OPPOSITIONS, DECISIONS, RULES_SWITCHED, PSEUDONYMISED, PSEUDONYMISED + BACKFILL, RESCANS)
 RESCANNED: Final = 500
 """How many subjects a batch searches again at the most, so that records do not wait long behind them."""
 NOBODY: Final = b""
@@ -99,7 +99,7 @@ class Link:
         self._clock = clock
         self._record = msgspec.msgpack.Decoder(RecordPseudonymised)
         self._block = msgspec.msgpack.Decoder(TokenBlock)
-        self._act = msgspec.msgpack.Decoder(RequestAct)
+        self._erasure = msgspec.msgpack.Decoder(SubjectsErased)
         self._decision = msgspec.msgpack.Decoder(StewardDecision)
         self._rules_message: msgspec.msgpack.Decoder[RulesMessage] = msgspec.msgpack.Decoder(RulesMessage)
         self._batch: tuple[Sequence[Message], list[Opened | InvalidMessage]] = ([], [])
@@ -152,12 +152,12 @@ class Link:
         """Mark those whom officers have erased, before anything else of the batch; whom each message says."""
         found = []
         for message in batch:
-            if self._topic(message) != REQUEST_ACTS:
+            if self._topic(message) != ERASURES:
                 continue
             try:
-                subjects = set(self._act.decode(message.value).subjects)
+                subjects = set(self._erasure.decode(message.value).subjects)
             except msgspec.MsgspecError:
-                outputs.reject(message, InvalidMessage(Reason.DECODING, "the body is no RequestAct"))
+                outputs.reject(message, InvalidMessage(Reason.DECODING, "the body is no SubjectsErased"))
                 continue
             if any(len(one) != 16 for one in subjects):
                 outputs.reject(message, InvalidMessage(Reason.SCHEMA, "a subject is not 16 bytes long"))
@@ -459,7 +459,7 @@ def _count(one: Opened, outputs: Outputs) -> None:
         outputs.count(one.source, "unlinkable")
 
 
-_ASIDE: Final = (REQUEST_ACTS, DECISIONS, RULES_SWITCHED, RESCANS)
+_ASIDE: Final = (ERASURES, DECISIONS, RULES_SWITCHED, RESCANS)
 """The lanes that hold no records."""
 _SAID: Final = {True: "together", False: "apart", None: "as-the-rules-say"}
 _HEX: Final = frozenset("0123456789abcdef")

@@ -35,6 +35,7 @@ from contracts.messages import (
     Rescan,
     RulesSwitched,
     StewardDecision,
+    SubjectsErased,
     SubjectsLinked,
     TokenBlock,
     ViewScan,
@@ -210,6 +211,8 @@ def write_oppositions(subjects: list[bytes]) -> None:
     for name, act, says, erased in (("erased", "erase", seen, (asking, subjects[1])), ("answered", "answer", told, ())):
         done = RequestAct(request, throwaway_key(act).hex()[:32], act, "officer:camille", ACCEPTED, says, erased)
         write("request-acts", name, request.hex(), {}, done)
+    for name, count in (("one", 1), ("several", 2)):
+        write("erasures", name, request.hex(), {}, SubjectsErased(request, (asking, subjects[1])[:count]))
 
 
 def write_measures() -> None:

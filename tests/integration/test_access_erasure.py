@@ -9,12 +9,13 @@ from importlib.resources import files
 from itertools import permutations
 from typing import Any
 
+import msgspec
 import psycopg
 import pytest
 from fastapi.testclient import TestClient
 
 from contracts.merkle import root_of
-from contracts.messages import PatientsMerged, PatientSplit, SubjectsLinked
+from contracts.messages import PatientsMerged, PatientSplit, SubjectsErased, SubjectsLinked
 from runtime.database import Database
 from runtime.messages import Message
 from services.access.adapters import PostgresHistory, PostgresReader, Vault
@@ -114,6 +115,8 @@ def test_who_is_erased_leaves_every_view_and_the_database(hub: Hub, api: TestCli
     assert [event.data["record"] for page in pages(api, 10) for event in page] == [code("I50")]
     assert traces(url, "a", "b") == []
     assert not [one for one in sealed if one in everything(url)]
+    (told,) = (one for one in hub.emitted if one.topic == "erasures")
+    assert msgspec.msgpack.decode(told.value or b"", type=SubjectsErased).subjects == (subject_id("a"), subject_id("b"))
     (leaf,) = hub.leaves("person-erased")
     assert (leaf.actor, leaf.count) == ("officer:camille", 3)
     assert {(one.permit, one.count) for one in hub.leaves("withdrawn")[-2:]} == {("cardio", 2), ("duty", 2)}
@@ -414,6 +417,12 @@ def test_of_two_officers_at_the_same_moment_one_acts(hub: Hub, api: TestClient) 
     assert len(request(api, "q").json()["acts"]) == 1
     assert hub.run(first).dead == [], "the very same act again changes nothing"
     assert len(request(api, "q").json()["acts"]) == 1
+    letter = {"ground": "research", "reason": "For science.", "document": PAPER}
+    refused, erased = hub.act("r", "refuse", says=letter), hub.act("r", "erase", "s", "u")
+    outputs = hub.run(refused, erased)
+    assert [why.detail for _, why in outputs.dead] == ["the request is refused"]
+    assert not [emit for _, emit in outputs.emits if emit.topic == "erasures"], "and linkage hears of none"
+    assert sorted(map(len, hub.shape())) == [1, 3]
 
 
 def test_the_catalogue_and_a_dry_run_know_nothing_of_requests(hub: Hub, api: TestClient, url: str) -> None:

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from contracts import messages
-from contracts.messages import OppositionReach, PatientSplit, RecordLinked, RequestAct, StewardDecision, mark_of
+from contracts.messages import OppositionReach, PatientSplit, RecordLinked, StewardDecision, SubjectsErased, mark_of
 from runtime.messages import Message, Outputs
 from services.linkage.adapters import Tally
 from services.linkage.handlers import event_key
@@ -25,8 +25,8 @@ HERE, THERE, LATER = (identity(name, NIR, source=f"urn:{name}", **ANNE) for name
 
 
 def erasure(*subjects: bytes, offset: int = 0) -> Message:
-    act = RequestAct(token("request"), "act", "erase", "officer:camille", 1, b"{}", subjects)
-    return Message("request-acts", 0, offset, 0, b"request", messages.encode(act), {})
+    said = SubjectsErased(token("request"), subjects)
+    return Message("erasures", 0, offset, 0, b"request", messages.encode(said), {})
 
 
 def passed_on(outputs: Outputs) -> list[tuple[str, RecordLinked]]:
@@ -205,10 +205,9 @@ def test_whom_an_opposition_may_be_about_besides_is_told_without_the_forgotten()
     assert after.version > before.version
 
 
-def test_what_is_no_act_is_a_dead_letter() -> None:
+def test_what_is_no_erasure_is_a_dead_letter() -> None:
     worker = Worker()
-    assert counts(worker.take(Message("request-acts", 0, 0, 0, b"x", b"\xc1", {}))) == {"decoding": 1}
+    assert counts(worker.take(Message("erasures", 0, 0, 0, b"x", b"\xc1", {}))) == {"decoding": 1}
     assert counts(worker.take(erasure(b"short"))) == {"schema": 1}
-    said_nothing = RequestAct(token("request"), "act", "answer", "officer:camille", 1, b"{}")
-    outputs = worker.take(Message("request-acts", 0, 0, 0, b"x", messages.encode(said_nothing), {}))
+    outputs = worker.take(erasure())
     assert (outputs.emits, outputs.dead) == ([], [])
