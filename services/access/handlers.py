@@ -385,7 +385,8 @@ class Access:
                 work.moves.append(Move(link, old, frozenset(moved)))
         if work.patients:
             self._views.reconcile(releases, work, outputs)
-            self._history.sweep((), self._erased_patients(work.patients))
+            if ended := self._erased_patients(work.patients):
+                self._history.sweep((), ended)
 
     def _erased_patients(self, patients: Iterable[str]) -> set[str]:
         """Those that are called after a subject that was erased: whoever is left of such a one moves to another."""
@@ -461,8 +462,8 @@ class Access:
     def _forget_again(self, rows: Iterable[StoredRecord], cause: Message, outputs: Outputs) -> None:
         """Whoever was erased, was known again by what they wanted of the hub, and has taken it back."""
         ended = {row.facts.subject for row in rows if row.facts.retracted and row.facts.type in OF_RIGHTS}
-        erased = self._history.find_erased(ended)
-        if deserted := erased - {one.subject for one in self._history.facts_of(erased) if not one.retracted}:
+        if erased := self._history.find_erased(ended):
+            deserted = erased - {one.subject for one in self._history.facts_of(erased) if not one.retracted}
             self._eraser.erase(deserted, cause, (), outputs)
 
     def _oppose(

@@ -36,7 +36,7 @@ ActName = Annotated[str, Path(description="What is done.", json_schema_extra={"e
 ActBody = Annotated[Json, Documented(*ACTS.values()), Body(title="What is said", description="By the act.")]
 All = Annotated[bool, Query(alias="all", description="Those about which nothing is left to do, too.")]
 
-_PATIENCE: Final = 10.0
+_PATIENCE: Final = 20.0
 _LOOK: Final = 0.02
 
 

@@ -261,7 +261,9 @@ class Link:
             if known and _names_nobody(one):
                 state = msgspec.structs.replace(state, subject=known[0].subject)
             elif state.subject in erased and not _is_right(one):
-                state = msgspec.structs.replace(state, subject=NOBODY, type="")
+                state = msgspec.structs.replace(state, subject=NOBODY)
+            if not state.subject:
+                state = msgspec.structs.replace(state, type="")
             state = place(state, known)
             verdict = judge(state, known)
             if verdict in (Verdict.FIRST, Verdict.NEXT):

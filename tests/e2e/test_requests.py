@@ -121,6 +121,7 @@ def test_from_the_request_to_the_letter(hub: Hub, observation: Make, tmp_path: P
         assert 25 not in follower.people().values()
         assert not any(line["data"]["demographics"].get("birth_year") for line in hub.timelines(permit))
         assert not list(left(hub, secrets))
+        assert not [one for one in hub.messages("records-linked-dlq") if one.headers["ce_source"] == hospital.encode()]
         assert "whom it was about is erased" in estuaire(hub, "trace", hospital, "later").stdout
 
     assert "answered" in estuaire(hub, "request", "answer", event_id, "--paper", str(letter)).stdout
