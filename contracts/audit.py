@@ -35,6 +35,11 @@ ACTS: Final = {
     "record-traced": "An operator asked where a record is; `about` says which service.",
     # acts on everybody's data
     "opposition-applied": "Oppositions were made or lifted: access has them.",
+    "request-read": "An officer read a person's request, with what is held of them and where it went.",
+    "request-answered": "An officer has told a person what they asked for, or that they are erased.",
+    "request-refused": "An officer has refused a person's request.",
+    "request-extended": "An officer takes two months more for a person's request.",
+    "person-erased": "An officer erased a person; the ids are those of the records that were theirs.",
     "project-step": "A step in the life of a call or a project, named in `about`.",
     "link-decided": "A steward said of two subjects whether they are one person: what, in `about`.",
     "rules-switched": "An operator let another rule version decide, named in `about`.",

@@ -23,13 +23,20 @@ RECORD_TYPES = (
     "device-measure.v1",
     "death.v1",
     "opposition.v1",
+    "access-request.v1",
+    "erasure-request.v1",
 )
 """Every type a producer may send; each may also end in `.deleted`, which retracts the record."""
 
 DELETED = ".deleted"
 OPPOSITION = "opposition.v1"
 """A person objects to what the hub does with their data; its retraction lifts that."""
-IN_NO_TIMELINE = ("identity.v1", OPPOSITION)
+ACCESS_REQUEST, ERASURE_REQUEST = REQUESTS = ("access-request.v1", "erasure-request.v1")
+"""A person asks what the hub has of them and where it went (GDPR, art. 15), or to be erased (art. 17); its retraction
+takes the request back."""
+OF_RIGHTS = (OPPOSITION, *REQUESTS)
+"""What a person wants of the hub: it goes before all records, and is taken also of somebody who was erased."""
+IN_NO_TIMELINE = ("identity.v1", *OF_RIGHTS)
 """What makes no entry in a timeline, and can be in no permit."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
@@ -172,6 +179,29 @@ class Objection(_Edge):
     scope: Literal["all", "source"] = "all"
     made: bool = True
     version: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+
+
+class PersonsRequest(_Edge):
+    """What `POST /v1/requests` takes: a person asks for access or erasure, or takes that back (`made` is false).
+
+    `id` is the request's own; of several states the last holds, or the one with the highest `version`. `received` is
+    the day on which whoever sends it was asked: the deadline runs from it (art. 12(3)).
+    """
+
+    id: Annotated[str, StringConstraints(min_length=1, max_length=256)]
+    kind: Literal["access", "erasure"]
+    received: Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    identity: Identity = Identity()
+    made: bool = True
+    version: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+
+    @model_validator(mode="after")
+    def _received_is_a_day(self) -> PersonsRequest:
+        try:
+            dt.date.fromisoformat(self.received)
+        except ValueError:
+            raise ValueError("received is not a day of the calendar (YYYY-MM-DD)") from None
+        return self
 
 
 class Accepted(BaseModel):

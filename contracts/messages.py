@@ -6,6 +6,7 @@ Tokens are 16 bytes. Sealed fields are opaque to everybody but their recipient (
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -133,7 +134,10 @@ class RecordPseudonymised(msgspec.Struct, frozen=True):
 
 
 class RecordLinked(msgspec.Struct, frozen=True):
-    """records-linked: the subject the record belongs to for ever, and its content still unopened."""
+    """records-linked: the subject the record belongs to for ever, and its content still unopened.
+
+    Both are empty where the subject was erased: that there is such a state is all that is told of it.
+    """
 
     subject: bytes
     content: bytes
@@ -291,6 +295,30 @@ class OppositionReach(msgspec.Struct, frozen=True):
     suspects: tuple[bytes, ...]
 
 
+class RequestAct(msgspec.Struct, frozen=True):
+    """request-acts: what an officer wants done about a person's request, which is known by its event id (16 bytes).
+
+    `id` is the act's own, `act` one of `contracts.requests.ACTS`, `by` who does it, `details` the JSON of what it says,
+    `at` in milliseconds since the epoch. Of an erasure, `subjects` are all who were the person when the officer looked:
+    they are forgotten, and nobody else.
+    """
+
+    request: bytes
+    id: str
+    act: str
+    by: str
+    at: int
+    details: bytes
+    subjects: tuple[bytes, ...] = ()
+
+
+class SubjectsErased(msgspec.Struct, frozen=True):
+    """erasures: an act about this request (its event id, 16 bytes) has erased these subjects: access has."""
+
+    request: bytes
+    subjects: tuple[bytes, ...]
+
+
 class DailyReceipt(msgspec.Struct, frozen=True):
     """receipts: what one process of ingest has answered a source on a day (UTC, YYYY-MM-DD) by now.
 
@@ -338,6 +366,14 @@ def measures_associated(at: int) -> bytes:
     return f"measures\n{at}".encode()
 
 
+def mark_of(subject: bytes) -> bytes:
+    """What is kept of a subject that was erased, so that records about it are known again; nobody has it from the mark.
+
+    A subject is 16 bytes of an HMAC, so there is nothing to try. Whoever has the subject from elsewhere can tell.
+    """
+    return hashlib.sha256(b"erased\n" + subject).digest()
+
+
 def permit_associated(permit: str) -> bytes:
     """What a permit's wrapped key is bound to."""
     return b"permit\n" + permit.encode()
@@ -380,6 +416,8 @@ VALUES: Final[dict[str, Any]] = {
     "oppositions-pseudonymised": RecordPseudonymised,
     "oppositions-linked": RecordLinked,
     "opposition-reach": OppositionReach,
+    "request-acts": RequestAct,
+    "erasures": SubjectsErased,
     "audit": AuditLeaf,
     "receipts": DailyReceipt,
 }

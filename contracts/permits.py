@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from contracts.events import IN_NO_TIMELINE, OPPOSITION, RECORD_TYPES, InseeCode, Sex
+from contracts.events import IN_NO_TIMELINE, OF_RIGHTS, RECORD_TYPES, InseeCode, Sex
 
 PERMIT_ID = r"^[a-z0-9][a-z0-9-]{1,40}$"
 EVERYTHING = "*"
@@ -141,8 +141,9 @@ class Permit(_Clause):
     def _types_are_known(cls, types: tuple[str, ...]) -> tuple[str, ...]:
         if IDENTITY in types:
             raise ValueError(f"{IDENTITY} makes no entry in a timeline; `demographics` says what is known of a person")
-        if OPPOSITION in types:
-            raise ValueError(f"{OPPOSITION} makes no entry in a timeline: who objects is nobody's to know")
+        for one in OF_RIGHTS:
+            if one in types:
+                raise ValueError(f"{one} makes no entry in a timeline: who wants what of the hub is nobody's to know")
         unknown = [one for one in types if one not in RECORD_TYPES]
         if unknown:
             known = ", ".join(one for one in RECORD_TYPES if one not in IN_NO_TIMELINE)

@@ -189,6 +189,10 @@ class Producer:
         """Send a person's opposition, or its end, as `contracts.events.Objection` has it. Raises SendError."""
         return self.post("/v1/oppositions", msgspec.json.encode(objection), "application/json")
 
+    def ask(self, request: Mapping[str, Any]) -> Answer:
+        """Send a person's request, as `contracts.events.PersonsRequest` has it. Raises SendError."""
+        return self.post("/v1/requests", msgspec.json.encode(request), "application/json")
+
     def post(self, path: str, body: bytes, content_type: str) -> Answer:
         """One request, repeated for as long as the hub asks for patience. Raises SendError."""
         headers = {"Content-Type": content_type}

@@ -12,6 +12,7 @@ from contracts.messages import accepted_at
 from estuaire.producer import checked
 
 Seen = dict[str, Any]
+ERASED = "whom it was about is erased"
 
 
 def follow(event_id: str, linkage: str, access: str, token: str) -> tuple[Seen | None, Seen | None]:
@@ -36,8 +37,11 @@ def trace_table(title: str, event_id: str, linked: Seen | None, stored: Seen | N
             at = state["coordinates"]
             where = f"{at['topic']}/{at['partition']}@{at['offset']}"
             table.add_row("linkage", _moment(state["linked_at"]), f"{words} of the record, from {where}")
-        table.add_row("linkage", "", f"patient {linked['patient_id']}, by {linked['method'] or 'itself'}")
-    if stored is None:
+        patient = f"patient {linked['patient_id']}, by {linked['method'] or 'itself'}"
+        table.add_row("linkage", "", patient if linked["patient_id"] else ERASED)
+    if stored is None and linked is not None and not linked["patient_id"]:
+        table.add_row("access", "", "keeps nothing of it")
+    elif stored is None:
         table.add_row("access", "", "has not seen it")
     else:
         held = "retracted" if stored["retracted"] else f"kept, {stored['type']}"

@@ -7,7 +7,7 @@ begins. A zombie's batch fails at the row; a batch that was stored but not publi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from importlib.resources.abc import Traversable
 from typing import NamedTuple, Protocol
@@ -40,6 +40,9 @@ class Store(Protocol):
 
     def advance(self, place: Place, expected: int | None, next_offset: int, outputs: Sequence[Emit]) -> None:
         """Move a partition on within the transaction. Raises ProgressMoved."""
+
+    def clear(self, published: Mapping[Place, int]) -> None:
+        """Forget the outputs of partitions that are at these offsets still: they are published. Raises RetryLater."""
 
 
 _PROGRESS = """
@@ -124,6 +127,15 @@ class Database:
             )
         if done.rowcount != 1:
             raise ProgressMoved(f"{place.topic}/{place.partition} is no longer at {expected}")
+
+    def clear(self, published: Mapping[Place, int]) -> None:
+        """Forget the outputs of partitions that are at these offsets still. Raises RetryLater."""
+        with self.transaction():
+            for place, next_offset in published.items():
+                self.connection.execute(
+                    "UPDATE progress SET outputs = %s WHERE topic = %s AND partition = %s AND next_offset = %s",
+                    [msgspec.msgpack.encode([]), *place, next_offset],
+                )
 
     def close(self) -> None:
         """Give the connection back."""

@@ -113,6 +113,7 @@ class Loop:
         self._assigned: list[Place] | None = None
         self._settled = False
         self._next: dict[Place, int | None] = {}
+        self._published: dict[Place, int] = {}
         self._held: list[TopicPartition] = []
         self._trouble: str | None = "waiting for partitions"
         self._stop = Event()
@@ -140,6 +141,8 @@ class Loop:
                     self._settle()
                     if self._turn():
                         delay = _SHORTEST
+                    if time.monotonic() - looked > 2:
+                        self._forget_published()
                 except (_GoBack, ProgressMoved, RetryLater) as doubt:
                     log.warning("%s goes back to what is committed: %s", self.name, doubt)
                     self._let_go(str(doubt))
@@ -230,7 +233,7 @@ class Loop:
         self.stopped = {place: why for place, why in self.stopped.items() if place in self._assigned}
         telemetry.PARTITIONS_STOPPED.labels(self.name).set(len(self.stopped))
         places = [place for place in self._assigned if place not in self.stopped]
-        self._next = dict(self._committed(places))
+        self._next, self._published = dict(self._committed(places)), {}
         if self._store:
             self._catch_up(self._store.load(places))
         starts = [TopicPartition(*place, OFFSET_BEGINNING if at is None else at) for place, at in self._next.items()]
@@ -261,6 +264,7 @@ class Loop:
         if pending:
             emits = [emit for progress in pending.values() for emit in progress.outputs]
             self._publish(emits, {place: progress.next_offset for place, progress in pending.items()})
+        self._published = {place: progress.next_offset for place, progress in stored.items()}
 
     def _refuse_old_database(self, place: Place, have: int, committed: int) -> None:
         if not self._settings.rewind:
@@ -320,6 +324,7 @@ class Loop:
 
     def _commit(self, done: _Done) -> None:
         self._publish(done.emits, done.batch.next_offsets())
+        self._published.update(done.batch.next_offsets())
         self._tallies.update(done.tallies)
         self._report.account(done.batch, done.outputs, len(done.emits))
 
@@ -338,6 +343,12 @@ class Loop:
                 self.stopped[one.place] = "too many dead letters of the hub's own making"
                 raise _GoBack(f"{one.topic}/{one.partition} is stopped: {self.stopped[one.place]}")
         return tallies
+
+    def _forget_published(self) -> None:
+        """Keep no outputs in the store that the broker has: what is erased must not be left in them."""
+        if self._store and self._settled and self._published:
+            self._store.clear(self._published)
+            self._published = {}
 
     # the producer
 

@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.text import Text
 
-from estuaire.cli import audit, linkage, operators, platform, producers, projects
+from estuaire.cli import audit, linkage, operators, platform, producers, projects, requests
 from estuaire.cli.options import err
 from estuaire.home import addresses, home_folder
 
@@ -40,6 +40,7 @@ for command in COMMANDS:
 app.add_typer(projects.calls, name="call")
 app.add_typer(projects.lives, name="project")
 app.add_typer(projects.permits, name="permit")
+app.add_typer(requests.requests, name="request")
 app.add_typer(audit.audits, name="audit")
 app.add_typer(linkage.reviews, name="review")
 app.add_typer(linkage.rules, name="rules")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
 import os
 import threading
@@ -20,7 +21,8 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 
-from contracts.events import OPPOSITION
+from contracts.events import OF_RIGHTS, OPPOSITION
+from contracts.messages import mark_of
 from runtime.database import Database
 from runtime.messages import RetryLater
 from services.access.domain.catalogue import Holding
@@ -28,6 +30,7 @@ from services.access.domain.indicators import Cell, Counted
 from services.access.domain.policy import Facts, Rows
 from services.access.domain.views import Entry, Told, told_by
 from services.access.projects import STEPS, TAKEN, StepRow
+from services.access.requests import ASKED, DONE, ActRow, RequestRow
 
 log = logging.getLogger("estuaire.access")
 
@@ -91,6 +94,12 @@ class Vault:
                 if len(self._ciphers) > self._remember:
                     self._ciphers.popitem(last=False)
             return cipher
+
+    def forget(self, keys: Iterable[bytes]) -> None:
+        """Remember nothing of these wrapped keys, which are destroyed."""
+        with self._lock:
+            for wrapped in keys:
+                self._ciphers.pop(wrapped, None)
 
     def new_subject_key(self, subject: bytes) -> bytes:
         """A fresh key for a subject, wrapped."""
@@ -211,8 +220,8 @@ class History(Protocol):
     def claim(self, hints: Mapping[bytes, str], patients: Iterable[str]) -> dict[bytes, Subject]:
         """Lock these patients and those of these subjects; returns all subjects of all of them.
 
-        `hints` names subjects, with the patient to take for one that is not known yet. Raises RetryLater when a
-        subject has moved meanwhile.
+        `hints` names subjects, with the patient to take for one that is not known yet; one that was erased has no key.
+        Raises RetryLater when a subject has moved meanwhile.
         """
 
     def relink(self, moves: Mapping[bytes, tuple[str, int]]) -> None:
@@ -253,6 +262,25 @@ class History(Protocol):
 
     def opposed(self, patients: Collection[str]) -> dict[str, frozenset[str]]:
         """To what those of these patients object who do, or may be somebody who does."""
+
+    def mark_erased(self, subjects: Collection[bytes]) -> None:
+        """Remember, by their marks, that these are erased."""
+
+    def find_erased(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Those of the subjects that are erased."""
+
+    def find_known(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Those of the subjects that something is known of."""
+
+    def erase(self, subjects: Collection[bytes]) -> list[bytes]:
+        """Forget claimed subjects but for the oppositions of those who object; returns the records that were theirs."""
+
+    def let_go(self, event_ids: Collection[bytes]) -> None:
+        """Forget records but for their ids and revisions."""
+
+    def sweep(self, event_ids: Collection[bytes], patients: Collection[str]) -> int:
+        """Forget entries of these records that are left in views, and those of these patients that have no subject any
+        more; how many entries were left."""
 
     def seen(self, permits: Collection[str], patients: Collection[str]) -> dict[tuple[str, str], Seen]:
         """How these patients were last seen under these permits."""
@@ -377,7 +405,11 @@ class PostgresHistory:
         locked = {*patients, *known.values(), *fresh.values()}
         self._lock(sorted(locked))
         if fresh:
-            new = [(subject, fresh[subject], self._vault.new_subject_key(subject)) for subject in sorted(fresh)]
+            erased = self.find_erased(fresh)
+            new = [
+                (subject, fresh[subject], None if subject in erased else self._vault.new_subject_key(subject))
+                for subject in sorted(fresh)
+            ]
             self._run(
                 "INSERT INTO subjects (subject, patient, link_version, key)"
                 " SELECT s, p, 0, k FROM unnest(%b::bytea[], %b::text[], %b::bytea[]) AS new (s, p, k)"
@@ -519,6 +551,51 @@ class PostgresHistory:
     def opposed(self, patients: Collection[str]) -> dict[str, frozenset[str]]:
         return _opposed(self._run(OPPOSED, list(patients)))
 
+    # erasures
+
+    def mark_erased(self, subjects: Collection[bytes]) -> None:
+        marks = sorted(mark_of(one) for one in subjects)
+        self._run("INSERT INTO erased SELECT unnest(%b::bytea[]) ON CONFLICT DO NOTHING", marks)
+
+    def find_erased(self, subjects: Iterable[bytes]) -> set[bytes]:
+        marks = {mark_of(one): one for one in subjects}
+        rows = self._run("SELECT mark FROM erased WHERE mark = ANY(%b)", list(marks)) if marks else ()
+        return {marks[mark] for (mark,) in rows}
+
+    def find_known(self, subjects: Iterable[bytes]) -> set[bytes]:
+        rows = self._run("SELECT subject FROM subjects WHERE subject = ANY(%b)", list(subjects))
+        return {subject for (subject,) in rows}
+
+    def erase(self, subjects: Collection[bytes]) -> list[bytes]:
+        rows = self._run("SELECT DISTINCT subject FROM oppositions WHERE subject = ANY(%b)", list(subjects))
+        kept = [subject for (subject,) in rows]
+        gone = sorted(set(subjects) - set(kept))
+        rows = self._run(
+            _LET_GO + "subject = ANY(%b) AND NOT (subject = ANY(%b) AND type = %b AND NOT retracted)"
+            " RETURNING event_id",
+            *(list(subjects), kept, OPPOSITION),
+        )
+        event_ids = [event_id for (event_id,) in rows]
+        self._run("UPDATE history SET body = NULL, told = '{}' WHERE subject = ANY(%b)", kept)
+        self._run("UPDATE subjects SET key = NULL, demographics = '{}' WHERE subject = ANY(%b)", kept)
+        self._run("DELETE FROM subjects WHERE subject = ANY(%b)", gone)
+        for table in ("opposition_suspects", "opposition_reaches"):
+            self._run(f"DELETE FROM {table} WHERE subject = ANY(%b)", gone)  # noqa: S608 - names from the line above
+        self._run("DELETE FROM opposition_suspects WHERE suspect = ANY(%b)", gone)
+        self._run("UPDATE requests SET subject = NULL WHERE subject = ANY(%b)", gone)
+        return event_ids
+
+    def let_go(self, event_ids: Collection[bytes]) -> None:
+        if event_ids:
+            self._run(_LET_GO + "event_id = ANY(%b)", list(event_ids))
+
+    def sweep(self, event_ids: Collection[bytes], patients: Collection[str]) -> int:
+        left = self._run("DELETE FROM view_entries WHERE event_id = ANY(%b)", list(event_ids)).rowcount
+        empty = "patient = ANY(%b) AND NOT EXISTS (SELECT FROM subjects s WHERE s.patient = ended.patient)"
+        for table in ("view_patients", "patients"):
+            self._run(f"DELETE FROM {table} AS ended WHERE {empty}", list(patients))  # noqa: S608 - names from above
+        return left
+
     # views
 
     def seen(self, permits: Collection[str], patients: Collection[str]) -> dict[tuple[str, str], Seen]:
@@ -621,9 +698,20 @@ def _place(counted: Counted | None) -> tuple[dt.date | None, str | None, str | N
     return (None, None, None) if counted is None else (counted.period, counted.area, " ".join(counted.diagnoses))
 
 
+_LET_GO: Final = (
+    "UPDATE history SET subject = '', type = '', source = '', time = 'epoch', schema_version = 0, diagnoses = '{}',"
+    " retracted = true, dated = false, body = NULL, told = '{}' WHERE "
+)
+
 _PERMIT: Final = "SELECT permit, definition, granted, key, state, revision FROM permits WHERE permit = %s"
 _OF_A_VIEW: Final = ("permit_scans", "scan_places", "view_pending", "indicator_marks", "indicator_cells")
 """Tables with what follows from a view's definition, beside its entries."""
+
+_HELD_IN_VIEWS: Final = (
+    "SELECT permit, definition, state, (SELECT count(*) FROM view_entries e WHERE e.permit = v.permit"
+    " AND e.patient = v.patient), sequence FROM view_patients v JOIN permits USING (permit)"
+    " WHERE patient = ANY(%b) AND sequence > 0 ORDER BY permit"
+)
 
 EVERY_OPPOSED: Final = (
     "SELECT patient, withholds FROM subjects JOIN oppositions USING (subject)"
@@ -708,6 +796,37 @@ class RecordRow(NamedTuple):
     permits: list[str]
 
 
+class HeldRecords(NamedTuple):
+    """What is held of somebody from one source, of one type; times are those that were stated."""
+
+    source: str
+    type: str
+    records: int
+    first: dt.datetime | None
+    last: dt.datetime | None
+
+
+class HeldInView(NamedTuple):
+    """What of somebody is in a view, and how many messages about them it has had."""
+
+    permit: str
+    definition: bytes | None
+    state: str
+    records: int
+    messages: int
+
+
+class Held(NamedTuple):
+    """All that is held of whoever has made a request. `as_seen` is a digest of the subjects and of their records."""
+
+    subjects: list[bytes]
+    records: list[HeldRecords]
+    demographics: list[str]
+    objects_to: list[str]
+    views: list[HeldInView]
+    as_seen: str
+
+
 class Reader(Protocol):
     """What the routes read."""
 
@@ -728,6 +847,8 @@ class Reader(Protocol):
     def definitions(self) -> list[tuple[str, bytes]]: ...
     def waiting(self) -> list[tuple[StoredPermit, dt.datetime]]: ...
     def holdings(self) -> list[Holding]: ...
+    def requests(self, only: bytes | None = None) -> list[tuple[RequestRow, list[ActRow]]]: ...
+    def held(self, request: bytes) -> Held: ...
 
 
 class PostgresReader:
@@ -923,10 +1044,52 @@ class PostgresReader:
                 "SELECT source, array_agg(DISTINCT type), count(*), count(DISTINCT patient),"
                 " extract(year FROM min(time) FILTER (WHERE dated))::int,"
                 " extract(year FROM max(time) FILTER (WHERE dated))::int"
-                " FROM history JOIN subjects USING (subject) WHERE NOT retracted AND type <> %s GROUP BY source",
-                [OPPOSITION],
+                " FROM history JOIN subjects USING (subject) WHERE NOT retracted AND type <> ALL(%s) GROUP BY source",
+                [list(OF_RIGHTS)],
             )
             return [Holding(*row) for row in rows]
+
+    def requests(self, only: bytes | None = None) -> list[tuple[RequestRow, list[ActRow]]]:
+        """All requests, or one, with what was done about each; those first that were received first."""
+        with self._pool.connection() as connection:
+            done: dict[bytes, list[ActRow]] = {}
+            for row in connection.execute(f"{DONE} WHERE request = coalesce(%b, request) ORDER BY place", [only]):
+                done.setdefault(row[0], []).append(ActRow(*row))
+            rows = connection.execute(f"{ASKED} WHERE event_id = coalesce(%b, event_id) ORDER BY received", [only])
+            return [(RequestRow(*row), done.get(row[0], [])) for row in rows]
+
+    def held(self, request: bytes) -> Held:
+        """What is held of whoever has made a request: of the patient that linkage gives, and of nobody else."""
+        with self._pool.connection() as connection:
+            found = connection.execute(
+                "SELECT s.subject, s.patient, s.demographics FROM subjects s JOIN subjects asking USING (patient)"
+                " JOIN requests r ON r.subject = asking.subject WHERE r.event_id = %b ORDER BY s.subject",
+                [request],
+            ).fetchall()
+            subjects, patients = [subject for subject, _, _ in found], [patient for _, patient, _ in found[:1]]
+            records = connection.execute(
+                "SELECT source, type, count(*), min(time) FILTER (WHERE dated), max(time) FILTER (WHERE dated)"
+                " FROM history WHERE subject = ANY(%b) AND NOT retracted AND type <> ALL(%b)"
+                " GROUP BY source, type ORDER BY source, type",
+                [subjects, list(OF_RIGHTS)],
+            ).fetchall()
+            opposed = connection.execute(
+                "SELECT DISTINCT withholds FROM oppositions WHERE subject = ANY(%b) ORDER BY withholds", [subjects]
+            ).fetchall()
+            views = connection.execute(_HELD_IN_VIEWS, [patients]).fetchall()
+            seen = hashlib.sha256(b"".join(subjects))
+            for event_id, revision in connection.execute(
+                "SELECT event_id, revision FROM history WHERE subject = ANY(%b) ORDER BY event_id", [subjects]
+            ):
+                seen.update(event_id + revision.encode())
+            return Held(
+                subjects,
+                [HeldRecords(*row) for row in records],
+                sorted({name for _, _, told in found for name in told}),
+                [withholds for (withholds,) in opposed],
+                [HeldInView(*row) for row in views],
+                seen.hexdigest()[:32],
+            )
 
 
 def in_utc(url: str) -> str:

@@ -42,6 +42,7 @@ from services.access.expiry import Expiry
 from services.access.handlers import LANES, Access
 from services.access.indicators import Releaser
 from services.access.projects import PostgresSteps, Registrar, read_terms
+from services.access.requests import Keeper, PostgresRequests
 from services.access.routes import application, grant
 from services.access.settings import AccessSettings
 
@@ -114,6 +115,7 @@ def main() -> int:
         vault=vault,
         opener=opener,
         registrar=Registrar(PostgresSteps(database)),
+        keeper=Keeper(PostgresRequests(database)),
         create_view=lambda permit: create_topics(
             settings, [view_topic(permit, settings.hot_partitions, settings.topic_prefix)]
         ),

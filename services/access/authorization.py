@@ -15,7 +15,7 @@ from runtime.oidc import Caller, Callers, forbidden
 
 log = logging.getLogger("estuaire.access")
 
-Action = Literal["grant", "change", "close", "try", "list", "see", "read", "take-part", "trace", "count"]
+Action = Literal["grant", "change", "close", "try", "list", "see", "read", "take-part", "answer", "trace", "count"]
 _WHO: Final[dict[Action, tuple[str, ...]]] = {
     "grant": ("officers",),
     "change": ("officers",),
@@ -25,6 +25,7 @@ _WHO: Final[dict[Action, tuple[str, ...]]] = {
     "see": ("officers", "subscribers"),
     "read": ("subscribers",),
     "take-part": ("officers", "reviewers", "subscribers"),
+    "answer": ("officers",),
     "trace": ("operators",),
     "count": ("operators",),
 }

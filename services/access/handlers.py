@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +14,7 @@ from prometheus_client import Counter as Metric
 from prometheus_client import Gauge
 
 from contracts import audit, messages
-from contracts.events import DELETED, OPPOSITION
+from contracts.events import DELETED, OF_RIGHTS, OPPOSITION, REQUESTS
 from contracts.messages import (
     AuditLeaf,
     Content,
@@ -27,6 +27,7 @@ from contracts.messages import (
     PermitGranted,
     PermitKeyWrapped,
     RecordLinked,
+    SubjectsErased,
     SubjectsLinked,
     ViewScan,
 )
@@ -53,6 +54,7 @@ from services.access.adapters import (
 from services.access.domain import views
 from services.access.domain.policy import Facts, diagnoses
 from services.access.domain.views import Told
+from services.access.erasure import Eraser
 from services.access.projects import PERMITS, PROJECTS, Registrar
 from services.access.reconciliation import (
     ACCESS,
@@ -64,6 +66,7 @@ from services.access.reconciliation import (
     release_from,
     target,
 )
+from services.access.requests import REQUEST_ACTS, Keeper
 
 log = logging.getLogger("estuaire.access")
 
@@ -71,9 +74,10 @@ LINKS = "patient-links"
 LINKED = "records-linked"
 OPPOSITIONS = "oppositions-linked"
 REACH = "opposition-reach"
+ERASURES = "erasures"
 _UNKNOWN: Final = audit.actor("service", "unknown")
 """Who granted or closed a permit before messages said so."""
-LANES = (OPPOSITIONS, REACH, PROJECTS, PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
+LANES = (REQUEST_ACTS, OPPOSITIONS, REACH, PROJECTS, PERMITS, LINKS, LINKED, f"{LINKED}-backfill")
 
 # Permits that should be open and release nothing, because their definition or key cannot be used.
 UNUSABLE: Final = Gauge("estuaire_permits_unusable", "Permits whose definition or key cannot be used.")
@@ -104,6 +108,7 @@ class Access:
         vault: Vault,
         opener: Opener,
         registrar: Registrar,
+        keeper: Keeper,
         create_view: Callable[[str], object],
         empty_view: Callable[[str], object],
         partitions: int,
@@ -116,6 +121,8 @@ class Access:
         self._vault = vault
         self._opener = opener
         self._registrar = registrar
+        self._keeper = keeper
+        self._eraser = Eraser(history, vault, self._views)
         self._create_view = create_view
         self._empty_view = empty_view
         self._partitions = partitions
@@ -143,17 +150,19 @@ class Access:
             return source, 0
 
     def handle(self, batch: Sequence[Message]) -> Outputs:
-        """Projects and permits first, then links, then records and oppositions, then the filling of views."""
+        """Projects and permits first, then erasures, links, records and oppositions, and the filling of views."""
         outputs = Outputs()
         of: defaultdict[str, list[Message]] = defaultdict(list)
         for message in batch:
             of[message.topic.removeprefix(self._prefix).removesuffix("-backfill")].append(message)
-        # no batch may be under way that does not know of an opposition, as of a permit
-        self._history.enter(alone=not of.keys().isdisjoint((PERMITS, OPPOSITIONS, REACH)))
+        # no batch may be under way that does not know of an opposition or an erasure, as of a permit
+        self._history.enter(alone=not of.keys().isdisjoint((PERMITS, OPPOSITIONS, REACH, REQUEST_ACTS)))
         if of[PROJECTS]:
             self._registrar.handle(of[PROJECTS], outputs)
         scans = [scan for message in of[PERMITS] for scan in self._permits(message, outputs)]
         releases = self._open_releases()
+        if of[REQUEST_ACTS]:
+            self._acts(of[REQUEST_ACTS], outputs)
         if of[LINKS]:
             self._links(of[LINKS], releases, outputs)
         if of[REACH]:
@@ -351,9 +360,9 @@ class Access:
 
     def _fill(self, message: Message, release: Release, event_ids: Sequence[bytes], outputs: Outputs) -> None:
         """Bring a view to what it should hold of these records of the history."""
-        hints = {prior.facts.subject: "" for prior in self._history.priors(event_ids).values()}
+        hints = {prior.facts.subject: "" for prior in self._priors(event_ids).values()}
         subjects = self._history.claim(hints, ())
-        priors = self._history.priors(event_ids)
+        priors = self._priors(event_ids)
         records = {one: prior.facts for one, prior in priors.items()}
         self._views.reconcile([release], Work(subjects, message, records, priors=priors, delivers=True), outputs)
 
@@ -370,6 +379,28 @@ class Access:
             outputs.emit(message, delivery(stored))
         else:
             outputs.emit(message, _tombstone(_delivery_key(stored.permit)))
+
+    def _priors(self, event_ids: Collection[bytes]) -> dict[bytes, Prior]:
+        """What is held of these records, but of those whose subject was erased."""
+        return {one: prior for one, prior in self._history.priors(event_ids).items() if prior.facts.subject}
+
+    # requests
+
+    def _acts(self, batch: Sequence[Message], outputs: Outputs) -> None:
+        """Keep what officers do about people's requests, and erase whom they say."""
+        usable = [one for one in self._releases.values() if one is not None]
+        for message, act in self._keeper.judged(batch, outputs):
+            erased = []
+            if act.subjects:
+                erased = self._eraser.erase(act.subjects, message, usable, outputs)
+                told = messages.encode(SubjectsErased(act.request, act.subjects))
+                outputs.emit(message, Emit(ERASURES, act.request.hex().encode(), told, trace="none"))
+            self._log(message, self._keeper.keep(act, [one.hex() for one in erased]), outputs)
+
+    def _gone(self, subjects: Collection[bytes]) -> set[bytes]:
+        """Those of the subjects that were erased and are not known again by what they wanted since."""
+        erased = self._history.find_erased(subjects)
+        return erased - self._history.find_known(erased) if erased else erased
 
     # links
 
@@ -388,6 +419,8 @@ class Access:
             for subject in link.subjects:
                 if subject not in newest or newest[subject].link_version < link.link_version:
                     newest[subject] = link
+        for subject in self._gone(newest):
+            del newest[subject]
         hints = {subject: target(link) for subject, link in newest.items()}
         subjects = self._history.claim(hints, hints.values())
         moves: dict[bytes, tuple[str, int]] = {}
@@ -411,6 +444,13 @@ class Access:
                 work.moves.append(Move(link, old, frozenset(moved)))
         if work.patients:
             self._views.reconcile(releases, work, outputs)
+            if ended := self._erased_patients(work.patients):
+                self._history.sweep((), ended)
+
+    def _erased_patients(self, patients: Iterable[str]) -> set[str]:
+        """Those that are called after a subject that was erased: whoever is left of such a one moves to another."""
+        founders = {bytes.fromhex(one): one for one in patients if len(one) == 32 and _HEX.issuperset(one)}
+        return {founders[subject] for subject in self._history.find_erased(founders)}
 
     # records
 
@@ -425,6 +465,7 @@ class Access:
         if not arrived:
             return
         priors = self._history.priors({one.facts.event_id for one in arrived})
+        erased = self._history.find_erased({it.facts.subject for it in arrived if it.facts.type not in OF_RIGHTS})
         newest: dict[bytes, _Record] = {}
         for one in arrived:
             event_id = one.facts.event_id
@@ -436,14 +477,25 @@ class Access:
             if other is not None:
                 outputs.count(other.facts.source, "superseded")
             newest[event_id] = one
-        hints = {one.facts.subject: one.hint for one in arrived}
+        priors = {event_id: prior for event_id, prior in priors.items() if prior.facts.subject}
+        hints = {one.facts.subject: one.hint for one in arrived if not _is_about(erased, one)}
         hints |= {prior.facts.subject: "" for prior in priors.values()}
         subjects = self._history.claim(hints, ())
         work = Work(subjects, batch[0], priors=priors)
-        rows = []
+        rows, let_go = [], []
         for event_id, one in newest.items():
-            outputs.count(one.facts.source, "retracted" if one.facts.retracted else "stored")
-            row = self._row(one, subjects, priors.get(event_id))
+            prior = priors.get(event_id)
+            if _is_about(erased, one):
+                # of a record about somebody else before, this is the end; of any other there is nothing to change
+                outputs.count(one.facts.source, "erased")
+                let_go.append(event_id)
+                one.content = None
+                if prior is None:
+                    rows.append(StoredRecord(_nobodys(one.facts), 0, (), None, {}))
+                    continue
+            else:
+                outputs.count(one.facts.source, "retracted" if one.facts.retracted else "stored")
+            row = self._row(one, subjects, prior)
             rows.append(row)
             work.records[event_id] = row.facts
             work.causes[event_id] = one.cause
@@ -451,11 +503,27 @@ class Access:
                 work.contents[event_id] = one.content
         self._history.store(rows)
         self._tell(rows, priors, subjects)
+        self._ask(rows, newest)
         work.patients |= self._oppose(rows, newest, subjects)
         if objections := [row.facts.event_id.hex() for row in rows if row.facts.type == OPPOSITION]:
             told = audit.leaf("opposition-applied", ACCESS, self._clock(), ids=objections)
             self._log(batch[0], told, outputs)
         self._views.reconcile(releases, work, outputs)
+        self._history.let_go(let_go)
+        self._forget_again(rows, batch[0], outputs)
+
+    def _ask(self, rows: Iterable[StoredRecord], newest: Mapping[bytes, _Record]) -> None:
+        """Keep the requests among the records."""
+        for row in rows:
+            if row.facts.type in REQUESTS:
+                self._keeper.ask(row.facts, newest[row.facts.event_id].content)
+
+    def _forget_again(self, rows: Iterable[StoredRecord], cause: Message, outputs: Outputs) -> None:
+        """Whoever was erased, was known again by what they wanted of the hub, and has taken it back."""
+        ended = {row.facts.subject for row in rows if row.facts.retracted and row.facts.type in OF_RIGHTS}
+        if erased := self._history.find_erased(ended):
+            deserted = erased - {one.subject for one in self._history.facts_of(erased) if not one.retracted}
+            self._eraser.erase(deserted, cause, (), outputs)
 
     def _oppose(
         self, rows: Iterable[StoredRecord], newest: Mapping[bytes, _Record], subjects: dict[bytes, Subject]
@@ -482,6 +550,8 @@ class Access:
         """Of each subject that objects the newest word on who else may be the same person holds."""
         newest: dict[bytes, OppositionReach] = {}
         for message in batch:
+            if not message.value:
+                continue
             try:
                 reach = self._reached.decode(message.value)
             except msgspec.MsgspecError:
@@ -489,6 +559,12 @@ class Access:
                 continue
             if reach.subject not in newest or newest[reach.subject].version < reach.version:
                 newest[reach.subject] = reach
+        gone = self._gone({it for reach in newest.values() for it in (reach.subject, *reach.suspects)})
+        newest = {
+            subject: OppositionReach(subject, one.version, tuple(it for it in one.suspects if it not in gone))
+            for subject, one in newest.items()
+            if subject not in gone
+        }
         before = self._history.suspects_of(newest)
         self._history.keep_suspects([(one.subject, one.version, one.suspects) for one in newest.values()])
         patients = {*before.values(), *self._history.suspects_of(newest).values()}
@@ -500,8 +576,7 @@ class Access:
         event_id, kind, source, digest, revision, hint = (message.header(name) for name in _RECORD_HEADERS)
         try:
             linked = self._linked.decode(message.value)
-            opened = self._opener.open(linked.content, messages.associated(event_id, kind, source, digest))
-            content = self._content.decode(opened)
+            content = self._opened(linked, messages.associated(event_id, kind, source, digest))
             moment = dt.datetime.fromisoformat(content.time)
             facts = Facts(
                 event_id=bytes.fromhex(event_id),
@@ -517,9 +592,17 @@ class Access:
             raise InvalidMessage(Reason.KEYS, f"the content cannot be opened: {broken}") from None
         except (msgspec.MsgspecError, ValueError):
             raise InvalidMessage(Reason.DECODING, "the body is not a RecordLinked with a Content") from None
-        if len(facts.event_id) != 16 or not linked.subject or not hint or "\0" in f"{source}{kind}{revision}{hint}":
+        nobodys = not linked.subject and not linked.content
+        wrong = len(facts.event_id) != 16 or not (nobodys or (linked.subject and hint))
+        if wrong or "\0" in f"{source}{kind}{revision}{hint}":
             raise InvalidMessage(Reason.SCHEMA, "an id has a wrong length, or a header a NUL in it")
         return _Record(message, facts, hint, None if facts.retracted else content)
+
+    def _opened(self, linked: RecordLinked, associated: bytes) -> Content:
+        """The content; none came with a record whose subject was erased."""
+        if not linked.subject and not linked.content:
+            return Content("", _EPOCH)
+        return self._content.decode(self._opener.open(linked.content, associated))
 
     def _tell(
         self, kept: Iterable[StoredRecord], priors: Mapping[bytes, Prior], subjects: Mapping[bytes, Subject]
@@ -571,6 +654,16 @@ def _defined(said: PermitGranted) -> Permit:
     return permit
 
 
+def _is_about(erased: Collection[bytes], one: _Record) -> bool:
+    """Whether a record's subject was erased; what they want of the hub is taken all the same."""
+    return not one.facts.subject or (one.facts.subject in erased and one.facts.type not in OF_RIGHTS)
+
+
+def _nobodys(facts: Facts) -> Facts:
+    """All that is kept of a record whose subject was erased: its id and its revision."""
+    return Facts(facts.event_id, b"", facts.revision, "", "", dt.datetime.fromisoformat(_EPOCH), True, False)
+
+
 def _utc(moment: dt.datetime) -> dt.datetime:
     """The moment in UTC (which it is in where it does not say); one outside of Python's years becomes their end."""
     if moment.tzinfo is None:
@@ -603,6 +696,8 @@ def _tombstone(key: str) -> Emit:
     return Emit(PERMITS, key.encode(), None, trace="none")
 
 
+_EPOCH: Final = "1970-01-01T00:00:00+00:00"
+_HEX: Final = frozenset("0123456789abcdef")
 _RECORD_HEADERS = (
     Headers.EVENT_ID,
     Headers.TYPE,

@@ -264,6 +264,7 @@ class Reconciler:
         self, view: _View, held: Mapping[bytes, Entry], histories: Mapping[str, Mapping[bytes, Facts]], work: Work
     ) -> None:
         policy = view.release.policy
+        in_force = policy.in_force(self._clock())
         view.facts = dict(work.records)
         for patient in view.whole:
             view.facts.update(histories[patient])
@@ -272,7 +273,9 @@ class Reconciler:
             subject = work.subjects[facts.subject]
             if subject.key is not None:  # an erased subject leaves every view
                 person = view.persons[subject.patient]
-                wanted[event_id] = views.wanted_entry(policy, facts, subject.patient, person)
+                # of a permit that is over nothing but erasures are told
+                now = views.wanted_entry(policy, facts, subject.patient, person) if in_force else held.get(event_id)
+                wanted[event_id] = now
                 if event_id in work.records and event_id not in held and views.withheld(policy, facts, person):
                     view.withheld.append(event_id)
         view.changes = views.difference(wanted, held)

@@ -66,6 +66,7 @@ from services.access.project_routes import add_project_routes
 from services.access.projects import PERMITS, register_of
 from services.access.quotas import Quotas
 from services.access.reconciliation import Release, open_body, release_from
+from services.access.request_routes import add_request_routes
 
 Clock = Callable[[], dt.datetime]
 EventId = Annotated[
@@ -365,6 +366,7 @@ def application(
         return ViewCounts(records=records, patients=patients, views=held)
 
     add_project_routes(app, reader, publisher, terms, doors, clock)
+    add_request_routes(app, reader, publisher, doors, tell, clock)
     add_indicator_routes(app, reader, doors, readable, tell, clock)
     return app
 

@@ -11,12 +11,12 @@ from datetime import UTC, datetime, tzinfo
 from io import BytesIO
 from itertools import islice
 from time import time as clock
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from pydantic import ValidationError
 
-from contracts.events import DELETED, OPPOSITION, RECORD_TYPES, Event, Objection
+from contracts.events import DELETED, OF_RIGHTS, OPPOSITION, RECORD_TYPES, Event, Objection, PersonsRequest
 from contracts.messages import Content, Demographics, Headers, RecordReceived, associated, encode
 from runtime.messages import Emit
 from runtime.telemetry import where
@@ -40,6 +40,8 @@ RECEIVED: Final = "records-received"
 OPPOSITIONS: Final = "oppositions"
 LARGEST: Final = 900_000
 """Bytes of a message; the broker takes no batch of more than a megabyte."""
+
+_Said = TypeVar("_Said", Objection, PersonsRequest)
 
 Trace = Callable[[str | None, float], str]
 """From the traceparent that a producer gave, if any, and the time (epoch seconds) at which the work on its record
@@ -166,21 +168,39 @@ class Intake:
         return documents, not_taken
 
     def opposition(self, body: bytes, source: str) -> Document:
-        """The event of a person's objection, or why it is none. Raises BadBody."""
+        """The event of a person's objection, or why it is none."""
+
+        def says(said: Objection) -> tuple[str, dict[str, Any]]:
+            return OPPOSITION, {"scope": said.scope}
+
+        return self._of_rights(body, source, Objection, says)
+
+    def request(self, body: bytes, source: str) -> Document:
+        """The event of a person's request, or why it is none."""
+
+        def says(said: PersonsRequest) -> tuple[str, dict[str, Any]]:
+            return f"{said.kind}-request.v1", {"received": said.received}
+
+        return self._of_rights(body, source, PersonsRequest, says)
+
+    def _of_rights(
+        self, body: bytes, source: str, form: type[_Said], says: Callable[[_Said], tuple[str, dict[str, Any]]]
+    ) -> Document:
         try:
             stated = self._decoded(body)
-            said = Objection.model_validate(stated)
+            said = form.model_validate(stated)
         except Refused as refused:
             return Document(0, refused.refusal)
         except RecursionError:
             return Document(0, refusals.TOO_DEEP)
         except ValidationError as error:
             return Document(0, refusals.from_validation(error))
+        kind, record = says(said)
         data: dict[str, Any] = {"identity": stated.get("identity", {})}
         if said.made:
-            data["record"] = {"scope": said.scope}
-        kind = OPPOSITION if said.made else OPPOSITION + DELETED
+            data["record"] = record
         # made again after it was lifted, it says what it said before: that is no re-send
+        kind = kind if said.made else kind + DELETED
         return Document(0, reading.event(source, kind, said.id, None, data, correction=True, version=said.version))
 
     def messages(
@@ -223,9 +243,9 @@ class Intake:
             block = self._tokeniser.block(source, event.data.identity, event_id)
         except InvalidIdentity as wrong:
             raise refusing(wrong.reason, wrong.detail) from None
-        is_opposition = event.record_type == OPPOSITION
-        if is_opposition and not event.deleted and not (block.identifiers or block.blocking):
-            raise Refused(refusals.NOBODY_OBJECTS)
+        of_rights = event.record_type in OF_RIGHTS
+        if of_rights and not event.deleted and not (block.identifiers or block.blocking):
+            raise Refused(refusals.NOBODY_FOUND)
         if event.correction:
             block = msgspec.structs.replace(block, correction=True)
         digest = self.ids.digest(event.type, stated, event.version, document.get("data"))
@@ -235,8 +255,8 @@ class Intake:
             time,
             1,
             record,
-            # who objects tells nothing of themselves that a permit could release
-            Demographics() if is_opposition else demographics(event.data.identity, deceased),
+            # who wants something of the hub tells nothing of themselves that a permit could release
+            Demographics() if of_rights else demographics(event.data.identity, deceased),
             stated is not None,
         )
         bound = associated(event_id, event.type, source, digest)
@@ -258,7 +278,7 @@ class Intake:
         age = (now - event.time).total_seconds() if event.time else None
         late = measures.lateness(age, is_backfill=lane == "backfill")
         shape = measures.shape(event, record, invalid, removed, block.flags, late)
-        into = OPPOSITIONS if is_opposition else topic(RECEIVED, lane)
+        into = OPPOSITIONS if of_rights else topic(RECEIVED, lane)
         emit = Emit(into, event_id.encode(), value, headers)
         return Kept(event.id, event_id, emit, removed, shape)
 

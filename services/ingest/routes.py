@@ -19,7 +19,7 @@ from fastapi import Depends, FastAPI, Path, Query, Request
 from pydantic import AwareDatetime, BaseModel, Field
 from starlette.responses import Response
 
-from contracts.events import Accepted, Event, Objection, Receipt, Rejected
+from contracts.events import Accepted, Event, Objection, PersonsRequest, Receipt, Rejected
 from runtime.http import (
     PROBLEM,
     Authorization,
@@ -174,6 +174,14 @@ class Desk:
         _media_type(request, (JSON,))
         async with self._body(request, source) as body:
             document = await self._work(self._worker, self._intake.opposition, body, source)
+            del body
+            return await self._answered([document], source, "live", {})
+
+    async def request(self, request: Request, source: str) -> Response:
+        """A person's request. Raises ProblemError."""
+        _media_type(request, (JSON,))
+        async with self._body(request, source) as body:
+            document = await self._work(self._worker, self._intake.request, body, source)
             del body
             return await self._answered([document], source, "live", {})
 
@@ -413,6 +421,7 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
         ready,
         Event,
         Objection,
+        PersonsRequest,
         NothingTaken,
     )
 
@@ -442,6 +451,15 @@ def application(ready: Readiness, desk: Desk) -> FastAPI:
         exempt by law. Whoever may be the same person is withheld too, until a steward has looked.
         """
         return await desk.opposition(request, source)
+
+    @app.post("/v1/requests", summary="Send a person's request", openapi_extra=_body_of(_REQUEST), **_SENDING)
+    async def person_request(request: Request, source: Source, _: Timed) -> Response:
+        """A person asks what is held of them and where it went, or to be erased, or takes that back.
+
+        The answer comes when the broker has it. An officer of the hub answers within a month of the day on which the
+        person asked (GDPR, art. 12(3)), by the way that the hub has with you.
+        """
+        return await desk.request(request, source)
 
     @app.put("/v1/fhir/{kind}/{id}", summary="Take a push of FHIR", openapi_extra=_body_of(_RESOURCES), **_PUSHED)
     async def pushed(
@@ -616,6 +634,7 @@ _MANY: Final = {"type": "array", "items": _ONE, "minItems": 1}
 _LINES: Final = {"type": "string", "description": "One event a line, each as JSON of the schema `Event`."}
 _EVENTS: Final = {CLOUDEVENT: _ONE, CLOUDEVENTS: _MANY, NDJSON: _LINES, JSON: {"anyOf": [_ONE, _MANY]}}
 _OBJECTION: Final = {JSON: reference(Objection)}
+_REQUEST: Final = {JSON: reference(PersonsRequest)}
 _RESOURCE: Final = {
     "type": "object",
     "description": "A FHIR R4 Bundle, or one resource.",

@@ -13,11 +13,12 @@ import msgspec
 import psycopg
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
+from contracts.events import OPPOSITION
+from contracts.messages import RulesSwitched, StewardDecision, TokenBlock, mark_of
 from runtime.database import Database
 from services.linkage.domain.candidates import Holders, is_over
 from services.linkage.domain.comparison import TAGGED_CODES, tagged_rows
-from services.linkage.domain.components import Pair, Stewarded
+from services.linkage.domain.components import Pair, Stewarded, pair_of
 from services.linkage.domain.decide import Decision, Outcome
 from services.linkage.domain.patients import Decided, Subject
 from services.linkage.domain.rules import RULES, RuleVersion, checked, from_bytes, to_bytes
@@ -89,6 +90,16 @@ class Tally(NamedTuple):
     patients: int = 0
     records: int = 0
     unlinkable: int = 0
+
+
+class Forgotten(NamedTuple):
+    """What was known of subjects that are forgotten: the pairs that were decided on, those that stewards spoke of, who
+    of them had ever objected, and those who object and had one of them as a suspect, with the suspects left."""
+
+    met: Collection[Pair]
+    said: Collection[Pair]
+    objected: Collection[bytes]
+    reaches: Mapping[bytes, Collection[bytes]]
 
 
 class PatientIndex(Protocol):
@@ -175,6 +186,18 @@ class PatientIndex(Protocol):
 
     def keep_suspects(self, suspects: Mapping[bytes, Collection[bytes]]) -> None:
         """Keep whom these subjects' oppositions withhold now."""
+
+    def erase(self, subjects: Collection[bytes]) -> None:
+        """Mark subjects as erased, for ever. Waits for the batches of other workers; those after it know of it."""
+
+    def find_erased(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Those of the subjects that are marked as erased; nobody else is until the end of the transaction."""
+
+    def let_go(self, subjects: Collection[bytes]) -> None:
+        """Forget which records are about these subjects, but for their oppositions."""
+
+    def forget(self, blocks: Mapping[bytes, TokenBlock]) -> Forgotten:
+        """Forget these locked subjects, and which records are about them."""
 
 
 class SqlPatientIndex:
@@ -510,11 +533,59 @@ class SqlPatientIndex:
 
     def keep_suspects(self, suspects: Mapping[bytes, Collection[bytes]]) -> None:
         """Keep whom these subjects' oppositions withhold now."""
-        self._rows("DELETE FROM opposition_suspects WHERE subject = ANY(%b::bytea[])", [list(suspects)])
+        self._write("DELETE FROM opposition_suspects WHERE subject = ANY(%b::bytea[])", [(one,) for one in suspects])
         self._write(
             "INSERT INTO opposition_suspects (subject, suspect) SELECT * FROM unnest(%b::bytea[], %b::bytea[])",
             sorted((subject, one) for subject, found in suspects.items() for one in found),
         )
+
+    def erase(self, subjects: Collection[bytes]) -> None:
+        """Mark subjects as erased. The lock is the one of switches: every batch shares it."""
+        self._rows("SELECT pg_advisory_xact_lock(%b)", [_SWITCHING])
+        self._write(
+            "INSERT INTO erased SELECT * FROM unnest(%b::bytea[]) ON CONFLICT DO NOTHING",
+            [(mark_of(one),) for one in sorted(subjects)],
+        )
+
+    def find_erased(self, subjects: Iterable[bytes]) -> set[bytes]:
+        """Those of the subjects that are marked as erased."""
+        marks = {mark_of(one): one for one in subjects}
+        self._rows("SELECT pg_advisory_xact_lock_shared(%b)", [_SWITCHING])
+        rows = self._rows("SELECT mark FROM unnest(%b::bytea[]) AS wanted (mark) JOIN erased USING (mark)", [[*marks]])
+        return {marks[mark] for (mark,) in rows}
+
+    def let_go(self, subjects: Collection[bytes]) -> None:
+        """Forget which records are about these subjects, but for their oppositions."""
+        for query in _LET_GO:
+            self._rows(query, [list(subjects), f"{OPPOSITION}%"])
+
+    def forget(self, blocks: Mapping[bytes, TokenBlock]) -> Forgotten:
+        """Forget locked subjects. Whoever they have met carries one of their tokens, or a steward spoke of the two."""
+        subjects = list(blocks)
+        for query in _LET_GO:
+            self._rows(query, [subjects, ""])
+        carried = [(token, subject) for subject, block in blocks.items() for token in search_tokens(block)]
+        holders = self.search({token for token, _ in carried})
+        met = {pair_of(subject, it) for token, subject in carried for it in holders[token].subjects() if it != subject}
+        rows = self._rows(_FORGET_NEIGHBOURS, [subjects])
+        met |= {pair_of(subject, other) for subject, other in rows}
+        self._write(_UNBIND, rows)
+        pairs = [list(column) for column in zip(*sorted(met), strict=True)] or [[], []]
+        decided = {pair for query in _FORGET_PAIRS for pair in self._rows(query, pairs)}
+        said = set(self._rows(_FORGET_STEWARDS, pairs))
+        self._write(_FORGET_TOKENS, carried)
+        self._write("DELETE FROM subjects WHERE subject = ANY(%b::bytea[])", [(one,) for one in subjects])
+        rows = self._rows("DELETE FROM oppositions WHERE subject = ANY(%b::bytea[]) RETURNING subject", [subjects])
+        rows += self._rows(
+            "DELETE FROM opposition_suspects WHERE subject = ANY(%b::bytea[]) RETURNING subject", [subjects]
+        )
+        objected = {subject for (subject,) in rows}
+        rows = self._rows(
+            "DELETE FROM opposition_suspects WHERE suspect = ANY(%b::bytea[]) RETURNING subject", [subjects]
+        )
+        tied = {subject for (subject,) in rows}
+        left = self.find_suspects(tied)
+        return Forgotten(decided, said, objected, {subject: left.get(subject, frozenset()) for subject in tied})
 
     def move(self, moves: Sequence[Move]) -> None:
         """Give subjects their patients."""
@@ -718,5 +789,29 @@ WHERE n.subject = gone.subject AND n.other = gone.other AND NOT EXISTS (
 _STEWARDS: Final = """
 SELECT d.a, d.b, d.together FROM unnest(%b::bytea[]) AS wanted (a) JOIN steward_decisions d USING (a)
 WHERE d.together IS NOT NULL
+"""
+_LET_GO: Final = (
+    "UPDATE records SET subject = '', type = '' WHERE subject = ANY(%b::bytea[]) AND type NOT LIKE %b RETURNING NULL",
+    "UPDATE record_states SET subject = '', type = '' WHERE subject = ANY(%b::bytea[]) AND type NOT LIKE %b"
+    " RETURNING NULL",
+)
+_FORGET_NEIGHBOURS: Final = "DELETE FROM neighbours WHERE subject = ANY(%b::bytea[]) RETURNING subject, other"
+_UNBIND: Final = """
+DELETE FROM neighbours n USING unnest(%b::bytea[], %b::bytea[]) AS gone (subject, other)
+WHERE n.subject = gone.other AND n.other = gone.subject
+"""
+_FORGET_PAIRS: Final = (
+    "DELETE FROM edges e USING unnest(%b::bytea[], %b::bytea[]) AS gone (a, b)"
+    " WHERE e.a = gone.a AND e.b = gone.b RETURNING e.a, e.b",
+    "DELETE FROM former_edges e USING unnest(%b::bytea[], %b::bytea[]) AS gone (a, b)"
+    " WHERE e.a = gone.a AND e.b = gone.b RETURNING e.a, e.b",
+)
+_FORGET_STEWARDS: Final = """
+DELETE FROM steward_decisions d USING unnest(%b::bytea[], %b::bytea[]) AS gone (a, b)
+WHERE d.a = gone.a AND d.b = gone.b RETURNING d.a, d.b
+"""
+_FORGET_TOKENS: Final = """
+DELETE FROM subject_tokens t USING unnest(%b::bytea[], %b::bytea[]) AS gone (token, subject)
+WHERE t.token = gone.token AND t.subject = gone.subject
 """
 _BIND: Final = "INSERT INTO neighbours SELECT * FROM unnest(%b::bytea[], %b::bytea[]) ON CONFLICT DO NOTHING"

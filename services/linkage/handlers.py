@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -12,7 +12,7 @@ import msgspec
 
 from contracts import audit, messages
 from contracts.comparison import ROW_BYTES
-from contracts.events import DELETED, OPPOSITION
+from contracts.events import DELETED, OF_RIGHTS, OPPOSITION
 from contracts.messages import (
     Headers,
     RecordLinked,
@@ -21,6 +21,7 @@ from contracts.messages import (
     RulesMessage,
     RulesSwitched,
     StewardDecision,
+    SubjectsErased,
     TokenBlock,
 )
 from runtime.messages import Emit, InvalidMessage, Message, Outputs, Reason
@@ -29,18 +30,21 @@ from services.linkage.adapters import EVERYBODY, AnotherVersion, PatientIndex, R
 from services.linkage.domain.rules import RulesError, from_bytes
 from services.linkage.domain.states import Coordinates, State, Verdict, accept, judge, place
 from services.linkage.domain.tokens import is_unlinkable
+from services.linkage.erasure import DECISIONS, forget
 from services.linkage.linking import Affected, Linker
 
 PSEUDONYMISED: Final = "records-pseudonymised"
 LINKED: Final = "records-linked"
 OPPOSITIONS: Final = "oppositions-pseudonymised"
-DECISIONS: Final = "link-decisions"
+ERASURES: Final = "erasures"
 RULES_SWITCHED: Final = "link-rules"
 BACKFILL: Final = "-backfill"
 RESCANS: Final = RULES_SWITCHED + BACKFILL
-LANES: Final = (OPPOSITIONS, DECISIONS, RULES_SWITCHED, PSEUDONYMISED, PSEUDONYMISED + BACKFILL, RESCANS)
+LANES: Final = (ERASURES, OPPOSITIONS, DECISIONS, RULES_SWITCHED, PSEUDONYMISED, PSEUDONYMISED + BACKFILL, RESCANS)
 RESCANNED: Final = 500
 """How many subjects a batch searches again at the most, so that records do not wait long behind them."""
+NOBODY: Final = b""
+"""The subject of records whose subject was erased."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ class Link:
         self._clock = clock
         self._record = msgspec.msgpack.Decoder(RecordPseudonymised)
         self._block = msgspec.msgpack.Decoder(TokenBlock)
+        self._erasure = msgspec.msgpack.Decoder(SubjectsErased)
         self._decision = msgspec.msgpack.Decoder(StewardDecision)
         self._rules_message: msgspec.msgpack.Decoder[RulesMessage] = msgspec.msgpack.Decoder(RulesMessage)
         self._batch: tuple[Sequence[Message], list[Opened | InvalidMessage]] = ([], [])
@@ -129,12 +134,47 @@ class Link:
     def handle(self, batch: Sequence[Message]) -> Outputs:
         """Tell new states from re-sends and conflicts, find each new subject's patient, and pass the records on."""
         outputs = Outputs()
+        erased = self._erase(batch, outputs)
         rescans = self._obey(batch, outputs)
+        for message, subjects in erased:
+            self._forget(subjects, message, outputs)
         admitted = self._admit(batch, outputs)
         patients = self._settle(admitted, self._hear(batch, outputs), self._rescan(rescans, outputs), outputs)
         for one in admitted.accepted:
-            self._pass_on(one, patients[one.state.subject], outputs)
+            self._pass_on(one, patients.get(one.state.subject, NOBODY), outputs)
+        for message, subjects in self._lifted(admitted):
+            self._forget(subjects, message, outputs)
         return outputs
+
+    # erasures
+
+    def _erase(self, batch: Sequence[Message], outputs: Outputs) -> list[tuple[Message, set[bytes]]]:
+        """Mark those whom officers have erased, before anything else of the batch; whom each message says."""
+        found = []
+        for message in batch:
+            if self._topic(message) != ERASURES:
+                continue
+            try:
+                subjects = set(self._erasure.decode(message.value).subjects)
+            except msgspec.MsgspecError:
+                outputs.reject(message, InvalidMessage(Reason.DECODING, "the body is no SubjectsErased"))
+                continue
+            if any(len(one) != 16 for one in subjects):
+                outputs.reject(message, InvalidMessage(Reason.SCHEMA, "a subject is not 16 bytes long"))
+            elif subjects:
+                found.append((message, subjects))
+        if found:
+            self._index.erase(set().union(*(subjects for _, subjects in found)))
+        return found
+
+    def _forget(self, subjects: Collection[bytes], cause: Message, outputs: Outputs) -> None:
+        forget(self._index, self._linker, subjects, cause, self._slot, outputs)
+
+    def _lifted(self, admitted: Admitted) -> list[tuple[Message, set[bytes]]]:
+        """Those who were erased, were known again for what they wanted of the hub, and have taken it back."""
+        ended = {one.state.subject: one.message for one in admitted.accepted if one.state.retracted and _is_right(one)}
+        erased = self._index.find_erased(ended) if ended else set()
+        return [(ended[subject], {subject}) for subject in sorted(self._index.find_deserted(erased))]
 
     # records
 
@@ -205,11 +245,14 @@ class Link:
             for one in accepted
             if one.event in before and one.event in after and before[one.event][0] != after[one.event][0]
         }
-        return Admitted(accepted, {one[0].subject for one in after.values() if not one[0].retracted}, left)
+        left.pop(NOBODY, None)
+        held = {one[0].subject for one in after.values() if not one[0].retracted} - {NOBODY}
+        return Admitted(accepted, held, left)
 
     def _judge(self, opened: Sequence[Opened]) -> Judged:
         """Each message with its verdict, and its state with its subject and place; nothing is written."""
         before = self._index.find_states({one.event: None for one in opened})
+        erased = self._index.find_erased({one.block.subject for one in opened})
         after: dict[bytes, list[State]] = {}
         judged = []
         for one in opened:
@@ -217,6 +260,10 @@ class Link:
             state = one.state
             if known and _names_nobody(one):
                 state = msgspec.structs.replace(state, subject=known[0].subject)
+            elif state.subject in erased and not _is_right(one):
+                state = msgspec.structs.replace(state, subject=NOBODY)
+            if not state.subject:
+                state = msgspec.structs.replace(state, type="")
             state = place(state, known)
             verdict = judge(state, known)
             if verdict in (Verdict.FIRST, Verdict.NEXT):
@@ -229,7 +276,7 @@ class Link:
         into = "oppositions-linked" if topic == OPPOSITIONS else LINKED + topic.removeprefix(PSEUDONYMISED)
         placed = {Headers.REVISION: one.state.revision.encode(), Headers.PATIENT_ID: patient.hex().encode()}
         headers = {**one.message.headers, **placed}
-        value = messages.encode(RecordLinked(one.state.subject, one.content))
+        value = messages.encode(RecordLinked(one.state.subject, one.content if one.state.subject else b""))
         outputs.emit(one.message, Emit(into, one.message.key, value, headers))
 
     # stewards
@@ -239,7 +286,7 @@ class Link:
         heard: dict[bytes, Message] = {}
         decisions = []
         for message in batch:
-            if self._topic(message) != DECISIONS:
+            if self._topic(message) != DECISIONS or not message.value:
                 continue
             try:
                 one = self._decision.decode(message.value)
@@ -249,6 +296,8 @@ class Link:
             if not (len(one.left) == len(one.right) == 16 and one.left < one.right):
                 outputs.reject(message, InvalidMessage(Reason.SCHEMA, "left and right are no two subjects in order"))
                 continue
+            if self._is_gone(one.left, one.right):
+                continue
             decisions.append(one)
             by, pair = audit.actor("steward", one.steward), (one.left.hex(), one.right.hex())
             told = audit.leaf("link-decided", by, self._clock(), ids=pair, about=_SAID[one.together])
@@ -256,6 +305,11 @@ class Link:
             heard |= dict.fromkeys((one.left, one.right), message)
         self._index.keep_stewards(decisions)
         return heard
+
+    def _is_gone(self, *pair: bytes) -> bool:
+        """Whether one of them was erased and is not known again: what is said of the two would know it again."""
+        erased = self._index.find_erased(pair)
+        return bool(erased and self._index.find_strange(erased))
 
     # rules
 
@@ -338,7 +392,8 @@ class Link:
         """
         about: dict[bytes, Opened] = {}
         for one in admitted.accepted:
-            about.setdefault(one.state.subject, one)
+            if one.state.subject:
+                about.setdefault(one.state.subject, one)
         known = self._index.find_subjects({**about, **admitted.left})
         patients = {subject: found.patient for subject, found in known.items() if found.settled and found.patient}
         fresh = {subject: one.block for subject, one in about.items() if subject not in patients}
@@ -389,8 +444,15 @@ def _objects(states: Sequence[State]) -> bool:
     return states[0].type.removesuffix(DELETED) == OPPOSITION
 
 
+def _is_right(one: Opened) -> bool:
+    return one.state.type.removesuffix(DELETED) in OF_RIGHTS
+
+
 def _count(one: Opened, outputs: Outputs) -> None:
     outputs.count(one.source, "linked")
+    if not one.state.subject:
+        outputs.count(one.source, "erased")
+        return
     if one.state.correction:
         outputs.count(one.source, "corrections")
     if one.state.retracted:
@@ -399,7 +461,7 @@ def _count(one: Opened, outputs: Outputs) -> None:
         outputs.count(one.source, "unlinkable")
 
 
-_ASIDE: Final = (DECISIONS, RULES_SWITCHED, RESCANS)
+_ASIDE: Final = (ERASURES, DECISIONS, RULES_SWITCHED, RESCANS)
 """The lanes that hold no records."""
 _SAID: Final = {True: "together", False: "apart", None: "as-the-rules-say"}
 _HEX: Final = frozenset("0123456789abcdef")

@@ -33,7 +33,8 @@ from services.linkage.domain.components import Pair, pair_id, pair_of
 from services.linkage.domain.decide import METHODS, SCORED, Outcome
 from services.linkage.domain.rules import RuleVersion, to_bytes
 from services.linkage.domain.states import State
-from services.linkage.handlers import DECISIONS, PSEUDONYMISED, RULES_SWITCHED, event_key
+from services.linkage.erasure import DECISIONS
+from services.linkage.handlers import PSEUDONYMISED, RULES_SWITCHED, event_key
 from services.linkage.lookup import Lookup, RecordStatus, Review, Side
 
 Clock = Callable[[], dt.datetime]

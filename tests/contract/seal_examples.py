@@ -31,9 +31,11 @@ from contracts.messages import (
     RecordLinked,
     RecordPseudonymised,
     RecordReceived,
+    RequestAct,
     Rescan,
     RulesSwitched,
     StewardDecision,
+    SubjectsErased,
     SubjectsLinked,
     TokenBlock,
     ViewScan,
@@ -199,11 +201,21 @@ def write_permits() -> None:
 
 
 def write_oppositions(subjects: list[bytes]) -> None:
-    """Write an opposition, its end, and whom it may be about besides."""
-    (objector, _) = write_records(("opposition", "opposition-deleted"), OPPOSITIONS)
+    """Write an opposition, its end, whom it may be about besides, a request to be erased, and what is done about it."""
+    (objector, _, asking) = write_records(("opposition", "opposition-deleted", "erasure-request"), OPPOSITIONS)
     for name, version, suspects in (("suspects", 120, subjects[:2]), ("nobody", 121, [])):
         reach = OppositionReach(objector, version, tuple(sorted(suspects)))
         write("opposition-reach", name, objector.hex(), {}, reach)
+
+    request = token(1, "event", read_event("erasure-request")["source"], read_event("erasure-request")["id"])
+    paper = {"title": "letter.pdf", "date": "2026-05-20", "sha256": throwaway_key("letter").hex()}
+    told = json.dumps({"document": paper}).encode()
+    seen = json.dumps({"as_seen": throwaway_key("report").hex()[:32]}).encode()
+    for name, act, says, erased in (("erased", "erase", seen, (asking, subjects[1])), ("answered", "answer", told, ())):
+        done = RequestAct(request, throwaway_key(act).hex()[:32], act, "officer:camille", ACCEPTED, says, erased)
+        write("request-acts", name, request.hex(), {}, done)
+    for name, count in (("one", 1), ("several", 2)):
+        write("erasures", name, request.hex(), {}, SubjectsErased(request, (asking, subjects[1])[:count]))
 
 
 def write_measures() -> None:

@@ -18,6 +18,8 @@ from contracts.messages import VALUES, Content, TokenBlock, associated, permit_a
 from contracts.permits import read_permit
 from contracts.projects import ACTS
 from contracts.registry import DAY_MS, Topic, topics, topics_to_create, view_topic
+from contracts.requests import ACTS as REQUEST_ACTS
+from contracts.requests import GROUNDS
 from estuaire import documents
 from runtime.sealing import Opener
 from tests.contract.seal_examples import private_key
@@ -317,3 +319,17 @@ def test_the_document_says_what_each_act_says(act: str) -> None:
     fields = [f"`{name}`" + ("" if one.is_required() else "?") for name, one in says.model_fields.items()]
     row = f"| {act} | {role} | {', '.join(fields) or '-'} |"
     assert row in (ROOT / "docs" / "projects.md").read_text().splitlines()
+
+
+@pytest.mark.parametrize("act", REQUEST_ACTS)
+def test_the_document_says_what_each_act_about_a_request_says(act: str) -> None:
+    fields = ", ".join(f"`{name}`" for name in REQUEST_ACTS[act].model_fields)
+    rows = (ROOT / "docs" / "rights.md").read_text().splitlines()
+    assert any(row.startswith(f"| {act} | {fields} | ") for row in rows)
+
+
+def test_the_document_names_each_ground_with_its_article() -> None:
+    rows = (ROOT / "docs" / "rights.md").read_text().splitlines()
+    for ground in {one for grounds in GROUNDS.values() for one in grounds}:
+        articles = " | ".join(GROUNDS[kind].get(ground, "-") for kind in GROUNDS)
+        assert f"| {ground} | {articles} |" in rows

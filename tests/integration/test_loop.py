@@ -141,6 +141,30 @@ def test_a_zombie_fails_at_the_progress_row(
         assert process.wait(5) == 0
 
 
+def test_the_store_keeps_no_outputs_that_the_broker_has(
+    settings: RuntimeSettings, database: Callable[[], str], start: Start
+) -> None:
+    url = database()
+
+    def kept() -> int:
+        with psycopg.connect(url) as connection:
+            rows = connection.execute("SELECT outputs FROM progress").fetchall()
+            return sum(len(msgspec.msgpack.decode(outputs)) for (outputs,) in rows)
+
+    send(settings, [b"%d" % number for number in range(100)])
+    process = start(LOOPING_DATABASE=url, LOOPING_END="after both", LOOPING_BATCHES="1")
+    assert process.wait(30) == -signal.SIGKILL
+    assert kept() > 0
+    last = start(LOOPING_DATABASE=url)
+    expect_copies(settings, 100)
+    until(lambda: kept() == 0)
+    send(settings, [b"%d" % number for number in range(100, 150)])
+    expect_copies(settings, 150)
+    until(lambda: kept() == 0)
+    last.send_signal(signal.SIGTERM)
+    assert last.wait(5) == 0
+
+
 def test_a_second_process_of_the_same_slot_ends_the_first(settings: RuntimeSettings, start: Start) -> None:
     send(settings, [b"0"])
     first = start()

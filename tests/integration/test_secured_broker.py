@@ -61,6 +61,8 @@ PRINCIPALS = (*SERVICES, ONE, OTHER, NOBODY)
 TABLE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("audit", (A, L, P), (U,)),
     ("audit-dlq", (U,), ()),
+    ("erasures", (A,), (L,)),
+    ("erasures-dlq", (L,), ()),
     ("flow-summaries", (G, P, L, A, U), (G, S)),
     ("link-decisions", (L,), (L,)),
     ("link-decisions-dlq", (L,), ()),
@@ -83,6 +85,8 @@ TABLE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("projects", (A,), (A,)),
     ("projects-dlq", (A,), ()),
     ("receipts", (G,), (G,)),
+    ("request-acts", (A,), (A,)),
+    ("request-acts-dlq", (A,), ()),
     ("records-received", (G,), (P,)),
     ("records-received-backfill", (G,), (P,)),
     ("records-received-dlq", (P,), ()),

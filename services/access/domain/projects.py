@@ -449,14 +449,14 @@ def due(project: Project) -> Due | None:
     """
     since = day_of(project.since)
     if project.standing == "requested":
-        return Due("completeness check", _working_days_after(since, _COMPLETENESS_DAYS))
+        return Due("completeness check", working_days_after(since, _COMPLETENESS_DAYS))
     if project.standing in _OPENED and project.permit is not None:
         return Due("end of the permit", project.permit.expires)
     awaited = next_act(project)
     if awaited == "give-opinion":
-        return Due("opinion of the committee", _months_after(since, _OPINION_MONTHS))
+        return Due("opinion of the committee", months_after(since, _OPINION_MONTHS))
     if awaited == "authorise":
-        return Due("decision of the authority", _months_after(since, _DECISION_MONTHS * (2 if project.extended else 1)))
+        return Due("decision of the authority", months_after(since, _DECISION_MONTHS * (2 if project.extended else 1)))
     return None
 
 
@@ -479,14 +479,14 @@ def _utc_day(moment: dt.datetime) -> dt.date:
     return moment.astimezone(dt.UTC).date()
 
 
-def _working_days_after(day: dt.date, count: int) -> dt.date:
+def working_days_after(day: dt.date, count: int) -> dt.date:
     while count:
         day += dt.timedelta(days=1)
         count -= day.weekday() < 5 and day not in _holidays(day.year)
     return day
 
 
-def _months_after(day: dt.date, count: int) -> dt.date:
+def months_after(day: dt.date, count: int) -> dt.date:
     """The same day of a later month, or that month's last."""
     years, month = divmod(day.month - 1 + count, 12)
     year, month = day.year + years, month + 1

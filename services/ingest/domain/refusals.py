@@ -7,9 +7,17 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 
-from contracts.events import RECORD_TYPES, Event, EventData, Identifier, Identity, Objection, Residence
+from contracts.events import RECORD_TYPES, Event, EventData, Identifier, Identity, Objection, PersonsRequest, Residence
 
-_MODELS: Final[tuple[type[BaseModel], ...]] = (Event, EventData, Identity, Identifier, Residence, Objection)
+_MODELS: Final[tuple[type[BaseModel], ...]] = (
+    Event,
+    EventData,
+    Identity,
+    Identifier,
+    Residence,
+    Objection,
+    PersonsRequest,
+)
 _FIELDS: Final = frozenset(name for model in _MODELS for name in model.model_fields)
 
 
@@ -46,7 +54,7 @@ UNKNOWN_TYPE: Final = Refusal(
 SOURCE_NOT_YOURS: Final = Refusal("source-not-yours", "source: not the one that your token was given for")
 BAD_TIME: Final = Refusal("bad-value", "time: not a moment with its offset, such as 2026-03-01T10:00:00Z (RFC 3339)")
 NO_RECORD: Final = Refusal("missing-field", "data.record: this field is missing; it holds the fields of the type")
-NOBODY_OBJECTS: Final = Refusal(
+NOBODY_FOUND: Final = Refusal(
     "nobody-found",
     "data.identity: nobody could be found by it: give an identifier, or two of family name, given name, birth date and"
     " residence, and no fictitious status",
@@ -95,6 +103,7 @@ _SENTENCES: Final = {
 }
 _FORMS: Final = {
     "time": "not a moment with its offset, such as 2026-03-01T10:00:00Z (RFC 3339)",
+    "received": "not a day as YYYY-MM-DD",
     "birth_date": "not a date as YYYY-MM-DD, YYYY-MM or YYYY",
     "birth_place": "not an INSEE code of five characters, such as 35238",
     "commune": "not an INSEE code of five characters, such as 35238",

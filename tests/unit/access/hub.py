@@ -8,6 +8,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -24,6 +25,7 @@ from contracts.messages import (
     PermitGranted,
     PermitKeyWrapped,
     RecordLinked,
+    RequestAct,
     associated,
     permit_associated,
 )
@@ -37,6 +39,7 @@ from services.access.adapters import History, Vault
 from services.access.domain.projects import Terms
 from services.access.handlers import LINKED, LINKS, OPPOSITIONS, REACH, Access
 from services.access.projects import PERMITS, Registrar, StepRow
+from services.access.requests import REQUEST_ACTS, ActRow, Keeper, RequestRow, Requests
 
 SOURCE = "urn:estuaire:producer:chu-test"
 PARTITIONS = 2
@@ -101,10 +104,38 @@ class MemorySteps:
         self.rows.append(row)
 
 
+class MemoryRequests:
+    """Requests and what was done about them, kept in memory."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, RequestRow] = {}
+        self.acts: list[ActRow] = []
+
+    def ask(self, row: RequestRow) -> None:
+        self.rows[row.event_id] = row
+
+    def find(self, event_id: bytes) -> RequestRow | None:
+        return self.rows.get(event_id)
+
+    def done(self, event_id: bytes) -> list[ActRow]:
+        return [one for one in self.acts if one.request == event_id]
+
+    def keep(self, row: ActRow) -> None:
+        if row.id not in {one.id for one in self.acts}:
+            self.acts.append(row)
+
+
 class Hub:
     """Messages in, the step's outputs collected by topic, each view followed by the reference subscriber."""
 
-    def __init__(self, history: History, vault: Vault, transaction: Any = nullcontext, **options: Any) -> None:
+    def __init__(
+        self,
+        history: History,
+        vault: Vault,
+        transaction: Any = nullcontext,
+        requests: Requests | None = None,
+        **options: Any,
+    ) -> None:
         self.private = X25519PrivateKey.generate()
         self.sealer = Sealer(self.private.public_key())
         self.created: list[str] = []
@@ -117,6 +148,7 @@ class Hub:
             vault=vault,
             opener=Opener([self.private]),
             registrar=Registrar(self.steps),
+            keeper=Keeper(requests or MemoryRequests()),
             create_view=self.created.append,
             empty_view=self._empty,
             partitions=PARTITIONS,
@@ -130,6 +162,7 @@ class Hub:
         self.on_batch: Callable[[int, list[Emit]], object] = lambda number, emits: None
         self._batches = 0
         self._offset = 0
+        self._acts = 0
 
     # messages
 
@@ -169,6 +202,34 @@ class Hub:
     def objection(self, name: str, subject: str, patient: str, scope: str = "all", **more: Any) -> Message:
         """An opposition of a subject; its end, if `deleted`."""
         return self.record(name, subject, patient, {"scope": scope}, kind=OPPOSITION, topic=OPPOSITIONS, **more)
+
+    def request(
+        self, name: str, subject: str, patient: str, kind: str = "erasure", *, revision: int = 1, deleted: bool = False
+    ) -> Message:
+        """A request of a subject, received on 11 May 2026 and sent the day after; taken back, if `deleted`."""
+        return self.record(
+            *(name, subject, patient, {"received": "2026-05-11"}),
+            kind=f"{kind}-request.v1",
+            revision=78_544_000_000 + revision,
+            deleted=deleted,
+            topic=OPPOSITIONS,
+        )
+
+    def act(self, name: str, act: str, *subjects: str, says: Mapping[str, Any] | None = None) -> Message:
+        """What an officer does about the request of that name; whom it erases."""
+        paper = {"title": "letter.pdf", "date": "2026-05-20", "sha256": "0" * 64}
+        said = says or ({"as_seen": "0" * 32} if act == "erase" else {"document": paper})
+        self._acts += 1
+        value = RequestAct(
+            *(bytes.fromhex(event_id(name)), str(self._acts), act, "officer:camille"),
+            *(int(self.now.timestamp() * 1000), msgspec.json.encode(said), tuple(map(subject_id, subjects))),
+        )
+        return self.message(REQUEST_ACTS, event_id(name), messages.encode(value))
+
+    def nobodys(self, name: str, **more: Any) -> Message:
+        """A record whose subject was erased, as linkage passes it on."""
+        one = self.record(name, "", "", **more)
+        return replace(one, value=messages.encode(RecordLinked(b"", b"")))
 
     def reach(self, subject: str, version: int, *suspects: str) -> Message:
         """Whom an opposition withholds besides."""

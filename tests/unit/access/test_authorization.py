@@ -24,6 +24,7 @@ ALLOWED = {
     "try": {"officer"},
     "list": {"officer", "subscriber"},
     "take-part": {"officer", "reviewer", "subscriber"},
+    "answer": {"officer"},
     "trace": {"operator"},
     "count": {"operator"},
     "see": set(),

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from contracts.events import RECORD_TYPES, Event, Identity
+from contracts.events import OF_RIGHTS, RECORD_TYPES, Event, Identity
 from estuaire.sample import (
     CONFLICTS,
     CORRECTIONS,
@@ -48,7 +48,7 @@ def test_its_size_and_its_sources(events: list[SampleEvent]) -> None:
     assert by_source.keys() == {HOSPITAL, INSURANCE, DEVICES}
     assert min(by_source.values()) > 300
     types = {str(one.event["type"]).removesuffix(".deleted") for one in events if one.accepted}
-    assert types == set(RECORD_TYPES) - {"encounter.v1", "medication.v1", "opposition.v1"}
+    assert types == set(RECORD_TYPES) - {"encounter.v1", "medication.v1", *OF_RIGHTS}
 
 
 def test_ingest_takes_all_but_what_it_should_refuse(events: list[SampleEvent]) -> None:

@@ -19,6 +19,8 @@ SOURCE = "urn:estuaire:producer:chu-rennes"
 
 HUB: list[tuple[str, dict[str, Any]]] = [
     ("opposition.v1", {"scope": "all"}),
+    ("access-request.v1", {"received": "2026-05-11"}),
+    ("erasure-request.v1", {"received": "2026-05-11"}),
     (
         "hospital-stay.v1",
         {

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.events import RECORD_TYPES
+from contracts.events import OF_RIGHTS, RECORD_TYPES
 from contracts.messages import Demographics, Headers
 from runtime.http import hash_token
 from runtime.messages import Emit, FlowSummary, Passed
@@ -174,7 +174,8 @@ def test_every_example_is_taken(ingest: Ingest, event: Make, name: str) -> None:
     assert response.status_code == 202, response.text
     (accepted,) = response.json()["accepted"]
     (emit,) = ingest.outbox.sent
-    assert emit.topic == ("oppositions" if made["type"].startswith("opposition") else "records-received")
+    of_rights = made["type"].removesuffix(".deleted") in OF_RIGHTS
+    assert emit.topic == ("oppositions" if of_rights else "records-received")
     assert emit.key == accepted["event_id"].encode() == emit.headers[Headers.EVENT_ID]
     assert emit.headers.keys() == {
         "ce_id",
@@ -194,7 +195,7 @@ def test_every_example_is_taken(ingest: Ingest, event: Make, name: str) -> None:
     assert content.type in RECORD_TYPES
     assert content.time.endswith("Z")
     identity = made["data"]["identity"]
-    if content.type == "opposition.v1":
+    if of_rights:
         assert content.demographics == Demographics()
     elif "birth_date" in identity:
         assert content.demographics.birth_year == int(identity["birth_date"][:4])
@@ -595,6 +596,7 @@ def test_the_document_says_what_is_answered(ingest: Ingest) -> None:
             "POST /v1/events": sending,
             "POST /v1/fhir": sending,
             "POST /v1/oppositions": sending,
+            "POST /v1/requests": sending,
             "PUT /v1/fhir/{kind}/{id}": sending - {202} | {200},
             "POST /v1/hl7v2": sending,
             "POST /v1/files/{format}": sending | {404},
@@ -664,3 +666,50 @@ def test_an_opposition_that_is_no_json_is_said_to_be_none(ingest: Ingest) -> Non
     for body in (b"{", b"[]", b'"x"', b'{"id": "\\u0000"}'):
         assert ingest.post(body, "application/json", "/v1/oppositions").status_code == 422
     assert ingest.post(b"{}", "text/plain", "/v1/oppositions").status_code == 415
+
+
+# --- requests ---
+
+REQUEST = {**OBJECTION, "id": "r-1", "kind": "erasure", "received": "2026-05-11"}
+
+
+def asks(ingest: Ingest, **changes: Any) -> Any:
+    return ingest.post(json.dumps({**REQUEST, **changes}).encode(), "application/json", "/v1/requests")
+
+
+@pytest.mark.parametrize("kind", ["access", "erasure"])
+def test_a_request_goes_the_way_of_oppositions_and_tells_nothing_of_its_person(ingest: Ingest, kind: str) -> None:
+    response = asks(ingest, kind=kind)
+    assert response.status_code == 202, response.text
+    (emit,) = ingest.outbox.sent
+    assert (emit.topic, emit.headers[Headers.TYPE]) == ("oppositions", f"{kind}-request.v1".encode())
+    block, content = ingest.outbox.opened()
+    assert block.identifiers
+    assert content.record == {"received": "2026-05-11"}
+    assert content.demographics == Demographics()
+    assert asks(ingest, kind=kind, made=False).status_code == 202
+    assert ingest.outbox.sent[-1].headers[Headers.TYPE] == f"{kind}-request.v1.deleted".encode()
+    assert ingest.outbox.sent[-1].key == emit.key, "a request is taken back by its own name"
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "field"),
+    [
+        ({"kind": PLANTED}, "bad-value", "kind"),
+        ({"received": PLANTED}, "bad-value", "received"),
+        ({"received": "2026-02-30"}, "bad-value", "received is not a day of the calendar"),
+        ({"received": 0}, "bad-value", "received"),
+        ({PLANTED: 1}, "unknown-field", "spelling mistake"),
+        ({"identity": {"sex": "female"}}, "nobody-found", "data.identity"),
+    ],
+)
+def test_a_request_that_could_not_be_followed_is_refused_with_what_to_mend(
+    ingest: Ingest, changes: dict[str, Any], reason: str, field: str
+) -> None:
+    response = asks(ingest, **changes)
+    assert response.status_code == 422
+    (rejected,) = response.json()["rejected"]
+    assert rejected["reason"] == reason
+    assert field in rejected["detail"]
+    assert PLANTED not in response.text
+    assert ingest.outbox.sent == []

@@ -6,8 +6,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from contracts.messages import RulesSwitched, StewardDecision, TokenBlock
-from services.linkage.adapters import AnotherVersion, Known, Locked, Move, Range, Saved, Tally
+import msgspec
+
+from contracts.events import OPPOSITION
+from contracts.messages import RulesSwitched, StewardDecision, TokenBlock, mark_of
+from services.linkage.adapters import AnotherVersion, Forgotten, Known, Locked, Move, Range, Saved, Tally
 from services.linkage.domain.candidates import Holders, is_over
 from services.linkage.domain.comparison import TAGGED_CODES, tagged_rows
 from services.linkage.domain.components import Pair, Stewarded
@@ -38,6 +41,8 @@ class MemoryIndex:
         self.reached: dict[bytes, bytes] = {}
         self.oppositions: dict[bytes, tuple[bytes, bool]] = {}
         self.suspects: dict[bytes, frozenset[bytes]] = {}
+        self.marks: set[bytes] = set()
+        self.seq = 0
 
     def apart(self) -> AbstractContextManager[None]:
         return nullcontext()
@@ -47,7 +52,8 @@ class MemoryIndex:
 
     def insert(self, blocks: Sequence[TokenBlock]) -> None:
         for block in blocks:
-            self.subjects[block.subject] = Subject(len(self.subjects) + 1, None, block)
+            self.seq += 1
+            self.subjects[block.subject] = Subject(self.seq, None, block)
             rows = tagged_rows(block)
             for token in search_tokens(block):
                 self.tokens[token] += block.subject + (rows[token] or bytes(2 * TAGGED_CODES))
@@ -87,6 +93,48 @@ class MemoryIndex:
 
     def keep_suspects(self, suspects: Mapping[bytes, Collection[bytes]]) -> None:
         self.suspects |= {subject: frozenset(who) for subject, who in suspects.items()}
+
+    def erase(self, subjects: Collection[bytes]) -> None:
+        self.marks |= {mark_of(one) for one in subjects}
+
+    def find_erased(self, subjects: Iterable[bytes]) -> set[bytes]:
+        return {one for one in subjects if mark_of(one) in self.marks}
+
+    def let_go(self, subjects: Collection[bytes], but: str = OPPOSITION) -> None:
+        for event, states in self.states.items():
+            self.states[event] = [
+                msgspec.structs.replace(one, subject=b"", type="")
+                if one.subject in subjects and not (but and one.type.startswith(but))
+                else one
+                for one in states
+            ]
+
+    def forget(self, blocks: Mapping[bytes, TokenBlock]) -> Forgotten:
+        self.let_go(blocks, "")
+        met = {pair for pair in self.edges if not blocks.keys().isdisjoint(pair)}
+        said = {pair for pair in self.said if not blocks.keys().isdisjoint(pair)}
+        objected = {who for who, _ in self.oppositions.values() if who in blocks}
+        tied = {who: them - blocks.keys() for who, them in self.suspects.items() if them & blocks.keys()}
+        for pair in met:
+            del self.edges[pair]
+        for pair in said:
+            del self.said[pair]
+        for pairs in self.met_pairs.values():
+            pairs -= met
+        for near in self.near.values():
+            near.difference_update(blocks)
+        for subject, block in blocks.items():
+            for token in search_tokens(block):
+                rows = Holders(self.tokens[token])
+                self.tokens[token] = b"".join(
+                    it + codes for it, codes in zip(rows.subjects(), rows.codes(), strict=True) if it != subject
+                )
+            for memory in (self.subjects, self.suspects, self.near, self.met_pairs):
+                memory.pop(subject, None)
+            self.settled.discard(subject)
+        self.suspects |= {who: them for who, them in tied.items() if who not in blocks}
+        self.oppositions = {event: one for event, one in self.oppositions.items() if one[0] not in blocks}
+        return Forgotten(met, said, objected, {who: them for who, them in tied.items() if who not in blocks})
 
     def keep_stewards(self, decisions: Sequence[StewardDecision]) -> None:
         for one in decisions:

@@ -34,9 +34,9 @@ OBJECTOR = identity("c", PSEUDO)
 
 def reaches(outputs: Outputs) -> list[OppositionReach]:
     return [
-        msgspec.msgpack.decode(emit.value or b"", type=OppositionReach)
+        msgspec.msgpack.decode(emit.value, type=OppositionReach)
         for _, emit in outputs.emits
-        if emit.topic == "opposition-reach"
+        if emit.topic == "opposition-reach" and emit.value is not None
     ]
 
 

@@ -32,7 +32,8 @@ from services.linkage.domain.patients import Component, Decided, Subject, decide
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.scoring import Scorer
 from services.linkage.domain.tokens import BLOCKING, identifying_tokens, search_tokens
-from services.linkage.handlers import DECISIONS, RESCANS, Link
+from services.linkage.erasure import DECISIONS
+from services.linkage.handlers import RESCANS, Link
 from tests.unit.linkage.builders import Topic, apply_links, opener, sets, switched
 from tests.unit.linkage.memory import MemoryIndex
 
