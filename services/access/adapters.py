@@ -20,7 +20,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 
-from contracts.events import OPPOSITION
+from contracts.events import IN_NO_TIMELINE
 from runtime.database import Database
 from runtime.messages import RetryLater
 from services.access.domain.catalogue import Holding
@@ -860,8 +860,8 @@ class PostgresReader:
                 "SELECT source, array_agg(DISTINCT type), count(*), count(DISTINCT patient),"
                 " extract(year FROM min(time) FILTER (WHERE dated))::int,"
                 " extract(year FROM max(time) FILTER (WHERE dated))::int"
-                " FROM history JOIN subjects USING (subject) WHERE NOT retracted AND type <> %s GROUP BY source",
-                [OPPOSITION],
+                " FROM history JOIN subjects USING (subject) WHERE NOT retracted AND type <> ALL(%s) GROUP BY source",
+                [list(IN_NO_TIMELINE)],
             )
             return [Holding(*row) for row in rows]
 

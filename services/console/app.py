@@ -20,6 +20,7 @@ def main() -> int:
     """Run until asked to stop; returns the exit code."""
     settings = read_settings(ConsoleSettings)
     start_logging(settings.log_level)
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log what people look for
     try:
         issuer = Issuer(settings)
         provider = Provider(settings, issuer) if settings.client_id else None

@@ -22,7 +22,7 @@ class Words:
         self.language = language
         self._said = {name: said[language] for name, said in catalogue().items()}
 
-    def __call__(self, name: str, **values: Any) -> str:
+    def __call__(self, name: str, /, **values: Any) -> str:
         """What has this name. What has no words yet, such as an act that is new in contracts, is said by its name."""
         said = self._said.get(name)
         return plain(name) if said is None else said.format(**values)

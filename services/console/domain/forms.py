@@ -128,7 +128,8 @@ class Form:
             absent=str(absent) if type(absent) is int else "",
         )
         if name in self._known and "patternProperties" not in schema:
-            return replace(made, kind="choice", choices=self._known[name])
+            choices = self._known[name]
+            return replace(made, kind="choice", choices=choices, required=bool(choices))
         if reference := schema.get("$ref"):
             title = reference.rpartition("/")[2]
             if title == Permit.__name__:
@@ -149,7 +150,9 @@ class Form:
             return replace(made, kind="date")
         longest = schema.get("maxLength")
         kind: Kind = "prose" if longest and longest > _LINE else "line"
-        return replace(made, kind=kind, pattern=schema.get("pattern"), longest=longest)
+        # browsers read a pattern with the flag v, for which a hyphen that ends a class is a mistake
+        pattern = schema["pattern"].replace("-]", r"\-]") if "pattern" in schema else None
+        return replace(made, kind=kind, pattern=pattern, longest=longest)
 
     def _several(self, made: Field, schema: Mapping[str, Any]) -> Field:
         items = schema["items"]
