@@ -46,11 +46,11 @@ class Words:
 
     def number(self, value: float) -> str:
         """A number, its thousands apart; a narrow space does not break."""
-        return f"{value:,}".replace(",", " " if self.language == "fr" else ",")
+        return f"{value:,}".replace(",", "\u202f" if self.language == "fr" else ",")
 
     def share(self, value: float) -> str:
         """A share of one, as a percentage."""
-        return f"{value * 100:.1f} %".replace(".", ",") if self.language == "fr" else f"{value:.1%}"
+        return f"{value * 100:.1f}\u202f%".replace(".", ",") if self.language == "fr" else f"{value:.1%}"
 
 
 @cache
