@@ -59,7 +59,11 @@ class Person:
         self.wrong: list[str] = []
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda one: self._heard(one.type, one.text))
-        self.page.on("request", lambda one: one.url.startswith(url) or self.wrong.append(f"elsewhere: {one.url}"))
+        self.page.on("request", lambda one: self._asked(one.url, url))
+
+    def _asked(self, address: str, ours: str) -> None:
+        if not address.startswith(ours):
+            self.wrong.append(f"elsewhere: {address}")
 
     def _heard(self, kind: str, text: str) -> None:
         # a status of 4xx is what some tests ask for, and is told as an error by the browser

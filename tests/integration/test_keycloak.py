@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from fastapi.testclient import TestClient
 
@@ -17,6 +18,12 @@ from runtime.settings import GuardedSettings
 from services.access.adapters import PostgresReader, Vault
 from services.access.authorization import Doors
 from services.access.routes import application
+from services.console.adapters import Links, Refusal
+from services.console.routes import application as console
+from services.console.sessions import Sessions
+from services.console.settings import ConsoleSettings
+from services.console.sign_in import Provider, SignInError
+from services.console.visits import Desk
 from tests.integration.test_access_history import Broker, body, code, database, hub, server, url, vault
 from tests.keycloak import Keycloak, NoKeycloak
 from tests.unit.access.hub import Hub, permit
@@ -144,6 +151,82 @@ def test_a_new_key_of_the_provider_is_taken_without_a_restart(
     assert _kid(after) != _kid(before)
     clock.ahead = 15
     assert [api.get("/v1/counts", headers=bearer(one)).status_code for one in (after, before)] == [200, 200]
+
+
+class AccessHub:
+    """Access, asked in this process."""
+
+    def __init__(self, api: TestClient) -> None:
+        self._api = api
+
+    def ask(self, service: str, method: str, path: str, token: str | None = None, body: Any = None) -> Any:
+        answer = self._api.request(method, path, headers=bearer(token) if token else {}, json=body)
+        if answer.is_error:
+            raise Refusal(answer.status_code, answer.json()["title"], answer.json()["detail"])
+        return answer.json()
+
+
+@pytest.fixture
+def desk(keycloak: Keycloak, api: TestClient, clock: Clock) -> Desk:
+    settings = ConsoleSettings(
+        url="http://127.0.0.1:8080",
+        access="http://127.0.0.1:8001",
+        client_id="console",
+        oidc_issuer=keycloak.issuer,
+        oidc_name_claim="preferred_username",
+    )
+    issuer = Issuer(settings)
+    provider = Provider(settings, issuer)
+    return Desk(AccessHub(api), Sessions(provider.renew, clock), issuer, Links(None), settings.url, provider)
+
+
+@pytest.fixture
+def browser(desk: Desk) -> TestClient:
+    return TestClient(console(desk), base_url=desk.url, follow_redirects=False)
+
+
+def signed_in(browser: TestClient, keycloak: Keycloak, name: str, password: str, path: str) -> str:
+    """Go to a page of the console, sign in at the provider, and be led back; where to."""
+    away = browser.get(browser.get(path).headers["location"]).headers["location"]
+    back = keycloak.sign_in(away, name, password)
+    answer = browser.get(back.removeprefix("http://127.0.0.1:8080"))
+    return str(answer.headers["location"])
+
+
+def test_people_sign_in_at_the_console_and_see_what_access_lets_them_see(
+    keycloak: Keycloak, browser: TestClient, desk: Desk, clock: Clock, hub: Hub
+) -> None:
+    hub.opened(permit(subscribers=["anne"]))
+    passwords = {"olive": keycloak.user("olive", "officer"), "anne": keycloak.user("anne", "subscriber")}
+    for name, may_close in (("olive", True), ("anne", False)):
+        browser.cookies.clear()
+        assert signed_in(browser, keycloak, name, passwords[name], "/permits") == "/permits"
+        page = browser.get("/permits")
+        assert page.status_code == 200
+        assert name in page.text
+        assert ("/permits/cardio/close" in page.text) == may_close
+    form_key = next(iter(desk.sessions._sessions.values())).form_key
+    assert browser.post("/permits/cardio/close", data={"form_key": form_key}).status_code == 403, "another's form"
+    (mine,) = [one for one in desk.sessions._sessions.values() if one.caller.name == "anne"]
+    assert browser.post("/permits/cardio/close", data={"form_key": mine.form_key}).status_code == 403, "access says no"
+
+
+def test_a_session_is_renewed_and_ends_at_the_provider_too(
+    keycloak: Keycloak, browser: TestClient, desk: Desk, clock: Clock
+) -> None:
+    password = keycloak.user("renee", "officer")
+    signed_in(browser, keycloak, "renee", password, "/projects")
+    (session,) = desk.sessions._sessions.values()
+    before = session.tokens
+    clock.ahead = 290
+    assert browser.get("/projects").status_code == 200
+    assert session.tokens.access != before.access
+    left = browser.post("/sign-out", data={"form_key": session.form_key}).headers["location"]
+    assert httpx.get(left).headers["location"] == "http://127.0.0.1:8080/sign-in"
+    with pytest.raises(SignInError):
+        assert desk.provider is not None
+        assert session.tokens.refresh is not None
+        desk.provider.renew(session.tokens.refresh)
 
 
 def _kid(token: str) -> Any:

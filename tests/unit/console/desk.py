@@ -59,7 +59,7 @@ class FakeIssuer:
             url=URL,
             access="http://127.0.0.1:8001",
             client_id=CLIENT,
-            client_secret="the-secret",  # type: ignore[arg-type]
+            client_secret="the-secret",
             oidc_issuer=ISSUER,
             oidc_keys=keys.as_uri(),
         )

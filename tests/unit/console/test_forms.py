@@ -30,7 +30,8 @@ EXAMPLES = {
 
 
 def example(act: str) -> dict[str, Any]:
-    found = json.loads(json.dumps(yaml.safe_load((LIFE / f"{EXAMPLES[act]}.yaml").read_text()), default=str))
+    said = yaml.safe_load((LIFE / f"{EXAMPLES[act]}.yaml").read_text())
+    found: dict[str, Any] = json.loads(json.dumps(said, default=str))
     return found | ({WITH_PAPER[act]: PAPER} if act in WITH_PAPER else {})
 
 
