@@ -132,8 +132,8 @@ class Visit:
 
     @property
     def is_part(self) -> bool:
-        """Whether htmx asks, for a part of a page."""
-        return "hx-request" in self.request.headers
+        """Whether htmx asks, for a part of a page; when it goes back, it asks for the whole."""
+        return "hx-request" in self.request.headers and "hx-history-restore-request" not in self.request.headers
 
     @property
     def today(self) -> dt.date:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.e2e
 
 FOLDER = Path(__file__).parents[2] / "examples" / "life_of_a_project"
 ROLES = {"officer": ["officer"], "reviewer-1": ["reviewer"], "reviewer-2": ["reviewer"], "team-hearts": ["subscriber"]}
+TITLE = "Life after a transplant"
 PROJECT, CALL, SOURCE = "hearts", "call-of-the-console", "urn:estuaire:producer:chu-rennes"
 Enter = Callable[..., Person]
 
@@ -80,7 +81,7 @@ def done(person: Person, name: str) -> None:
 
 def permit() -> str:
     request = yaml.safe_load((FOLDER / "request.yaml").read_text())
-    wanted = request["permit"] | {"id": PROJECT, "subscribers": ["team-hearts"]}
+    wanted = request["permit"] | {"id": PROJECT, "title": TITLE, "purpose": TITLE, "subscribers": ["team-hearts"]}
     return yaml.safe_dump(wanted, allow_unicode=True, sort_keys=False)
 
 
@@ -154,7 +155,7 @@ def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end_in_the_
     officer.press("Add another")
     officer.choose("Kind", "Code list")
     officer.write("Title", "Codes of hearts")
-    officer.write("Description", "ICD-10 codes of heart failure and its causes.")
+    officer.write("Description", "Codes of what transplants are for, and of what goes wrong.")
     officer.picture("close")
     done(officer, "Close")
     officer.go("/catalogue")
@@ -217,8 +218,8 @@ def _apply(lead: Person) -> None:
     lead.page.locator("li.card", has_text=CALL).get_by_role("link", name="Apply with a project").click()
     lead.is_accessible()
     lead.write("Short name", PROJECT)
-    lead.write("Title", "Paths of care after heart failure")
-    lead.write("Summary", "How people with heart failure are followed up in the two years after a stay in hospital.")
+    lead.write("Title", TITLE)
+    lead.write("Summary", "How people with a new heart are followed up in the two years after.")
     lead.write("Name", "CHU de Rennes")
     lead.choose("Kind", "Health establishment")
     lead.tick("Promotion of health products (forbidden)")
@@ -226,7 +227,7 @@ def _apply(lead: Person) -> None:
     lead.choose("Theme", "Research")
     lead.press("Apply with a project")
     lead.sees("the purpose is forbidden")
-    assert lead.page.get_by_label("Title", exact=True).input_value() == "Paths of care after heart failure"
+    assert lead.page.get_by_label("Title", exact=True).input_value() == TITLE
     lead.page.get_by_label("Promotion of health products (forbidden)").uncheck()
     lead.tick("Research, studies, evaluation")
     lead.picture("apply")
@@ -266,7 +267,7 @@ def _find_complete_by_keyboard(officer: Person) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
-    _tab_to(officer, "Paths of care after heart failure")
+    _tab_to(officer, TITLE)
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/projects/{PROJECT}")
     _tab_to(officer, "Find it complete")
