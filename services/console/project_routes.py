@@ -54,7 +54,8 @@ def add_project_routes(app: FastAPI) -> None:
     def see_act(visit: SignedIn, project: str, act: str) -> Response:
         """The form of an act."""
         told = visit.ask("GET", _PROJECTS + path_of(project))
-        return _act_page(visit, told, _of_projects(act), _form(visit, act, told, _begun(told)))
+        form = _form(visit, _of_projects(act), told, _begun(told))
+        return _act_page(visit, act, form, told=told)
 
     @app.post("/projects/{project}/acts/{act}")
     def do_act(sent: Sent, project: str, act: str) -> Response:
@@ -65,7 +66,7 @@ def add_project_routes(app: FastAPI) -> None:
         wrong = _done(sent, form, f"{_PROJECTS}{path_of(project, act)}")
         if wrong is None:
             return visit.go(f"{path_of('projects', project)}?done={act}")
-        return _act_page(visit, told, act, form, wrong)
+        return _act_page(visit, act, form, wrong, told=told)
 
     @app.post("/projects/{project}/dry-run")
     def try_project(sent: Sent, project: str) -> Response:
@@ -82,7 +83,7 @@ def add_project_routes(app: FastAPI) -> None:
     @app.get("/calls/announce")
     def see_call_form(visit: SignedIn) -> Response:
         """The form of a call."""
-        return _first_page(visit, "announce", _form(visit, "announce"))
+        return _act_page(visit, "announce", _form(visit, "announce"))
 
     @app.post("/calls/announce")
     def announce(sent: Sent) -> Response:
@@ -90,7 +91,7 @@ def add_project_routes(app: FastAPI) -> None:
         form = _form(sent.visit, "announce", given=sent.given)
         wrong = _done(sent, form, "/v1/calls")
         return (
-            sent.visit.go("/calls?done=announce") if wrong is None else _first_page(sent.visit, "announce", form, wrong)
+            sent.visit.go("/calls?done=announce") if wrong is None else _act_page(sent.visit, "announce", form, wrong)
         )
 
     @app.get("/apply")
@@ -120,16 +121,12 @@ def _application_page(visit: Visit, call: str, sent: Posted | None) -> Response:
             return visit.go(f"{path_of('projects', str(form.says().get('id', '')))}?done=apply")
     today = visit.today.isoformat()
     open_calls = [one for one in calls.values() if one["opens"] <= today <= one["closes"]]
-    return _first_page(visit, "apply", form, wrong, calls=open_calls, chosen=chosen)
+    return _act_page(visit, "apply", form, wrong, calls=open_calls, chosen=chosen)
 
 
-def _first_page(visit: Visit, act: str, form: Form, wrong: _Wrong | None = None, **more: Any) -> Response:
+def _act_page(visit: Visit, act: str, form: Form, wrong: _Wrong | None = None, **more: Any) -> Response:
+    """The page of an act: of a project (`told`), or one that begins a call or a project (`calls`, `chosen`)."""
     values = {"act": act, "form": form, "wrong": wrong, "told": None, "calls": None, "chosen": None} | more
-    return visit.page("act.html", 422 if wrong and wrong.sentences else 200, **values)
-
-
-def _act_page(visit: Visit, told: Mapping[str, Any], act: str, form: Form, wrong: _Wrong | None = None) -> Response:
-    values = {"act": act, "form": form, "wrong": wrong, "told": told, "calls": None, "chosen": None}
     return visit.page("act.html", 422 if wrong and wrong.sentences else 200, **values)
 
 
@@ -153,7 +150,7 @@ def _done(sent: Posted, form: Form, path: str) -> _Wrong | None:
     except Refusal as refusal:
         if refusal.status not in _JUDGED:
             raise
-        return _Wrong(form, refusal.title, refusal.detail)
+        return _Wrong(form, refusal.title, refusal.detail or refusal.title)
     return None
 
 

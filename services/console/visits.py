@@ -24,7 +24,7 @@ from services.console.adapters import Hub, Links
 from services.console.domain.forms import Given, as_yaml
 from services.console.sessions import Session, Sessions
 from services.console.sign_in import Provider
-from services.console.wording import LANGUAGES, Words, preferred
+from services.console.wording import LANGUAGES, PARIS, Words, preferred
 
 LANGUAGE: Final = "estuaire-language"
 FORM_KEY: Final = "form_key"
@@ -137,8 +137,8 @@ class Visit:
 
     @property
     def today(self) -> dt.date:
-        """The day, for deadlines."""
-        return self.desk.clock().date()
+        """The day in France, by which calls and deadlines go."""
+        return self.desk.clock().astimezone(PARIS).date()
 
     def ask(self, method: str, path: str, body: Any = None) -> Any:
         """What access answers this person. Raises Refusal."""

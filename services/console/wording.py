@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import yaml
 
 LANGUAGES: Final = {"en": "English", "fr": "Français"}
-_PARIS: Final = ZoneInfo("Europe/Paris")
+PARIS: Final = ZoneInfo("Europe/Paris")
 
 
 class Words:
@@ -41,7 +41,7 @@ class Words:
 
     def moment(self, text: str) -> str:
         """A moment, as clocks in France show it, from its ISO form."""
-        moment = dt.datetime.fromisoformat(text).astimezone(_PARIS)
+        moment = dt.datetime.fromisoformat(text).astimezone(PARIS)
         return f"{self.day(moment.date().isoformat())}, {moment:%H:%M}"
 
     def number(self, value: float) -> str:

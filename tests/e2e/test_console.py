@@ -11,7 +11,9 @@ import pytest
 import yaml
 from playwright.sync_api import Browser
 
+from contracts.projects import ACTS, OF_PROJECTS
 from estuaire.console import sign_in_link
+from services.console.wording import Words
 from tests.browser import PHONE, NoChromium, Person, chromium
 from tests.e2e.test_cli import estuaire
 from tests.hub import Hub
@@ -19,7 +21,13 @@ from tests.hub import Hub
 pytestmark = pytest.mark.e2e
 
 FOLDER = Path(__file__).parents[2] / "examples" / "life_of_a_project"
-ROLES = {"officer": ["officer"], "reviewer-1": ["reviewer"], "reviewer-2": ["reviewer"], "team-hearts": ["subscriber"]}
+ROLES = {
+    "officer": ["officer"],
+    "reviewer-1": ["reviewer"],
+    "reviewer-2": ["reviewer"],
+    "team-hearts": ["subscriber"],
+    "team-spf": ["subscriber"],
+}
 TITLE = "Life after a transplant"
 PROJECT, CALL, SOURCE = "hearts", "call-of-the-console", "urn:estuaire:producer:chu-rennes"
 Enter = Callable[..., Person]
@@ -306,6 +314,18 @@ def test_every_page_is_accessible_in_both_languages_light_and_dark_on_a_desk_and
             officer.picture(f"{'phone' if phone else 'french'}-{path.strip('/').replace('/', '-')}")
 
 
+def test_every_act_has_a_form_in_french_that_is_accessible_on_a_phone(hub: Hub, enter: Enter) -> None:
+    _applied(hub, "forms", "Forms")
+    people = {name: enter(name, language="fr-FR", size=PHONE, scheme="dark") for name in ("officer", "team-spf")}
+    people["officer"].go("/projects/forms")
+    people["officer"].is_accessible()
+    for act in OF_PROJECTS:
+        person = people["team-spf" if ACTS[act].role == "lead" else "officer"]
+        page = person.go(f"/projects/forms/acts/{act}")
+        assert page.get_by_role("heading", level=1).inner_text() == Words("fr")(f"act.{act}")
+        person.is_accessible()
+
+
 def test_a_permit_is_tried_and_what_is_wrong_with_it_is_said_beside_it(
     hub: Hub, enter: Enter, observation: Callable[..., dict[str, Any]]
 ) -> None:
@@ -346,7 +366,7 @@ def test_the_language_is_switched_and_stays(enter: Enter) -> None:
 
 def test_a_link_signs_in_once_and_who_is_out_comes_back_to_where_they_were(hub: Hub, browser: Browser) -> None:
     url = hub.platform.console_url
-    link = sign_in_link(hub.platform.home, url, "team-hearts", "subscriber")
+    link = estuaire(hub, "console", "team-hearts", "--role", "subscriber").stdout.strip()
     person = Person(browser, url)
     assert "/sign-in?back=%2Fpermits" in person.go("/permits").url
     person.is_accessible()
