@@ -86,6 +86,13 @@ class Keycloak:
         self._give_roles(account["id"], roles)
         return secret
 
+    def page_client(self, name: str, url: str) -> None:
+        """Make a public client, as the realm's `console` is, for a console at another address."""
+        (like,) = self._admin("GET", "/clients?clientId=console").json()
+        own = {"redirectUris": [f"{url}/signed-in"], "clientId": name}
+        attributes = like["attributes"] | {"post.logout.redirect.uris": f"{url}/sign-in"}
+        self._admin("POST", "/clients", {**like, **own, "attributes": attributes, "id": None})
+
     def user(self, name: str, *roles: str) -> str:
         """Make somebody in these roles; returns their password."""
         password = os.urandom(16).hex()

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import time
 from collections.abc import Iterator
+from threading import Thread
 from typing import Any
 
 import httpx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from runtime.database import Database
@@ -24,6 +27,7 @@ from services.console.sessions import Sessions
 from services.console.settings import ConsoleSettings
 from services.console.sign_in import Provider, SignInError
 from services.console.visits import Desk
+from tests.browser import NoChromium, chromium
 from tests.integration.test_access_history import Broker, body, code, database, hub, server, url, vault
 from tests.keycloak import Keycloak, NoKeycloak
 from tests.unit.access.hub import Hub, permit
@@ -168,10 +172,14 @@ class AccessHub:
 
 @pytest.fixture
 def desk(keycloak: Keycloak, api: TestClient, clock: Clock) -> Desk:
+    return desk_at("http://127.0.0.1:8080", "console", keycloak, api, clock)
+
+
+def desk_at(url: str, client: str, keycloak: Keycloak, api: TestClient, clock: Clock) -> Desk:
     settings = ConsoleSettings(
-        url="http://127.0.0.1:8080",
+        url=url,
         access="http://127.0.0.1:8001",
-        client_id="console",
+        client_id=client,
         oidc_issuer=keycloak.issuer,
         oidc_name_claim="preferred_username",
     )
@@ -227,6 +235,45 @@ def test_a_session_is_renewed_and_ends_at_the_provider_too(
         assert desk.provider is not None
         assert session.tokens.refresh is not None
         desk.provider.renew(session.tokens.refresh)
+
+
+@pytest.fixture
+def served(keycloak: Keycloak, api: TestClient, clock: Clock) -> Iterator[str]:
+    """The address of a console that listens."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    keycloak.page_client("console-here", url)
+    app = console(desk_at(url, "console-here", keycloak, api, clock))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    thread = Thread(target=server.run, args=[[listening]])
+    thread.start()
+    yield url
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_real_browser_signs_in_and_out(keycloak: Keycloak, served: str) -> None:
+    """What the pages' policy and the cookies' rules come to is the browser's to say: it is led there and back."""
+    password = keycloak.user("chris", "officer")
+    try:
+        with chromium() as browser:
+            page = browser.new_page()
+            heard: list[str] = []
+            page.on("console", lambda one: heard.append(one.text))
+            page.goto(f"{served}/calls")
+            page.get_by_label("Username").fill("chris")
+            page.locator("#password").fill(password)
+            page.get_by_role("button", name="Sign In").click()
+            page.wait_for_url(f"{served}/calls")
+            (session,) = [one for one in page.context.cookies(served) if one["name"].startswith("estuaire")]
+            assert (session["httpOnly"], session["sameSite"]) == (True, "Lax")
+            page.get_by_role("button", name="Sign out").click()
+            page.wait_for_url(f"{served}/sign-in")
+            page.goto(f"{served}/calls")
+            assert page.get_by_label("Username").is_visible(), "the provider asks again"
+            assert not [one for one in heard if "Security Policy" in one]
+    except NoChromium as why:
+        pytest.skip(f"NO CHROMIUM: nobody has signed in at a real identity provider in a browser: {why}")
 
 
 def _kid(token: str) -> Any:
