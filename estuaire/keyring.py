@@ -31,6 +31,7 @@ SECRETS = {
     "access": ("history",),
     "statistics": (),
     "audit": ("checkpoint",),
+    "console": (),
 }
 PUBLIC = {
     "ingest": ("pseudonym", "access", "statistics"),
@@ -39,6 +40,7 @@ PUBLIC = {
     "access": (),
     "statistics": (),
     "audit": (),
+    "console": (),
 }
 OFFICER, OPERATOR, STEWARD, AUDITOR = "officer", "operator", "steward", "auditor"
 ISSUER, AUDIENCE = "https://localhost/estuaire", "estuaire"

@@ -16,8 +16,10 @@ from threading import Thread
 
 import httpx
 
+from contracts import acl
 from contracts.registry import topics_to_create
 from estuaire.broker import Broker, start_broker
+from estuaire.console import links_folder
 from estuaire.database import start_database
 from estuaire.keyring import ADMIN, AUDIENCE, ISSUER, Keyring
 from estuaire.process import Child, Report, StartError, is_free, require_home
@@ -25,8 +27,9 @@ from estuaire.rights import RightsKeeper, write_accounts
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
 
-SERVICES = ("ingest", "access", "pseudonym", "linkage", "statistics", "audit")
-"""In the order of their ports, from the base port on."""
+PORTS = {"ingest": 0, "access": 1, "pseudonym": 2, "linkage": 3, "statistics": 4, "audit": 5, "console": 80}
+"""All services, and where each listens, from the base port on."""
+SERVICES = tuple(PORTS)
 DATABASES = ("linkage", "access", "statistics", "audit")
 """The services that have a database of their own."""
 BROKER_OFFSET = 1092
@@ -104,6 +107,11 @@ class Platform:
         """Where subscribers and officers ask."""
         return self.services["access"].url
 
+    @property
+    def console_url(self) -> str:
+        """Where people look and act."""
+        return self.services["console"].url
+
     def settings(self) -> RuntimeSettings:
         """Settings for a client of this platform."""
         return self.settings_as(ADMIN)
@@ -144,9 +152,9 @@ class Platform:
         begun = time.monotonic()
         require_home(self.home)
         (self.home / "logs").mkdir(parents=True, exist_ok=True)
-        for offset, name in enumerate(SERVICES):
-            if not is_free(self._port + offset):
-                port = self._port + offset
+        ports = {name: self._port + offset for name, offset in PORTS.items()}
+        for name, port in ports.items():
+            if not is_free(port):
                 raise StartError(f"port {port} is in use, and {name} needs it: choose another base port with --port")
         self.keyring.prepare()
         for name in OWN_FILES:
@@ -164,12 +172,11 @@ class Platform:
         create_topics(self.settings(), topics_to_create(self.settings().hot_partitions))
         if self._secured:
             self._keep_rights()
-        for offset, name in enumerate(SERVICES):
-            environment = self._environment(name, self._port + offset)
+        for name, port in ports.items():
+            environment = self._environment(name, ports)
             if name in urls:
                 environment[f"ESTUAIRE_{name.upper()}_DATABASE_URL"] = urls[name]
-            url = f"http://127.0.0.1:{self._port + offset}"
-            self.services[name] = self.make_service(name, url, self.home / "logs" / f"{name}.log", environment)
+            self.services[name] = self.make_service(name, _url(port), self.home / "logs" / f"{name}.log", environment)
             self._stack.callback(self.services[name].stop)
         self._report("starting the services")
         self.start_services()
@@ -193,7 +200,7 @@ class Platform:
         """The operator's and the services', written with the broker's own account; from here on it is not used."""
         settings = RuntimeSettings(bootstrap_servers=broker.bootstrap_servers)
         itself = settings.model_copy(update={"kafka_config": dict(broker.kafka_config)})
-        write_accounts(itself, self.keyring.passwords([ADMIN, *SERVICES]))
+        write_accounts(itself, self.keyring.passwords([ADMIN, *sorted(acl.services())]))
 
     def _keep_rights(self) -> None:
         """In this process, which is the operator's: no service may give rights, least of all to itself."""
@@ -206,18 +213,23 @@ class Platform:
         if not keeper.settled.wait(30):
             raise StartError("the broker does not take its access rules in time")
 
-    def _environment(self, name: str, port: int) -> dict[str, str]:
+    def _environment(self, name: str, ports: Mapping[str, int]) -> dict[str, str]:
         own = f"ESTUAIRE_{name.upper()}_"
         inherited = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
+        common = {**inherited, "ESTUAIRE_PORT": str(ports[name]), **self._callers(name)}
+        if name == "console":
+            return common | {
+                f"{own}URL": _url(ports[name]),
+                f"{own}ACCESS": _url(ports["access"]),
+                f"{own}LINKS": str(links_folder(self.home)),
+            }
         return {
-            **inherited,
+            **common,
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
             "ESTUAIRE_KAFKA_CONFIG": json.dumps(self.settings_as(name).kafka_config),
-            "ESTUAIRE_PORT": str(port),
             "ESTUAIRE_TRACE_FILE": str(self.home / "logs" / f"{name}.spans.ndjson"),
             "ESTUAIRE_TRACE_RATIO": str(self._trace_ratio),
             f"{own}KEYS": str(self.keyring.folder(name)),
-            **self._callers(name),
             **({f"{own}CHECKPOINTS": str(self.home / CHECKPOINTS)} if name == "audit" else {}),
             **{own + key: str(self.home / file) for file, (key, readers) in OWN_FILES.items() if name in readers},
         }
@@ -231,6 +243,10 @@ class Platform:
                 return {}
         keys = self.keyring.issuer_keys.absolute().as_uri()
         return {"ESTUAIRE_OIDC_ISSUER": ISSUER, "ESTUAIRE_OIDC_AUDIENCE": AUDIENCE, "ESTUAIRE_OIDC_KEYS": keys}
+
+
+def _url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
 
 
 OWN_FILES = {

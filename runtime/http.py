@@ -120,13 +120,19 @@ _HEADERS: Final = {
 _SENT_WITH: Final = {401: ("WWW-Authenticate",), 429: ("Retry-After",), 503: ("Retry-After",)}
 
 
-def create_app(title: str, description: str, ready: Readiness, *models: type[BaseModel]) -> FastAPI:
-    """An application with `/healthz`, `/readyz`, `/metrics` and `/docs`; the service adds its own routes.
+def create_app(
+    title: str, description: str, ready: Readiness, *models: type[BaseModel], documented: bool = True
+) -> FastAPI:
+    """An application with `/healthz`, `/readyz`, `/metrics` and, where it is `documented`, `/docs`.
 
-    `models` are those that its routes document by `reference`.
+    The service adds its own routes. `models` are those that its routes document by `reference`.
     """
     app = _Application(
-        title=title, description=description, version="1", generate_unique_id_function=lambda route: route.name
+        title=title,
+        description=description,
+        version="1",
+        generate_unique_id_function=lambda route: route.name,
+        openapi_url="/openapi.json" if documented else None,
     )
     app.models = (Problem, *models)
 

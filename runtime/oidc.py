@@ -21,7 +21,7 @@ from joserfc.jwk import KeySet
 from joserfc.jwt import JWTClaimsRegistry
 
 from runtime.http import ProblemError, unauthenticated
-from runtime.settings import GuardedSettings
+from runtime.settings import IssuerSettings
 
 log = logging.getLogger("estuaire.oidc")
 
@@ -68,7 +68,7 @@ class Issuer:
 
     def __init__(
         self,
-        settings: GuardedSettings,
+        settings: IssuerSettings,
         fetch: Callable[[str], Any] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -96,8 +96,13 @@ class Issuer:
     def caller(self, authorization: str | None) -> Caller:
         """Who holds the token. Raises a 401 problem, the same for every failure, or a 503 problem without keys."""
         scheme, _, token = (authorization or "").partition(" ")
-        token = token.strip()
-        if scheme.lower() != "bearer" or not token or len(token) > _LONGEST_TOKEN:
+        if scheme.lower() != "bearer":
+            raise unauthenticated()
+        return self._called(self.claims(token.strip()))
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """What a token says that is the issuer's, for our audience, in time. Raises what `caller` does."""
+        if not token or len(token) > _LONGEST_TOKEN:
             raise unauthenticated()
         try:
             claims = self._read(token)
@@ -108,7 +113,7 @@ class Issuer:
             ) from None
         except (JoseError, ValueError, TypeError, KeyError, AttributeError):
             raise unauthenticated() from None
-        return self._called(claims)
+        return claims
 
     def _called(self, claims: Mapping[str, Any]) -> Caller:
         name = claims.get(self._name_claim)

@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from runtime.loop import Stopped
-from runtime.settings import RuntimeSettings
+from runtime.settings import ServiceSettings
 from runtime.telemetry import where
 
 log = logging.getLogger("estuaire.service")
@@ -25,7 +25,7 @@ class Worker(Protocol):
     def stop(self) -> None: ...
 
 
-def serve(app: FastAPI, settings: RuntimeSettings, workers: Sequence[Worker]) -> int:
+def serve(app: FastAPI, settings: ServiceSettings, workers: Sequence[Worker]) -> int:
     """Run the workers and the application until SIGTERM or SIGINT, or until a worker fails; returns the exit code."""
     server = uvicorn.Server(
         uvicorn.Config(

@@ -8,30 +8,35 @@ from pydantic import AliasChoices, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
-class RuntimeSettings(BaseSettings):
-    """What the loop and its surroundings need; services add their own under their own prefix."""
+class ServiceSettings(BaseSettings):
+    """What every process needs; services add their own under their own prefix."""
 
     model_config = SettingsConfigDict(
         env_prefix="ESTUAIRE_", extra="ignore", populate_by_name=True, hide_input_in_errors=True
     )
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    log_level: str = "INFO"
+
+
+class RuntimeSettings(ServiceSettings):
+    """What the loop and its surroundings need."""
 
     bootstrap_servers: str = Field(validation_alias=AliasChoices("KAFKA_BOOTSTRAP_SERVERS", "bootstrap_servers"))
     kafka_config: dict[str, Any] = Field(default_factory=dict, description="More client settings, e.g. SASL.")
     topic_prefix: str = ""
     hot_partitions: int = 2
     slot: int = Field(0, ge=0, description="This process among those of its service; stable over restarts.")
-    host: str = "127.0.0.1"
-    port: int = 0
     batch_size: int = Field(1000, ge=1, le=10_000)
     linger_seconds: float = Field(0.01, gt=0, le=1, description="How long an open batch waits for more.")
     rewind: bool = Field(False, description="On start, go back to where the database is, should it be older.")
     trace_file: str | None = Field(None, description="Write spans here, where there is no OTLP endpoint.")
     trace_ratio: float = Field(0.01, ge=0, le=1, description="Share of records with a full trace of their own.")
-    log_level: str = "INFO"
 
 
-class GuardedSettings(RuntimeSettings):
-    """The runtime's settings, and whose tokens are taken over HTTP."""
+class IssuerSettings(ServiceSettings):
+    """Whose tokens are taken over HTTP."""
 
     oidc_issuer: str = Field(description="The issuer of tokens: `iss`, and where its configuration is found.")
     oidc_audience: str = Field("estuaire", description="What its tokens have to be for: `aud`.")
@@ -40,7 +45,11 @@ class GuardedSettings(RuntimeSettings):
     oidc_roles_claim: str = Field("roles", description="The claim that lists roles; `a.b` is `b` within `a`.")
 
 
-Settings = TypeVar("Settings", bound=RuntimeSettings)
+class GuardedSettings(RuntimeSettings, IssuerSettings):
+    """The runtime's settings, and whose tokens are taken over HTTP."""
+
+
+Settings = TypeVar("Settings", bound=ServiceSettings)
 
 
 def read_settings(kind: type[Settings]) -> Settings:

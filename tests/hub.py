@@ -14,7 +14,7 @@ import httpx
 
 from contracts.permits import Permit
 from estuaire.demo import grant
-from estuaire.platform import Platform
+from estuaire.platform import PORTS, Platform
 from estuaire.producer import Answer, Producer
 from estuaire.subscriber import Subscriber, View
 from estuaire.topics import read
@@ -98,12 +98,12 @@ class Hub:
         return httpx.get(url, params=params, headers={"Authorization": f"Bearer {token}"}, timeout=30)
 
 
-def free_base_port(count: int = 6) -> int:
-    """A base port with `count` free ports in a row; each process looks elsewhere first, for runs side by side."""
+def free_base_port() -> int:
+    """A base port of free ports; each process looks elsewhere first, for runs side by side."""
     first = os.getpid() % 1000
     for base in (18_000 + (first + number) % 1000 * 10 for number in range(1000)):
         try:
-            for port in range(base, base + count):
+            for port in (base + offset for offset in PORTS.values()):
                 with socket.socket() as probe:
                     probe.bind(("127.0.0.1", port))
         except OSError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import html
 import json
 import os
+import re
 import shutil
 import subprocess
 import time
 import zipfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -79,12 +82,39 @@ class Keycloak:
                 "attributes": attributes,
             },
         )
-        account = self._admin(
-            "GET", f"/clients/{made.headers['location'].rpartition('/')[2]}/service-account-user"
-        ).json()
-        known = {one["name"]: one for one in self._admin("GET", "/roles").json()}
-        self._admin("POST", f"/users/{account['id']}/role-mappings/realm", [known[one] for one in roles])
+        account = self._admin("GET", f"/clients/{_id(made)}/service-account-user").json()
+        self._give_roles(account["id"], roles)
         return secret
+
+    def page_client(self, name: str, url: str) -> None:
+        """Make a public client, as the realm's `console` is, for a console at another address."""
+        (like,) = self._admin("GET", "/clients?clientId=console").json()
+        own = {"redirectUris": [f"{url}/signed-in"], "clientId": name}
+        attributes = like["attributes"] | {"post.logout.redirect.uris": f"{url}/sign-in"}
+        self._admin("POST", "/clients", {**like, **own, "attributes": attributes, "id": None})
+
+    def user(self, name: str, *roles: str) -> str:
+        """Make somebody in these roles; returns their password."""
+        password = os.urandom(16).hex()
+        person = {"firstName": name, "lastName": name, "email": f"{name}@hub.example", "emailVerified": True}
+        credentials = [{"type": "password", "value": password, "temporary": False}]
+        made = self._admin("POST", "/users", {"username": name, "enabled": True, **person, "credentials": credentials})
+        self._give_roles(_id(made), roles)
+        return password
+
+    def sign_in(self, address: str, name: str, password: str) -> str:
+        """Sign in on its page, as a browser would; returns where it leads back to, with a code."""
+        with httpx.Client(timeout=30, follow_redirects=False) as browser:
+            page = browser.get(address)
+            assert page.status_code == httpx.codes.OK, page.text
+            action = re.search(r'<form[^>]*action="([^"]+)"', page.text)
+            assert action is not None, page.text
+            # its cookies are `Secure`, which browsers send to 127.0.0.1 all the same, and httpx does not
+            cookies = "; ".join(f"{one.name}={one.value}" for one in browser.cookies.jar)
+            form = {"username": name, "password": password}
+            answer = browser.post(html.unescape(action[1]), data=form, headers={"Cookie": cookies})
+            assert answer.status_code == httpx.codes.FOUND, answer.text
+            return str(answer.headers["location"])
 
     def tokens(self, name: str, secret: str, scope: str = "", realm: str = "estuaire") -> dict[str, Any]:
         """What its token endpoint gives this client for its credentials."""
@@ -114,6 +144,10 @@ class Keycloak:
         key = {"name": "next", "providerId": "rsa-generated", "providerType": "org.keycloak.keys.KeyProvider"}
         self._admin("POST", "/components", {**key, "parentId": realm["id"], "config": config})
 
+    def _give_roles(self, user: str, roles: Iterable[str]) -> None:
+        known = {one["name"]: one for one in self._admin("GET", "/roles").json()}
+        self._admin("POST", f"/users/{user}/role-mappings/realm", [known[one] for one in roles])
+
     def _admin(self, method: str, path: str, body: Any = None) -> httpx.Response:
         headers = {"Authorization": f"Bearer {self.admins_token()}"}
         answer = self._http.request(method, f"/admin/realms/estuaire{path}", headers=headers, json=body)
@@ -125,6 +159,11 @@ class Keycloak:
             return self._http.get("/realms/estuaire/.well-known/openid-configuration").is_success
         except httpx.TransportError:
             return False
+
+
+def _id(made: httpx.Response) -> str:
+    """The id of what was made."""
+    return str(made.headers["location"]).rpartition("/")[2]
 
 
 def distribution() -> Path:

@@ -30,6 +30,7 @@ COMMANDS = (
     operators.rights,
     projects.subscribe,
     platform.token,
+    platform.console,
     platform.bench,
 )
 """In the order of the help."""

@@ -19,10 +19,14 @@ if TYPE_CHECKING:
 
 INGEST, ACCESS, LINKAGE = "http://127.0.0.1:8000", "http://127.0.0.1:8001", "http://127.0.0.1:8003"
 STATISTICS, AUDIT = "http://127.0.0.1:8004", "http://127.0.0.1:8005"
+CONSOLE = "http://127.0.0.1:8080"
 LOCAL_BROKER = "127.0.0.1:9092"
 
 Port = Annotated[
-    int, typer.Option(help="Base port: ingest here, access one up, then pseudonym, linkage, statistics, audit.")
+    int,
+    typer.Option(
+        help="Base port: ingest here, access one up, then pseudonym, linkage, statistics, audit; the console 80 up."
+    ),
 ]
 Broker = Annotated[
     str, typer.Option("--broker", envvar=["KAFKA_BOOTSTRAP_SERVERS", "ESTUAIRE_BROKER"], help="The broker's address.")

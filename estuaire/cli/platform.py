@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from estuaire.cli.options import Port, err, out, say
+from estuaire.cli.options import CONSOLE, Port, err, out, say, show
 from estuaire.home import home_folder
 
 if TYPE_CHECKING:
@@ -41,6 +41,20 @@ def token(
     print(Keyring(home_folder()).token(name, *roles))  # noqa: T201 - the result itself
 
 
+def console(
+    name: Annotated[str, typer.Argument(help="Who you are: a subscriber as permits name it, or any name.")] = "officer",
+    roles: Annotated[
+        list[str] | None,
+        typer.Option("--role", help="As what; more than one, if need be. An officer, if none is named."),
+    ] = None,
+    url: Annotated[str, typer.Option("--url", envvar="ESTUAIRE_CONSOLE_URL", help="Where it listens.")] = CONSOLE,
+) -> None:
+    """Print a link that signs in once at the console of the platform here, within ten minutes."""
+    from estuaire.console import sign_in_link
+
+    show(sign_in_link(home_folder(), url, name, *(roles or ["officer"])))
+
+
 def demo(
     port: Port = 8000,
     once: Annotated[bool, typer.Option("--once", help="Stop by itself at the end.")] = False,
@@ -60,6 +74,7 @@ def demo(
         if not as_json or not once:
             out.print(as_table(result))
             out.print(f"state and logs: {platform.home}")
+            out.print(f"console: {platform.console_url} (sign in by `uv run estuaire console`)", soft_wrap=True)
         if as_json:
             print(result.json(), flush=True)  # noqa: T201 - the result itself
         if not once:
@@ -121,6 +136,7 @@ def _stay(platform: Platform) -> None:
     """Say where everything listens, and return when interrupted."""
     err.print(f"ingest    {platform.ingest_url}/docs")
     err.print(f"access    {platform.access_url}/docs")
+    err.print(f"console   {platform.console_url} (sign in by `uv run estuaire console`)", soft_wrap=True)
     err.print(f"broker    {platform.bootstrap_servers}")
     err.print("Ctrl-C stops everything")
     done = threading.Event()

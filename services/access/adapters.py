@@ -21,7 +21,7 @@ from psycopg.rows import tuple_row
 from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 
-from contracts.events import OF_RIGHTS, OPPOSITION
+from contracts.events import IN_NO_TIMELINE, OF_RIGHTS, OPPOSITION
 from contracts.messages import mark_of
 from runtime.database import Database
 from runtime.messages import RetryLater
@@ -1045,7 +1045,7 @@ class PostgresReader:
                 " extract(year FROM min(time) FILTER (WHERE dated))::int,"
                 " extract(year FROM max(time) FILTER (WHERE dated))::int"
                 " FROM history JOIN subjects USING (subject) WHERE NOT retracted AND type <> ALL(%s) GROUP BY source",
-                [list(OF_RIGHTS)],
+                [list(IN_NO_TIMELINE)],
             )
             return [Holding(*row) for row in rows]
 

@@ -1001,6 +1001,7 @@ def test_a_dry_run_announces_what_the_view_then_holds_and_how_it_joins_others(hu
 
 def test_the_catalogue_counts_what_is_held_and_is_for_everybody(hub: Hub, api: TestClient) -> None:
     hub.run(*(hub.record(f"{n}", f"s{n}", f"p{n}", code("I50"), time="2021-03-01T10:00:00Z") for n in range(1100)))
+    hub.run(hub.record("who", "s0", "p0", {}, kind="identity.v1"))  # makes no entry, and has no variables
     found = api.get("/v1/catalogue", params={"q": "test"})
     assert found.headers["content-type"] == "application/ld+json"
     (dataset,) = found.json()["dcat:dataset"]
@@ -1008,6 +1009,7 @@ def test_the_catalogue_counts_what_is_held_and_is_for_everybody(hub: Hub, api: T
     assert dataset["healthdcatap:numberOfUniqueIndividuals"]["@value"] == "1100"
     assert dataset["dct:temporal"]["dcat:endDate"]["@value"] == "2021-12-31"
     assert api.get("/v1/catalogue", params={"q": "nothing"}).json()["dcat:dataset"] == []
+    assert [table["dct:title"] for table in dataset["healthdcatap:hasVariables"]["csvw:table"]] == ["diagnosis.v1"]
     hub.run(*(hub.record(f"more-{n}", f"m{n}", f"m{n}", code("I50")) for n in range(900)))
     again = api.get("/v1/catalogue").json()["dcat:dataset"][0]
     assert again == dataset, "counted once an hour"

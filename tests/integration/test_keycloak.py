@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import time
 from collections.abc import Iterator
+from threading import Thread
 from typing import Any
 
+import httpx
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from runtime.database import Database
@@ -17,6 +21,13 @@ from runtime.settings import GuardedSettings
 from services.access.adapters import PostgresReader, Vault
 from services.access.authorization import Doors
 from services.access.routes import application
+from services.console.adapters import Links, Refusal
+from services.console.routes import application as console
+from services.console.sessions import Sessions
+from services.console.settings import ConsoleSettings
+from services.console.sign_in import Provider, SignInError
+from services.console.visits import Desk
+from tests.browser import NoChromium, chromium
 from tests.integration.test_access_history import Broker, body, code, database, hub, server, url, vault
 from tests.keycloak import Keycloak, NoKeycloak
 from tests.unit.access.hub import Hub, permit
@@ -144,6 +155,125 @@ def test_a_new_key_of_the_provider_is_taken_without_a_restart(
     assert _kid(after) != _kid(before)
     clock.ahead = 15
     assert [api.get("/v1/counts", headers=bearer(one)).status_code for one in (after, before)] == [200, 200]
+
+
+class AccessHub:
+    """Access, asked in this process."""
+
+    def __init__(self, api: TestClient) -> None:
+        self._api = api
+
+    def ask(self, service: str, method: str, path: str, token: str | None = None, body: Any = None) -> Any:
+        answer = self._api.request(method, path, headers=bearer(token) if token else {}, json=body)
+        if answer.is_error:
+            raise Refusal(answer.status_code, answer.json()["title"], answer.json()["detail"])
+        return answer.json()
+
+
+@pytest.fixture
+def desk(keycloak: Keycloak, api: TestClient, clock: Clock) -> Desk:
+    return desk_at("http://127.0.0.1:8080", "console", keycloak, api, clock)
+
+
+def desk_at(url: str, client: str, keycloak: Keycloak, api: TestClient, clock: Clock) -> Desk:
+    settings = ConsoleSettings(
+        url=url,
+        access="http://127.0.0.1:8001",
+        client_id=client,
+        oidc_issuer=keycloak.issuer,
+        oidc_name_claim="preferred_username",
+    )
+    issuer = Issuer(settings)
+    provider = Provider(settings, issuer)
+    return Desk(AccessHub(api), Sessions(provider.renew, clock), issuer, Links(None), settings.url, provider)
+
+
+@pytest.fixture
+def browser(desk: Desk) -> TestClient:
+    return TestClient(console(desk), base_url=desk.url, follow_redirects=False)
+
+
+def signed_in(browser: TestClient, keycloak: Keycloak, name: str, password: str, path: str) -> str:
+    """Go to a page of the console, sign in at the provider, and be led back; where to."""
+    away = browser.get(browser.get(path).headers["location"]).headers["location"]
+    back = keycloak.sign_in(away, name, password)
+    answer = browser.get(back.removeprefix("http://127.0.0.1:8080"))
+    return str(answer.headers["location"])
+
+
+def test_people_sign_in_at_the_console_and_see_what_access_lets_them_see(
+    keycloak: Keycloak, browser: TestClient, desk: Desk, clock: Clock, hub: Hub
+) -> None:
+    hub.opened(permit(subscribers=["anne"]))
+    passwords = {"olive": keycloak.user("olive", "officer"), "anne": keycloak.user("anne", "subscriber")}
+    for name, may_close in (("olive", True), ("anne", False)):
+        browser.cookies.clear()
+        assert signed_in(browser, keycloak, name, passwords[name], "/permits") == "/permits"
+        page = browser.get("/permits")
+        assert page.status_code == 200
+        assert name in page.text
+        assert ("/permits/cardio/close" in page.text) == may_close
+    form_key = next(iter(desk.sessions._sessions.values())).form_key
+    assert browser.post("/permits/cardio/close", data={"form_key": form_key}).status_code == 403, "another's form"
+    (mine,) = [one for one in desk.sessions._sessions.values() if one.caller.name == "anne"]
+    assert browser.post("/permits/cardio/close", data={"form_key": mine.form_key}).status_code == 403, "access says no"
+
+
+def test_a_session_is_renewed_and_ends_at_the_provider_too(
+    keycloak: Keycloak, browser: TestClient, desk: Desk, clock: Clock
+) -> None:
+    password = keycloak.user("renee", "officer")
+    signed_in(browser, keycloak, "renee", password, "/projects")
+    (session,) = desk.sessions._sessions.values()
+    before = session.tokens
+    clock.ahead = 290
+    assert browser.get("/projects").status_code == 200
+    assert session.tokens.access != before.access
+    left = browser.post("/sign-out", data={"form_key": session.form_key}).headers["location"]
+    assert httpx.get(left).headers["location"] == "http://127.0.0.1:8080/sign-in"
+    with pytest.raises(SignInError):
+        assert desk.provider is not None
+        assert session.tokens.refresh is not None
+        desk.provider.renew(session.tokens.refresh)
+
+
+@pytest.fixture
+def served(keycloak: Keycloak, api: TestClient, clock: Clock) -> Iterator[str]:
+    """The address of a console that listens."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+    keycloak.page_client("console-here", url)
+    app = console(desk_at(url, "console-here", keycloak, api, clock))
+    server = uvicorn.Server(uvicorn.Config(app, log_config=None))
+    thread = Thread(target=server.run, args=[[listening]])
+    thread.start()
+    yield url
+    server.should_exit = True
+    thread.join()
+
+
+def test_a_real_browser_signs_in_and_out(keycloak: Keycloak, served: str) -> None:
+    """What the pages' policy and the cookies' rules come to is the browser's to say: it is led there and back."""
+    password = keycloak.user("chris", "officer")
+    try:
+        with chromium() as browser:
+            page = browser.new_page()
+            heard: list[str] = []
+            page.on("console", lambda one: heard.append(one.text))
+            page.goto(f"{served}/calls")
+            page.get_by_label("Username").fill("chris")
+            page.locator("#password").fill(password)
+            page.get_by_role("button", name="Sign In").click()
+            page.wait_for_url(f"{served}/calls")
+            (session,) = [one for one in page.context.cookies(served) if one["name"].startswith("estuaire")]
+            assert (session["httpOnly"], session["sameSite"]) == (True, "Lax")
+            page.get_by_role("button", name="Sign out").click()
+            page.wait_for_url(f"{served}/sign-in")
+            page.goto(f"{served}/calls")
+            assert page.get_by_label("Username").is_visible(), "the provider asks again"
+            assert not [one for one in heard if "Security Policy" in one]
+    except NoChromium as why:
+        pytest.skip(f"NO CHROMIUM: nobody has signed in at a real identity provider in a browser: {why}")
 
 
 def _kid(token: str) -> Any:

@@ -1,0 +1,185 @@
+"""The pages of calls and projects: the board, a project's life, and a form for every act of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from fastapi import FastAPI, Query
+from starlette.responses import Response
+
+from contracts.projects import ACTS, OF_PROJECTS
+from runtime.http import ProblemError
+from services.console.adapters import Refusal, path_of
+from services.console.domain.board import acts_of, board, card
+from services.console.domain.forms import MORE, Form, Given, Unreadable, as_yaml
+from services.console.permit_routes import dry_run_of
+from services.console.visits import Posted, Sent, SignedIn, Visit
+
+_PROJECTS: Final = "/v1/projects"
+_JUDGED: Final = (409, 422)
+"""What an act is refused with that whoever asked can mend."""
+
+Done = Annotated[str, Query(max_length=50)]
+Chosen = Annotated[str, Query(max_length=50, description="The call to apply in.")]
+
+
+def add_project_routes(app: FastAPI) -> None:
+    """Add them to the application of the console."""
+
+    @app.get("/projects")
+    def see_board(visit: SignedIn) -> Response:
+        """All projects that access lets them see."""
+        projects = visit.ask("GET", _PROJECTS)["projects"]
+        columns = board(projects, _calls(visit), visit.today)
+        return visit.page("board_part.html" if visit.is_part else "board.html", columns=columns)
+
+    @app.get("/projects/{project}")
+    def see_project(visit: SignedIn, project: str, done: Done = "") -> Response:
+        """A project, its life, and what can be done with it."""
+        told = visit.ask("GET", _PROJECTS + path_of(project))
+        calls = _calls(visit)
+        shown = card(told, calls, visit.today)
+        return visit.page(
+            "project.html",
+            card=shown,
+            call=(call := calls.get(told["call"] or "")),
+            titles={name: one["title"] for name, one in call["criteria"].items()} if call else {},
+            acts=acts_of(visit.roles, shown.act),
+            permit=_permit(told),
+            done=done if done in ACTS else None,
+        )
+
+    @app.get("/projects/{project}/acts/{act}")
+    def see_act(visit: SignedIn, project: str, act: str) -> Response:
+        """The form of an act."""
+        told = visit.ask("GET", _PROJECTS + path_of(project))
+        form = _form(visit, _of_projects(act), told, _begun(told))
+        return _act_page(visit, act, form, told=told)
+
+    @app.post("/projects/{project}/acts/{act}")
+    def do_act(sent: Sent, project: str, act: str) -> Response:
+        """Do an act, or say why not beside the form."""
+        visit = sent.visit
+        told = visit.ask("GET", _PROJECTS + path_of(project))
+        form = _form(visit, _of_projects(act), told, sent.given)
+        wrong = _done(sent, form, f"{_PROJECTS}{path_of(project, act)}")
+        if wrong is None:
+            return visit.go(f"{path_of('projects', project)}?done={act}")
+        return _act_page(visit, act, form, wrong, told=told)
+
+    @app.post("/projects/{project}/dry-run")
+    def try_project(sent: Sent, project: str) -> Response:
+        """What the permit that a project asks for would release."""
+        told = sent.visit.ask("GET", _PROJECTS + path_of(project))
+        return dry_run_of(sent.visit, as_yaml(_permit(told) or {}), back=path_of("projects", project))
+
+    @app.get("/calls")
+    def see_calls(visit: SignedIn, done: Done = "") -> Response:
+        """All calls."""
+        calls = sorted(_calls(visit).values(), key=lambda one: str(one["closes"]), reverse=True)
+        return visit.page("calls.html", calls=calls, today=visit.today.isoformat(), done=done == "announce")
+
+    @app.get("/calls/announce")
+    def see_call_form(visit: SignedIn) -> Response:
+        """The form of a call."""
+        return _act_page(visit, "announce", _form(visit, "announce"))
+
+    @app.post("/calls/announce")
+    def announce(sent: Sent) -> Response:
+        """Announce a call."""
+        form = _form(sent.visit, "announce", given=sent.given)
+        wrong = _done(sent, form, "/v1/calls")
+        return (
+            sent.visit.go("/calls?done=announce") if wrong is None else _act_page(sent.visit, "announce", form, wrong)
+        )
+
+    @app.get("/apply")
+    def see_application_form(visit: SignedIn, call: Chosen = "") -> Response:
+        """The form of an application, in a call or in none."""
+        return _application_page(visit, call, None)
+
+    @app.post("/apply")
+    def apply(sent: Sent, call: Chosen = "") -> Response:
+        """Apply with a project."""
+        return _application_page(sent.visit, call, sent)
+
+
+def _application_page(visit: Visit, call: str, sent: Posted | None) -> Response:
+    calls = _calls(visit)
+    chosen = calls.get(call)
+    known = {
+        "call": {chosen["id"]: chosen["title"]} if chosen else {},
+        "theme": chosen["themes"] if chosen else {},
+    }
+    given = sent.given if sent else ({"call": [call]} if chosen else {})
+    form = Form(ACTS["apply"].says, given, known)
+    wrong = None
+    if sent is not None:
+        wrong = _done(sent, form, _PROJECTS)
+        if wrong is None:
+            return visit.go(f"{path_of('projects', str(form.says().get('id', '')))}?done=apply")
+    today = visit.today.isoformat()
+    open_calls = [one for one in calls.values() if one["opens"] <= today <= one["closes"]]
+    return _act_page(visit, "apply", form, wrong, calls=open_calls, chosen=chosen)
+
+
+def _act_page(visit: Visit, act: str, form: Form, wrong: _Wrong | None = None, **more: Any) -> Response:
+    """The page of an act: of a project (`told`), or one that begins a call or a project (`calls`, `chosen`)."""
+    values = {"act": act, "form": form, "wrong": wrong, "told": None, "calls": None, "chosen": None} | more
+    return visit.page("act.html", 422 if wrong and wrong.sentences else 200, **values)
+
+
+class _Wrong:
+    """Why an act was not done: what it is, every sentence, and those about a field by its path."""
+
+    def __init__(self, form: Form, title: str = "", detail: str = "") -> None:
+        self.title = title
+        self.sentences, self.by_place = form.by_place(detail) if detail else ([], {})
+
+
+def _done(sent: Posted, form: Form, path: str) -> _Wrong | None:
+    """Have it done; what is wrong with it, if it was not. Without a sentence, where another row was asked for."""
+    if MORE in sent.given:
+        return _Wrong(form)
+    try:
+        sent.visit.ask("POST", path, form.says())
+    except Unreadable as unreadable:
+        line = f" (line {unreadable.line})" if unreadable.line else ""
+        return _Wrong(form, "this cannot be taken as it is written", f"permit: it is neither YAML nor JSON{line}")
+    except Refusal as refusal:
+        if refusal.status not in _JUDGED:
+            raise
+        return _Wrong(form, refusal.title, refusal.detail or refusal.title)
+    return None
+
+
+def _form(visit: Visit, act: str, told: Mapping[str, Any] | None = None, given: Given | None = None) -> Form:
+    """The form of an act. A review scores what the call says."""
+    known: dict[str, dict[str, str]] = {}
+    if told is not None and told["call"]:
+        criteria = _calls(visit).get(told["call"], {}).get("criteria", {})
+        known["scores"] = {name: one["title"] for name, one in criteria.items()}
+    return Form(ACTS[act].says, given, known)
+
+
+def _begun(told: Mapping[str, Any]) -> Given:
+    """What a form has in it at first: a permit that is asked for anew, or changed, begins as it is."""
+    permit = _permit(told)
+    return {"permit": [as_yaml(permit)]} if permit else {}
+
+
+def _permit(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The permit that was asked for last."""
+    said = [one["says"]["permit"] for one in told["steps"] if "permit" in one["says"]]
+    return said[-1] if said else None
+
+
+def _calls(visit: Visit) -> dict[str, dict[str, Any]]:
+    return {one["id"]: one for one in visit.ask("GET", "/v1/calls")["calls"]}
+
+
+def _of_projects(act: str) -> str:
+    if act not in OF_PROJECTS:
+        raise ProblemError(404, "not found", "There is no such act.")
+    return act

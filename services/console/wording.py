@@ -1,0 +1,87 @@
+"""What the console says, in each language: `words.yaml`, and days and moments as people write them."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from functools import cache
+from importlib.resources import files
+from typing import Any, Final
+from zoneinfo import ZoneInfo
+
+import yaml
+
+LANGUAGES: Final = {"en": "English", "fr": "Français"}
+PARIS: Final = ZoneInfo("Europe/Paris")
+
+
+class Words:
+    """What there is to say, in one language."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self._said = {name: said[language] for name, said in catalogue().items()}
+
+    def __call__(self, name: str, /, **values: Any) -> str:
+        """What has this name. What has no words yet, such as an act that is new in contracts, is said by its name."""
+        said = self._said.get(name)
+        return plain(name) if said is None else said.format(**values)
+
+    def knows(self, name: str) -> bool:
+        """Whether there are words for it."""
+        return name in self._said
+
+    def day(self, text: str) -> str:
+        """A day, from its ISO form."""
+        try:
+            day = dt.date.fromisoformat(text[:10])
+        except ValueError:
+            return text
+        return f"{day.day} {self._said['months'].split()[day.month - 1]} {day.year}"
+
+    def moment(self, text: str) -> str:
+        """A moment, as clocks in France show it, from its ISO form."""
+        moment = dt.datetime.fromisoformat(text).astimezone(PARIS)
+        return f"{self.day(moment.date().isoformat())}, {moment:%H:%M}"
+
+    def number(self, value: float) -> str:
+        """A number, its thousands apart; a narrow space does not break."""
+        return f"{value:,}".replace(",", "\u202f" if self.language == "fr" else ",")
+
+    def share(self, value: float) -> str:
+        """A share of one, as a percentage."""
+        return f"{value * 100:.1f}\u202f%".replace(".", ",") if self.language == "fr" else f"{value:.1%}"
+
+
+@cache
+def catalogue() -> Mapping[str, Mapping[str, str]]:
+    """All names, with what they are in each language."""
+    read = yaml.safe_load((files("services.console") / "words.yaml").read_text(encoding="utf-8"))
+    return dict(_flat(read, ""))
+
+
+def _flat(below: Mapping[str, Any], at: str) -> list[tuple[str, Mapping[str, str]]]:
+    found: list[tuple[str, Mapping[str, str]]] = []
+    for name, one in below.items():
+        found += [(f"{at}{name}", one)] if one.keys() <= LANGUAGES.keys() else _flat(one, f"{at}{name}.")
+    return found
+
+
+def plain(name: str) -> str:
+    """The last part of a name, to be read."""
+    said = name.rpartition(".")[2].replace("-", " ").replace("_", " ")
+    return said[:1].upper() + said[1:]
+
+
+def preferred(accept: str) -> str:
+    """The language that an `Accept-Language` header likes best of those there are; English, if it names none."""
+    liked: list[tuple[float, str]] = []
+    for one in accept[:500].split(","):
+        tag, _, weight = one.partition(";q=")
+        language = tag.strip().lower().partition("-")[0]
+        if language in LANGUAGES:
+            try:
+                liked.append((float(weight or 1), language))
+            except ValueError:
+                continue
+    return max(liked, key=lambda one: one[0])[1] if liked else "en"

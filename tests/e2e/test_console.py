@@ -1,0 +1,380 @@
+"""The console in a real browser: a project's whole life by its pages alone, on the real platform."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+from playwright.sync_api import Browser
+
+from contracts.projects import ACTS, OF_PROJECTS
+from estuaire.console import sign_in_link
+from services.console.wording import Words
+from tests.browser import PHONE, NoChromium, Person, chromium
+from tests.e2e.test_cli import estuaire
+from tests.hub import Hub
+
+pytestmark = pytest.mark.e2e
+
+FOLDER = Path(__file__).parents[2] / "examples" / "life_of_a_project"
+ROLES = {
+    "officer": ["officer"],
+    "reviewer-1": ["reviewer"],
+    "reviewer-2": ["reviewer"],
+    "team-hearts": ["subscriber"],
+    "team-spf": ["subscriber"],
+}
+TITLE = "Life after a transplant"
+PROJECT, CALL, SOURCE = "hearts", "call-of-the-console", "urn:estuaire:producer:chu-rennes"
+Enter = Callable[..., Person]
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    try:
+        with chromium() as started:
+            yield started
+    except NoChromium as why:
+        pytest.skip(f"NO CHROMIUM: the console has not been tried in a browser: {why}")
+
+
+@pytest.fixture
+def enter(browser: Browser, hub: Hub) -> Iterator[Enter]:
+    """Signs somebody in, by a link."""
+    people: list[Person] = []
+
+    def signed_in(name: str, **options: object) -> Person:
+        url = hub.platform.console_url
+        person = Person(browser, url, **options)  # type: ignore[arg-type]
+        people.append(person)
+        person.go(sign_in_link(hub.platform.home, url, name, *ROLES[name]))
+        return person
+
+    yield signed_in
+    for person in people:
+        person.leave()
+
+
+def document(name: str) -> dict[str, object]:
+    found: dict[str, object] = yaml.load((FOLDER / f"{name}.yaml").read_text(), yaml.BaseLoader)
+    return found
+
+
+def paper(person: Person, what: str = "Paper") -> None:
+    """Have a paper read off its file, which the browser keeps."""
+    person.page.get_by_label("Read it off a file").set_input_files(FOLDER / "paper.txt")
+    person.page.wait_for_function("document.querySelector('[name$=\".sha256\"]').value.length === 64")
+
+
+def act(person: Person, name: str) -> None:
+    """Go to the form of an act that comes next."""
+    page = person.go(f"/projects/{PROJECT}")
+    if not page.get_by_role("link", name=name, exact=True).count():
+        page.get_by_text("Other acts").click()
+    person.follow(name)
+    page.wait_for_url(f"**/projects/{PROJECT}/acts/**")
+    person.is_accessible()
+
+
+def done(person: Person, name: str) -> None:
+    """Send the form, and be told that it is done."""
+    person.press(name)
+    person.page.wait_for_url("**?done=*")
+    person.sees(f"Done: {name}.")
+
+
+def permit() -> str:
+    request = yaml.safe_load((FOLDER / "request.yaml").read_text())
+    wanted = request["permit"] | {"id": PROJECT, "title": TITLE, "purpose": TITLE, "subscribers": ["team-hearts"]}
+    return yaml.safe_dump(wanted, allow_unicode=True, sort_keys=False)
+
+
+def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end_in_the_browser(
+    hub: Hub, enter: Enter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(FOLDER)
+    estuaire(hub, "send", "stay.ndjson", "--source", SOURCE)
+    officer, lead = enter("officer"), enter("team-hearts")
+    _announce(officer)
+    _apply(lead)
+    for name in ("reviewer-1", "reviewer-2"):
+        _review(enter(name))
+
+    act(officer, "Choose")
+    officer.write("Reason", "First of its theme.")
+    done(officer, "Choose")
+
+    act(lead, "Request the permit")
+    lead.choose("Path", "Decision of the authority")
+    paper(lead)
+    lead.write("Permit", permit().replace("environment:", "environs:"))
+    lead.press("Request the permit")
+    lead.sees("no clause has this name")
+    assert lead.page.evaluate("document.activeElement.id") == "wrong", "whoever cannot see it hears it"
+    assert lead.page.get_by_label("Permit", exact=True).get_attribute("aria-invalid") == "true"
+    lead.is_accessible()
+    lead.picture("request")
+    lead.write("Permit", permit())
+    done(lead, "Request the permit")
+
+    officer.go(f"/projects/{PROJECT}")
+    officer.press("Try it")
+    officer.sees("Volumes by type")
+    officer.is_accessible()
+    officer.picture("project")
+    for name, title in (("falls", "Falls at home"), ("sepsis", "Sepsis after surgery")):
+        _applied(hub, name, title)
+    officer.go("/projects")
+    officer.sees("Completeness check")
+    officer.is_accessible()
+    officer.picture("board")
+
+    _find_complete_by_keyboard(officer)
+    act(officer, "Record the opinion")
+    officer.choose("Opinion", "Favourable, with recommendations")
+    paper(officer)
+    done(officer, "Record the opinion")
+    act(officer, "Record the authorisation")
+    officer.write("Reference", "DR-2026-042")
+    paper(officer)
+    done(officer, "Record the authorisation")
+    act(officer, "Sign the agreement")
+    paper(officer)
+    done(officer, "Sign the agreement")
+    act(officer, "Open the view")
+    done(officer, "Open the view")
+
+    officer.go("/permits")
+    row = officer.page.locator(f"#p-{PROJECT}")
+    row.get_by_text("open", exact=True).wait_for()
+    officer.page.wait_for_function(
+        f"document.querySelector('#p-{PROJECT} [data-label=Records]').textContent.trim() === '1'"
+    ) if int(row.locator("[data-label=Records]").inner_text()) == 0 else None
+    officer.is_accessible()
+    officer.picture("permits")
+    timelines = hub.get(f"/v1/permits/{PROJECT}/timelines", "subscribers", "team-hearts")
+    assert '"entry":"2026-02-20"' in timelines.text
+
+    act(officer, "Close")
+    officer.press("Add another")
+    officer.choose("Kind", "Code list")
+    officer.write("Title", "Codes of hearts")
+    officer.write("Description", "Codes of what transplants are for, and of what goes wrong.")
+    officer.picture("close")
+    done(officer, "Close")
+    officer.go("/catalogue")
+    officer.write("Words to look for", "codes of hearts")
+    officer.page.get_by_role("link", name="Codes of hearts").wait_for()
+    officer.sees("Entries: 1")
+    officer.go("/catalogue")
+    officer.picture("catalogue")
+    told = hub.get(f"/v1/projects/{PROJECT}", "officers", "officer").json()
+    assert [(one["act"], one["actor"]) for one in told["steps"]] == [
+        ("apply", "team-hearts"),
+        ("review", "reviewer-1"),
+        ("review", "reviewer-2"),
+        ("choose", "officer"),
+        ("request", "team-hearts"),
+        ("find-complete", "officer"),
+        ("give-opinion", "officer"),
+        ("authorise", "officer"),
+        ("sign", "officer"),
+        ("open", "officer"),
+        ("close", "officer"),
+    ]
+
+
+def _announce(officer: Person) -> None:
+    call = document("call")
+    officer.go("/calls")
+    officer.follow("Announce a call")
+    officer.is_accessible()
+    officer.write("Short name", CALL)
+    officer.write("Title", "First call for projects")
+    themes, criteria = call["themes"], call["criteria"]
+    assert isinstance(themes, dict)
+    assert isinstance(criteria, dict)
+    for number, (name, title) in enumerate(themes.items()):
+        group = officer.page.get_by_role("group", name=f"Themes {number + 1}", exact=True)
+        if number:
+            officer.page.get_by_role("group", name="Themes", exact=True).get_by_role("button").click()
+        group.get_by_label("Short name").fill(name)
+        group.get_by_label("Title").fill(title)
+    for number, (name, one) in enumerate(criteria.items()):
+        group = officer.page.get_by_role("group", name=f"Criteria {number + 1}", exact=True)
+        if number:
+            officer.page.get_by_role("group", name="Criteria", exact=True).get_by_role("button").click()
+        group.get_by_label("Short name").fill(name)
+        group.get_by_label("Title").fill(one["title"])
+        group.get_by_label("Weight").fill(one.get("weight", ""))
+    officer.write("Opens", str(call["opens"]))
+    officer.write("Closes", str(call["closes"]))
+    officer.write("Places", str(call["places"]))
+    officer.picture("announce")
+    officer.press("Announce a call")
+    officer.sees("The call is announced.")
+    officer.is_accessible()
+    officer.picture("calls")
+
+
+def _apply(lead: Person) -> None:
+    lead.go("/calls")
+    lead.page.locator("li.card", has_text=CALL).get_by_role("link", name="Apply with a project").click()
+    lead.is_accessible()
+    lead.write("Short name", PROJECT)
+    lead.write("Title", TITLE)
+    lead.write("Summary", "How people with a new heart are followed up in the two years after.")
+    lead.write("Name", "CHU de Rennes")
+    lead.choose("Kind", "Health establishment")
+    lead.tick("Promotion of health products (forbidden)")
+    lead.write("Public interest", "Fewer people who come back to hospital, whoever treats them.")
+    lead.choose("Theme", "Research")
+    lead.press("Apply with a project")
+    lead.sees("the purpose is forbidden")
+    assert lead.page.get_by_label("Title", exact=True).input_value() == TITLE
+    lead.page.get_by_label("Promotion of health products (forbidden)").uncheck()
+    lead.tick("Research, studies, evaluation")
+    lead.picture("apply")
+    done(lead, "Apply with a project")
+
+
+def _applied(hub: Hub, name: str, title: str) -> None:
+    """Another project, of no call."""
+    application = {
+        "id": name,
+        "title": title,
+        "summary": title,
+        "organisation": {"name": "Santé publique France", "kind": "public-body"},
+        "purposes": ["surveillance"],
+        "public_interest": "Fewer of them.",
+    }
+    headers = {"Authorization": f"Bearer {hub.platform.keyring.token('team-spf', 'subscriber')}"}
+    url = f"{hub.platform.access_url}/v1/projects"
+    assert httpx.post(url, json=application, headers=headers, timeout=30).status_code == httpx.codes.CREATED
+
+
+def _review(reviewer: Person) -> None:
+    act(reviewer, "Review")
+    for title in ("Maturity of the project", "Novelty", "Expected return", "Public interest"):
+        reviewer.write(title, "4")
+    reviewer.write("Contribution to the catalogue of data", "3")
+    reviewer.write("Contribution to shared tools", "2")
+    reviewer.write("Comment", "Sound, and useful beyond the hospital.")
+    reviewer.tick("I have no conflict of interest with this project")
+    reviewer.picture("review")
+    done(reviewer, "Review")
+
+
+def _find_complete_by_keyboard(officer: Person) -> None:
+    """Nothing but keys: over the skip link to the content, and on with Tab."""
+    page = officer.go("/projects")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    page.keyboard.press("Enter")
+    _tab_to(officer, TITLE)
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/projects/{PROJECT}")
+    _tab_to(officer, "Find it complete")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/acts/find-complete")
+    _tab_to(officer, "Find it complete", "BUTTON")
+    page.keyboard.press("Enter")
+    officer.sees("Done: Find it complete.")
+
+
+def _tab_to(person: Person, text: str, kind: str = "A") -> None:
+    for _ in range(40):
+        person.page.keyboard.press("Tab")
+        found = person.page.evaluate("[document.activeElement.tagName, document.activeElement.textContent.trim()]")
+        if found == [kind, text]:
+            return
+    raise AssertionError(f"no {kind} of the name {text} is reached by Tab")
+
+
+PAGES = ("/projects", "/calls", "/calls/announce", "/permits", "/permits/try", "/catalogue", f"/catalogue/{SOURCE}")
+
+
+@pytest.mark.parametrize(("language", "said"), [("en-GB", "Permits"), ("fr-FR", "Autorisations")])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_is_accessible_in_both_languages_light_and_dark_on_a_desk_and_on_a_phone(
+    enter: Enter, language: str, said: str, scheme: str
+) -> None:
+    phone = scheme == "dark"
+    officer = enter("officer", language=language, scheme=scheme, **({"size": PHONE} if phone else {}))
+    for path in (*PAGES, "/sign-in", "/nowhere"):
+        page = officer.go(path)
+        assert page.get_by_role("navigation").first.get_by_role("link", name=said).is_visible()
+        assert page.locator("html").get_attribute("lang") == language[:2]
+        officer.is_accessible()
+        if language == "fr-FR" and path in ("/permits", "/calls/announce"):
+            officer.picture(f"{'phone' if phone else 'french'}-{path.strip('/').replace('/', '-')}")
+
+
+def test_every_act_has_a_form_in_french_that_is_accessible_on_a_phone(hub: Hub, enter: Enter) -> None:
+    _applied(hub, "forms", "Forms")
+    people = {name: enter(name, language="fr-FR", size=PHONE, scheme="dark") for name in ("officer", "team-spf")}
+    people["officer"].go("/projects/forms")
+    people["officer"].is_accessible()
+    for act in OF_PROJECTS:
+        person = people["team-spf" if ACTS[act].role == "lead" else "officer"]
+        page = person.go(f"/projects/forms/acts/{act}")
+        assert page.get_by_role("heading", level=1).inner_text() == Words("fr")(f"act.{act}")
+        person.is_accessible()
+
+
+def test_a_permit_is_tried_and_what_is_wrong_with_it_is_said_beside_it(
+    hub: Hub, enter: Enter, observation: Callable[..., dict[str, Any]]
+) -> None:
+    source = hub.source()
+    events = [observation(source, f"e{number}", number % 90, value=number % 40) for number in range(240)]
+    for number, event in enumerate(events):
+        born = f"{1940 + number % 90 % 4 * 10}-05-{1 + number % 90 % 28:02}"
+        event["data"]["identity"] |= {"sex": ("female", "male")[number % 90 % 7 > 3], "birth_date": born}
+    hub.permit(source)
+    hub.send(source, events)
+    wide = yaml.safe_load(permit()) | {"sources": [source], "types": ["observation.v1", "diagnosis.v1"]}
+    wide["fields"] = {"observation.v1": ["*"]}
+    officer = enter("officer")
+    officer.go("/permits/try")
+    officer.write("Permit", "id: [")
+    officer.press("Try it")
+    officer.sees("neither YAML nor JSON")
+    officer.write("Permit", permit().replace("expires: 2035-12-31", "expires: never"))
+    officer.press("Try it")
+    officer.sees("expires: ")
+    officer.write("Permit", yaml.safe_dump(wide, sort_keys=False))
+    officer.press("Try it")
+    officer.sees("in the smallest cell")
+    assert officer.page.get_by_role("row", name="observation.v1 240 90").is_visible()
+    officer.is_accessible()
+    officer.picture("try")
+
+
+def test_the_language_is_switched_and_stays(enter: Enter) -> None:
+    officer = enter("officer")
+    officer.go("/calls")
+    officer.follow("Français")
+    officer.page.wait_for_url("**/calls")
+    officer.sees("Appels à projets")
+    officer.go("/permits")
+    officer.sees("Autorisations")
+
+
+def test_a_link_signs_in_once_and_who_is_out_comes_back_to_where_they_were(hub: Hub, browser: Browser) -> None:
+    url = hub.platform.console_url
+    link = estuaire(hub, "console", "team-hearts", "--role", "subscriber").stdout.strip()
+    person = Person(browser, url)
+    assert "/sign-in?back=%2Fpermits" in person.go("/permits").url
+    person.is_accessible()
+    person.picture("sign-in")
+    person.go(link)
+    person.sees("team-hearts")
+    assert httpx.get(f"{link}", follow_redirects=False).headers["location"].startswith("/sign-in?why=used")
+    assert person.go("/permits/try").get_by_role("button", name="Try it").is_visible()
+    person.press("Sign out")
+    person.sees("This platform runs on one machine")
+    person.leave()

@@ -1,0 +1,199 @@
+"""A console with a fake access behind it, and a fake issuer."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi.testclient import TestClient
+from joserfc import jwt
+from joserfc.jwk import ECKey
+
+from runtime.oidc import Issuer
+from services.console.adapters import Links, Refusal
+from services.console.routes import application
+from services.console.sessions import Sessions
+from services.console.settings import ConsoleSettings
+from services.console.sign_in import Provider, Tokens, tokens_of
+from services.console.visits import Desk
+
+URL, ISSUER, CLIENT = "http://127.0.0.1:8080", "https://id.example/realms/hub", "console"
+
+
+class FakeHub:
+    """Answers what it was told to, and remembers what it was asked: method, path, whether with a token, and body."""
+
+    def __init__(self) -> None:
+        self.answers: dict[tuple[str, str], Any] = {
+            ("GET", "/v1/projects"): {"projects": [PROJECT]},
+            ("GET", "/v1/projects/hearts"): PROJECT | {"steps": STEPS},
+            ("GET", "/v1/calls"): {"calls": [CALL]},
+            ("GET", "/v1/permits"): {"permits": [PERMIT]},
+            ("GET", "/v1/catalogue"): CATALOGUE,
+            ("GET", "/v1/catalogue?q="): CATALOGUE,
+        }
+        self.asked: list[tuple[str, str, Any]] = []
+        self.tokens: list[str | None] = []
+
+    def ask(self, service: str, method: str, path: str, token: str | None = None, body: Any = None) -> Any:
+        assert service == "access"
+        self.asked.append((method, path, body))
+        self.tokens.append(token)
+        answer = self.answers.get((method, path), Refusal(404, "not found", "There is nothing here."))
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer
+
+
+class FakeIssuer:
+    """Signs tokens, and answers as an issuer does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.key = ECKey.generate_key("P-256", {"use": "sig"}, auto_kid=True)
+        keys = folder / "issuer.jwks"
+        keys.write_text(json.dumps({"keys": [self.key.as_dict(private=False)]}))
+        self.settings = ConsoleSettings(
+            url=URL,
+            access="http://127.0.0.1:8001",
+            client_id=CLIENT,
+            client_secret="the-secret",
+            oidc_issuer=ISSUER,
+            oidc_keys=keys.as_uri(),
+        )
+        self.issuer = Issuer(self.settings)
+        self.asked: list[dict[str, str]] = []
+        self.answer: httpx.Response | None = None
+
+    def token(self, audience: str = "estuaire", lifetime: int = 300, **more: Any) -> str:
+        now = int(time.time())
+        claims = {"iss": ISSUER, "aud": audience, "sub": "ada", "roles": ["officer"], "iat": now, "exp": now + lifetime}
+        return jwt.encode({"alg": "ES256", "kid": self.key.kid}, claims | more, self.key)
+
+    def tokens(self, **more: Any) -> Tokens:
+        return tokens_of(self.issuer, self.token(**more))
+
+    def provider(self) -> Provider:
+        return Provider(self.settings, self.issuer, httpx.Client(transport=httpx.MockTransport(self._answered)))
+
+    def _answered(self, request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/openid-configuration"):
+            pages = {name: f"{ISSUER}/{name}" for name in ("authorization", "token", "end_session")}
+            found = {f"{name}_endpoint": page for name, page in pages.items()} | {"issuer": ISSUER}
+            return httpx.Response(200, json=found)
+        self.asked.append(dict(httpx.QueryParams(request.content.decode())))
+        assert self.answer is not None
+        return self.answer
+
+
+class Console:
+    """A browser at the console."""
+
+    def __init__(self, folder: Path, *, issuer_page: bool = False, url: str = URL) -> None:
+        self.hub = FakeHub()
+        self.issuer = FakeIssuer(folder)
+        provider = self.issuer.provider() if issuer_page else None
+        self.sessions = Sessions(provider.renew if provider else None)
+        self.desk = Desk(self.hub, self.sessions, self.issuer.issuer, Links(folder / "links"), url, provider)
+        self.app = application(self.desk)
+        self.http = TestClient(self.app, base_url=url, follow_redirects=False, raise_server_exceptions=False)
+
+    def sign_in(self, *roles: str, **more: Any) -> str:
+        """Sign in; the key that this session's forms have."""
+        secret = self.sessions.begin(self.issuer.tokens(**({"roles": list(roles)} if roles else {}), **more))
+        self.http.cookies.set(self.desk.cookie, secret)
+        session = self.sessions.find(secret)
+        assert session is not None
+        return session.form_key
+
+
+PERMIT = {
+    "id": "hearts",
+    "title": "Hearts",
+    "state": "filling",
+    "records": 1200,
+    "patients": 31,
+    "shards_to_fill": 2,
+    "expires": "2035-12-31",
+}
+CALL = {
+    "id": "call",
+    "title": "A call",
+    "themes": {"research": "Research"},
+    "criteria": {"novelty": {"title": "Novelty", "weight": 2}},
+    "opens": "2026-01-01",
+    "closes": "2099-12-31",
+    "places": 3,
+    "reviewers": 2,
+    "accompanied_months": 12,
+}
+PROJECT: dict[str, Any] = {
+    "id": "hearts",
+    "title": "Hearts <script>",
+    "organisation": "CHU",
+    "lead": "team-heart",
+    "call": "call",
+    "theme": "research",
+    "selection": "chosen",
+    "reviews": 2,
+    "score": 3.5,
+    "path": "standard",
+    "standing": "requested",
+    "next": "find-complete",
+    "due": {"what": "completeness check", "day": "2026-01-05", "overdue": True},
+    "permit": "hearts",
+}
+STEPS: list[dict[str, Any]] = [
+    {"act": "apply", "actor": "team-heart", "at": "2026-01-02T10:00:00+00:00", "says": {"title": "Hearts"}},
+    {
+        "act": "request",
+        "actor": "team-heart",
+        "at": "2026-01-03T10:00:00+00:00",
+        "says": {
+            "path": "standard",
+            "permit": {"id": "hearts", "sources": ["*"]},
+            "protocol": {"title": "p.pdf", "date": "2026-01-01", "sha256": "ab" * 32},
+        },
+    },
+]
+CATALOGUE: dict[str, Any] = {
+    "dcat:dataset": [
+        {
+            "@type": "dcat:Dataset",
+            "dct:identifier": "urn:x:y",
+            "dct:title": "A hospital",
+            "dct:description": "Stays.",
+            "dct:creator": {"foaf:name": "CHU"},
+            "dcat:keyword": ["stay"],
+            "healthdcatap:numberOfRecords": {"@value": "1200"},
+            "healthdcatap:numberOfUniqueIndividuals": {"@value": "1000"},
+            "dct:temporal": {"dcat:startDate": {"@value": "2020-01-01"}, "dcat:endDate": {"@value": "2024-12-31"}},
+            "healthdcatap:hasVariables": {
+                "csvw:table": [
+                    {
+                        "dct:title": "hospital-stay.v1",
+                        "csvw:column": [
+                            {"csvw:name": "entry", "csvw:datatype": "date", "dct:description": "entry: date"}
+                        ],
+                    }
+                ]
+            },
+        }
+    ],
+    "dcat:resource": [],
+}
+RELEASED: dict[str, Any] = {
+    "whole": False,
+    "potential_identifiers": ["day of care"],
+    "released": {
+        "looked_at": 2000,
+        "people": 90,
+        "records": 240,
+        "types": {"claim.v1": {"records": 240, "people": 90, "fields": {}}},
+        "cells": {"cells": 8, "smallest": 9, "small": 4, "people_in_small": 38},
+        "uniqueness": {"demographics": 0.0, "one_event": 0.1, "timeline": 0.8},
+        "joins": {"other": {"people_in_both": 90, "joined": 74}},
+    },
+}

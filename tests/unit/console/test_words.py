@@ -1,0 +1,89 @@
+"""Everything that the console says, it says in French and in English."""
+
+from __future__ import annotations
+
+import re
+import string
+from importlib.resources import files
+
+import pytest
+
+from contracts.projects import ACTS, Call
+from services.console.domain.board import COLUMNS, ROLES
+from services.console.domain.forms import Field, Form
+from services.console.visits import MENU
+from services.console.wording import LANGUAGES, Words, catalogue, preferred
+
+pytestmark = pytest.mark.unit
+
+FAMILIES = {"act", "actor", "about", "choice", "due", "dry-run", "entry", "field", "hint", "potential", "role"} | {
+    "selection",
+    "sign-in",
+    "standing",
+    "state",
+}
+"""Names that templates make of what they show."""
+
+
+def templates() -> str:
+    folder = files("services.console") / "templates"
+    return "\n".join(one.read_text() for one in folder.iterdir())
+
+
+def fields(found: tuple[Field, ...]) -> list[Field]:
+    below = [inner for one in found for inner in (*one.fields, *(field for row in one.rows for field in row))]
+    return [*found, *(fields(tuple(below)) if below else [])]
+
+
+def test_every_name_is_in_every_language_with_the_same_blanks() -> None:
+    for name, said in catalogue().items():
+        assert said.keys() == LANGUAGES.keys(), name
+        blanks = {tuple(sorted(str(part[1]) for part in string.Formatter().parse(one))) for one in said.values()}
+        assert len(blanks) == 1 or all(set(one) <= {"None"} for one in blanks), name
+
+
+def test_every_name_that_a_template_says_is_there_and_no_name_is_idle() -> None:
+    said = set(re.findall(r'\bt(?:\.knows)?\(["\']([\w.\- ]+)["\'](?!\s*~)', templates())) | {one.word for one in MENU}
+    assert not said - catalogue().keys()
+    idle = {name for name in catalogue().keys() - said if name.partition(".")[0] not in FAMILIES | {"months"}}
+    assert not idle
+
+
+def test_whatever_contracts_have_a_form_for_has_words() -> None:
+    words = Words("fr")
+    wanted = {f"act.{act}" for act in ACTS} | {f"standing.{one}" for one in COLUMNS}
+    wanted |= {f"actor.{one}" for one in ROLES.values()} | {f"role.{one}" for one in ROLES}
+    for act in ACTS.values():
+        given = {f"{name}.rows": ["1"] for name in ("themes", "criteria", "contributions")}
+        for one in fields(Form(act.says, given).fields):
+            wanted.add(f"field.{one.name}")
+            wanted |= {f"choice.{one.name}.{value}" for value in one.choices}
+    assert not {name for name in wanted if not words.knows(name)}
+    assert {"weight", "accompanied_months"} <= {name.removeprefix("field.") for name in wanted} | set(Call.model_fields)
+
+
+def test_what_has_no_words_is_said_by_its_name() -> None:
+    assert Words("fr")("act.put-on-ice") == "Put on ice"
+
+
+@pytest.mark.parametrize(
+    ("accept", "language"),
+    [
+        ("", "en"),
+        ("fr-FR,fr;q=0.9,en;q=0.8", "fr"),
+        ("de, en;q=0.5, fr;q=0.7", "fr"),
+        ("de", "en"),
+        ("fr;q=x, en;q=0.1", "en"),
+    ],
+)
+def test_the_language_is_the_browsers(accept: str, language: str) -> None:
+    assert preferred(accept) == language
+
+
+def test_days_moments_and_numbers_are_written_as_people_do() -> None:
+    english, french = Words("en"), Words("fr")
+    assert (english.day("2026-02-01"), french.day("2026-02-01")) == ("1 February 2026", "1 février 2026")
+    assert english.day("soon") == "soon"
+    assert french.moment("2026-07-01T22:30:00+00:00") == "2 juillet 2026, 00:30"
+    assert (english.number(12345), french.number(12345)) == ("12,345", "12\u202f345")
+    assert (english.share(0.123), french.share(0.123)) == ("12.3%", "12,3\u202f%")
