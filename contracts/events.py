@@ -29,7 +29,9 @@ RECORD_TYPES = (
 DELETED = ".deleted"
 OPPOSITION = "opposition.v1"
 """A person objects to what the hub does with their data; its retraction lifts that."""
-IN_NO_TIMELINE = ("identity.v1", OPPOSITION)
+OF_RIGHTS = (OPPOSITION,)
+"""What a person wants of the hub, and no data about them."""
+IN_NO_TIMELINE = ("identity.v1", *OF_RIGHTS)
 """What makes no entry in a timeline, and can be in no permit."""
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]

@@ -77,6 +77,14 @@ class Population(_Clause):
     diagnoses: tuple[CodePrefix, ...] | None = Field(
         None, description="Has a diagnosis whose code starts with one of these, dots left aside."
     )
+    cohort: Name | None = Field(None, description="Has a record from this producer, a registry for one, of any type.")
+
+    @field_validator("cohort")
+    @classmethod
+    def _cohort_is_one_producer(cls, cohort: str | None) -> str | None:
+        if cohort == EVERYTHING:
+            raise ValueError("name the producer whose people are meant; leave it out if any producer's are")
+        return cohort
 
     @model_validator(mode="after")
     def _says_something(self) -> Population:
@@ -167,6 +175,11 @@ class Permit(_Clause):
                 " does not tell the period: ask for a more precise time, or count by a longer period"
             )
         return self
+
+    def all_sources(self) -> tuple[str, ...]:
+        """Whose data it uses: what leaves is of `sources`, and whoever has a record of a cohort's is released."""
+        cohort = self.population.cohort if self.population else None
+        return self.sources if cohort is None or cohort in self.sources else (*self.sources, cohort)
 
     def definition(self) -> bytes:
         """The permit as JSON, always in the same form."""
@@ -293,6 +306,8 @@ def _meets_more(new: Population, old: Population) -> bool:
         years = new.birth_year
         if years is None or not _within((years.start, years.end), (old.birth_year.start, old.birth_year.end)):
             return False
+    if old.cohort not in (None, new.cohort):
+        return False
     if old.diagnoses is not None:
         prefixes = tuple(one.replace(".", "").upper() for one in old.diagnoses)
         asked = [one.replace(".", "").upper() for one in new.diagnoses or ()]

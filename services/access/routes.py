@@ -421,7 +421,8 @@ def _check_open(release: Release, reader: Reader, clock: Clock) -> None:
 def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vault: Vault) -> Iterator[views.Event]:
     patients = [one.patient for one in chunk]
     rows, told = reader.timelines(release.permit, patients)
-    diagnosed = reader.diagnosed(patients, release.policy.prefixes) if release.policy.prefixes else set()
+    evidence = release.policy.evidence
+    qualified = reader.qualified(patients, evidence) if evidence.is_asked() else set()
     opposed = reader.opposed(patients)
     rows_of: defaultdict[str, list[EntryRow]] = defaultdict(list)
     for row in rows:
@@ -430,7 +431,7 @@ def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vaul
         events: list[views.Event] = []
         demographics = views.demographics_of(views.newest(told.get(patient, ())))
         objects_to = opposed.get(patient, frozenset())
-        person = views.person_under(release.policy, demographics, patient in diagnosed, objects_to)
+        person = views.person_under(release.policy, demographics, patient in qualified, objects_to)
         subject = release.ids.subject(patient)
         for row in rows_of[patient]:
             if views.wanted_entry(release.policy, row.facts, patient, person) is None:

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import hashlib
 import io
+import itertools
 import json
 import random
 import secrets
@@ -299,6 +300,95 @@ def test_a_merge_may_bring_somebody_into_the_population(hub: Hub) -> None:
     assert hub.shape() == [bodies("J45", "I50")]
     hub.run(hub.link(PatientSplit(8, "p1", "p2", (subject_id("s2"),))))
     assert hub.shape() == [bodies("I50")]
+
+
+REGISTRY = "urn:estuaire:producer:registry-transplants"
+
+
+def test_whoever_the_cohort_s_source_knows_enters_with_the_history_and_leaves_when_it_takes_that_back(hub: Hub) -> None:
+    hub.opened(permit(population={"cohort": REGISTRY}, sources=[SOURCE], opposition_exemption="A law."))
+    hub.run(hub.record("a", "s1", "p1", code("A")), hub.record("b", "s2", "p2", code("B")))
+    hub.run(hub.objection("o", "s1", "p1", "source", source=REGISTRY))
+    assert not hub.events(), "who objects is nobody's to know, and nobody's enrolment"
+    hub.run(hub.record("e", "s1", "p1", kind="identity.v1", source=REGISTRY))
+    assert hub.shape() == [bodies("A")]
+    hub.run(hub.record("c", "s1", "p1", code("C")), hub.record("e", "s1", "p1", kind="identity.v1", source=REGISTRY))
+    assert hub.shape() == [bodies("A", "C")]
+    hub.run(hub.record("e", "s2", "p2", kind="identity.v1", source=REGISTRY, revision=2))
+    assert hub.shape() == [bodies("B")]
+    hub.run(hub.record("claim", "s1", "p1", {}, kind="claim.v1", source=REGISTRY))
+    assert hub.shape() == [bodies("A", "C"), bodies("B")]
+    hub.run(hub.record("e", "s2", "p2", kind="identity.v1", source=REGISTRY, revision=3, deleted=True))
+    assert hub.shape() == [bodies("A", "C")]
+    hub.run(hub.record("claim", "s1", "p1", kind="claim.v1", source=REGISTRY, revision=2, deleted=True))
+    assert hub.shape() == []
+    hub.run(hub.record("claim", "s1", "p1", {}, kind="claim.v1", source=REGISTRY, revision=3))
+    assert hub.shape() == [bodies("A", "C")]
+
+
+def test_who_objects_to_the_cohort_s_source_is_in_no_view_that_says_they_are_in_it(hub: Hub, api: TestClient) -> None:
+    hub.opened(permit(population={"cohort": REGISTRY}), permit("all"))
+    hub.run(hub.record("a", "s1", "p1", code("A")), hub.record("e", "s1", "p1", code("E"), source=REGISTRY))
+    assert hub.shape() == [bodies("A", "E")]
+    hub.run(hub.objection("o", "s1", "p1", "source", source=REGISTRY))
+    assert (hub.shape(), hub.shape("all")) == ([], [bodies("A")])
+    assert list(pages(api, 10)) == [[]]
+    hub.run(hub.objection("o", "s1", "p1", "source", source=REGISTRY, revision=2, deleted=True))
+    assert hub.shape() == [bodies("A", "E")]
+
+
+def _enrolled(hub: Hub, n: int, revision: int = 1, **more: Any) -> Message:
+    """Somebody's enrolment, of a subject of their own until linkage finds whose it is."""
+    return hub.record(f"e{n}", f"r{n}", f"q{n}", kind="identity.v1", source=REGISTRY, revision=revision, **more)
+
+
+def _moved(hub: Hub, n: int) -> Message:
+    """The enrolment was somebody else's, who has nothing else."""
+    return hub.record(f"e{n}", f"z{n}", f"z{n}", kind="identity.v1", source=REGISTRY, revision=2)
+
+
+_ENDS: dict[str, tuple[bool, Callable[[Hub, int], Message]]] = {
+    "a younger record": (True, lambda hub, n: hub.record(f"y{n}", f"s{n}", f"p{n}", code("Z"), sex="male")),
+    "the enrolment again": (True, lambda hub, n: _enrolled(hub, n, 2)),
+    "the enrolment retracted": (False, lambda hub, n: _enrolled(hub, n, 2, deleted=True)),
+    "the enrolment moved": (False, _moved),
+    "the diagnosis corrected": (False, lambda hub, n: hub.record(f"d{n}", f"s{n}", f"p{n}", code("J45"), revision=2)),
+    "the link undone": (
+        False,
+        lambda hub, n: hub.link(PatientSplit(9000 + n, f"p{n}", f"q{n}", (subject_id(f"r{n}"),))),
+    ),
+}
+
+
+@pytest.mark.parametrize("end", _ENDS)
+def test_a_cohort_and_a_diagnosis_bring_somebody_in_and_take_them_out_in_every_order(hub: Hub, end: str) -> None:
+    """Diagnosis and enrolment are of two subjects: each person has a link, and an end of this sort.
+
+    Everybody gets the same four messages in another order, and there are three permits: one that is there before,
+    one that comes in the middle, one at the end. In each, the same people are left.
+    """
+    asked = {"cohort": REGISTRY, "diagnoses": ["I50"]}
+    early, middle, late = (permit(name, population=asked) for name in ("early", "middle", "late"))
+    stays, act = _ENDS[end]
+    orders = []
+    for n, order in enumerate(itertools.permutations(range(4))):
+        todo = [
+            hub.record(f"d{n}", f"s{n}", f"p{n}", code("I50")),
+            _enrolled(hub, n),
+            hub.link(PatientsMerged(1000 + n, f"p{n}", f"q{n}", (subject_id(f"r{n}"),))),
+            act(hub, n),
+        ]
+        orders.append([todo[at] for at in order])
+    hub.opened(early)
+    for at, batch in enumerate(zip(*orders, strict=True)):
+        if at == 2:
+            hub.opened(middle)
+        hub.run(*batch)
+    hub.opened(late)
+    held = {name: {event.subject for event in hub.views[name].entries()} for name in ("early", "middle", "late")}
+    for name, subjects in held.items():
+        ids = Ids(hashlib.sha256(name.encode()).digest())
+        assert subjects == {ids.subject(f"p{n}") for n in range(24) if stays}
 
 
 def test_new_demographics_reach_every_record_of_the_person(hub: Hub) -> None:

@@ -18,7 +18,7 @@ import msgspec
 
 from contracts.messages import Demographics
 from contracts.permits import EVERYTHING, SMALL_CELL, Permit, Precision
-from services.access.domain.policy import Facts, Policy, normal_code
+from services.access.domain.policy import Facts, Policy
 
 
 class Kept(NamedTuple):
@@ -220,8 +220,7 @@ def _leaves(policy: Policy, one: Kept, opposed: Collection[str]) -> bool:
 
 
 def _admits(policy: Policy, demographics: Demographics, records: Collection[Kept]) -> bool:
-    codes = (code for one in records if not one.facts.retracted for code in one.codes) if policy.prefixes else ()
-    return policy.admits(demographics, any(normal_code(code).startswith(policy.prefixes) for code in codes))
+    return policy.admits(demographics, policy.evidence.qualifies([(one.facts, one.codes) for one in records]))
 
 
 def _paths(value: Any, at: str = "") -> Iterator[str]:

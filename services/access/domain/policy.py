@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from contracts.events import IN_NO_TIMELINE
+from contracts.events import IN_NO_TIMELINE, OF_RIGHTS
 from contracts.messages import Demographics
 from contracts.permits import EVERYTHING, Permit, Population
 
@@ -68,13 +68,45 @@ class Rows(NamedTuple):
         )
 
 
+class Evidence(NamedTuple):
+    """What a population asks of a person's records: of one a diagnosis, of the same or another that it is the cohort's.
+
+    No `prefixes` and no `cohort` (None) ask nothing. What a person wants of the hub makes nobody one of a cohort.
+    """
+
+    prefixes: tuple[str, ...]
+    cohort: str | None
+
+    def is_asked(self) -> bool:
+        """Whether anything is asked."""
+        return bool(self.prefixes) or self.cohort is not None
+
+    def is_in(self, facts: Facts, codes: Iterable[str]) -> bool:
+        """Whether a record, which tells these diagnoses, gives some of what is asked."""
+        return not facts.retracted and (self._is_diagnosis(codes) or self._is_of_cohort(facts))
+
+    def qualifies(self, records: Collection[tuple[Facts, Iterable[str]]]) -> bool:
+        """Whether a person with these records, and the diagnoses that each tells, has all that is asked."""
+        held = [(facts, codes) for facts, codes in records if not facts.retracted]
+        has_diagnosis = not self.prefixes or any(self._is_diagnosis(codes) for _, codes in held)
+        return has_diagnosis and (self.cohort is None or any(self._is_of_cohort(facts) for facts, _ in held))
+
+    def _is_diagnosis(self, codes: Iterable[str]) -> bool:
+        return any(code.startswith(self.prefixes) for code in codes)
+
+    def _is_of_cohort(self, facts: Facts) -> bool:
+        return facts.source == self.cohort and facts.type not in OF_RIGHTS
+
+
 class Policy:
     """What one permit releases. Every method is a function of its arguments and the permit alone."""
 
     def __init__(self, permit: Permit) -> None:
         self.permit = permit
         self.population = permit.population
-        self.prefixes = tuple(normal_code(one) for one in (permit.population and permit.population.diagnoses) or ())
+        codes = (permit.population and permit.population.diagnoses) or ()
+        cohort = permit.population.cohort if permit.population else None
+        self.evidence = Evidence(tuple(normal_code(one) for one in codes), cohort)
         self.rows = Rows(
             types=frozenset(permit.types) - frozenset(IN_NO_TIMELINE),
             sources=None if EVERYTHING in permit.sources else frozenset(permit.sources),
@@ -100,13 +132,18 @@ class Policy:
         """Whether this record, as it now is, may leave, if its person is in the population."""
         return self.rows.include(facts)
 
-    def admits(self, person: Demographics, diagnosed: bool) -> bool:
-        """Whether a person is in the population; `diagnosed` says whether a diagnosis starts with one of `prefixes`."""
-        return self.population is None or _meets(self.population, person, diagnosed)
+    def admits(self, person: Demographics, qualified: bool) -> bool:
+        """Whether a person is in the population; `qualified` says whether their records give the `evidence`."""
+        return self.population is None or _meets(self.population, person, qualified)
 
     def withholds(self, opposed: Collection[str], source: str) -> bool:
-        """Whether a person's oppositions keep a record of this source back: everything (`*`), or that source."""
-        return bool(opposed) and not self.exempt and (EVERYTHING in opposed or source in opposed)
+        """Whether a person's oppositions keep a record of this source back: everything (`*`), or that source.
+
+        Whatever leaves says of its person that the cohort's source knows them, so that this one withholds it too.
+        """
+        if not opposed or self.exempt:
+            return False
+        return EVERYTHING in opposed or source in opposed or self.evidence.cohort in opposed
 
     def record(self, kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a record (plain dicts and lists) that may leave, at the permit's precision."""
@@ -185,7 +222,7 @@ def department(commune: str | None) -> str | None:
     return commune[:3] if commune[:2] in ("97", "98") else commune[:2]
 
 
-def _meets(population: Population, person: Demographics, diagnosed: bool) -> bool:
+def _meets(population: Population, person: Demographics, qualified: bool) -> bool:
     if population.sex is not None and person.sex not in population.sex:
         return False
     if population.birth_year is not None:
@@ -196,7 +233,7 @@ def _meets(population: Population, person: Demographics, diagnosed: bool) -> boo
         in_commune = person.commune in (population.communes or ())
         if not in_commune and department(person.commune) not in (population.departments or ()):
             return False
-    return population.diagnoses is None or diagnosed
+    return qualified or (population.diagnoses is None and population.cohort is None)
 
 
 _Tree = dict[str, Any]

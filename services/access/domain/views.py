@@ -73,10 +73,10 @@ class Person:
 
 
 def person_under(
-    policy: Policy, demographics: Demographics, diagnosed: bool, opposed: Collection[str] = frozenset()
+    policy: Policy, demographics: Demographics, qualified: bool, opposed: Collection[str] = frozenset()
 ) -> Person:
     """The patient as this permit lets it be seen; `opposed` is what it objects to: everything (`*`), or sources."""
-    admitted = policy.admits(demographics, diagnosed)
+    admitted = policy.admits(demographics, qualified)
     said = policy.demographics(demographics) if admitted else {}
     binding = () if policy.exempt else tuple(sorted(opposed))
     seen = (admitted, said, binding) if binding else (admitted, said)

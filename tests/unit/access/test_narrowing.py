@@ -25,6 +25,7 @@ WHOLE: dict[str, Any] = {
         "departments": ["35"],
         "communes": ["29019"],
         "diagnoses": ["I50", "J45"],
+        "cohort": "urn:registry",
     },
     "period": {"from": "2024-01-01", "to": "2026-12-31"},
     "precision": {"time": "day", "source": "exact", "place": "commune"},
@@ -80,7 +81,9 @@ def test_what_allows_less_or_the_same(changes: dict[str, Any]) -> None:
         ("demographics", ["sex", "birth_year"]),
         ("demographics", ["sex", "commune", "deceased"]),
         ("population", None),
-        ("population", {"birth_year": {"from": 1940}, "departments": ["35"], "communes": ["29019"]}),
+        ("population", {**WHOLE["population"], "diagnoses": None}),
+        ("population", {**WHOLE["population"], "cohort": None}),
+        ("population", {**WHOLE["population"], "cohort": "urn:another"}),
         ("population", {**WHOLE["population"], "birth_year": {"from": 1939}}),
         ("population", {**WHOLE["population"], "birth_year": {"to": 1960}}),
         ("population", {**WHOLE["population"], "departments": ["35", "22"]}),
@@ -105,7 +108,13 @@ def test_what_allows_more(clause: str, value: Any) -> None:
 
 @pytest.mark.parametrize(
     ("clause", "value"),
-    [("sources", ["*"]), ("period", {}), ("opposition_exemption", None), ("population", None)],
+    [
+        ("sources", ["*"]),
+        ("period", {}),
+        ("opposition_exemption", None),
+        ("population", None),
+        ("population", {**WHOLE["population"], "cohort": None}),
+    ],
 )
 def test_what_is_open_may_be_closed_but_not_the_reverse(clause: str, value: Any) -> None:
     wide, narrow = permit(**{clause: value}), permit()

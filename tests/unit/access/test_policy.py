@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from contracts.messages import Demographics
 from contracts.permits import PermitError, permit_from, read_permit
-from services.access.domain.policy import Facts, Policy, department, diagnoses
+from services.access.domain.policy import Evidence, Facts, Policy, department, diagnoses
 from tests.unit.access.hub import permit
 
 pytestmark = pytest.mark.unit
@@ -124,7 +124,7 @@ def test_demographics_are_those_the_permit_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("population", "person", "diagnosed", "admitted"),
+    ("population", "person", "qualified", "admitted"),
     [
         (None, Demographics(), False, True),
         ({"sex": ["female"]}, Demographics(sex="female"), False, True),
@@ -139,10 +139,56 @@ def test_demographics_are_those_the_permit_lists() -> None:
         ({"diagnoses": ["I50"]}, Demographics(), True, True),
         ({"diagnoses": ["I50"]}, Demographics(), False, False),
         ({"diagnoses": ["I50"], "sex": ["male"]}, Demographics(sex="female"), True, False),
+        ({"cohort": "urn:registry"}, Demographics(), True, True),
+        ({"cohort": "urn:registry"}, Demographics(), False, False),
     ],
 )
-def test_population(population: Any, person: Demographics, diagnosed: bool, admitted: bool) -> None:
-    assert Policy(permit(population=population)).admits(person, diagnosed) is admitted
+def test_population(population: Any, person: Demographics, qualified: bool, admitted: bool) -> None:
+    assert Policy(permit(population=population)).admits(person, qualified) is admitted
+
+
+ASKED = st.builds(Evidence, st.sampled_from([(), ("I50",), ("I50", "J4")]), st.sampled_from([None, "urn:registry"]))
+RECORDS = st.lists(
+    st.tuples(
+        st.builds(
+            facts,
+            type=st.sampled_from(["diagnosis.v1", "identity.v1", "opposition.v1"]),
+            source=st.sampled_from(["urn:a", "urn:registry"]),
+            retracted=st.booleans(),
+        ),
+        st.lists(st.sampled_from(["I501", "J45", "K00"]), max_size=2),
+    ),
+    max_size=4,
+)
+
+
+@given(ASKED, RECORDS, RECORDS)
+def test_only_a_record_that_gives_evidence_changes_who_qualifies_and_it_takes_nobody_out(
+    asked: Evidence, some: Any, more: Any
+) -> None:
+    """What lets the history be asked only where it is in doubt."""
+    before, after = asked.qualifies(some), asked.qualifies(some + more)
+    assert after >= before
+    if not any(asked.is_in(one, codes) for one, codes in more):
+        assert after == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, True),
+        ({"type": "identity.v1"}, True),
+        ({"type": "opposition.v1"}, False),
+        ({"retracted": True}, False),
+        ({"source": "urn:registry:2"}, False),
+    ],
+)
+def test_any_record_of_the_cohort_s_source_counts_but_what_a_person_wants_of_the_hub(
+    changes: Any, counts: bool
+) -> None:
+    record = facts(**{"source": "urn:registry"} | changes)
+    asked = Policy(permit(population={"cohort": "urn:registry"})).evidence
+    assert asked.is_in(record, []) is asked.qualifies([(record, [])]) is counts
 
 
 @pytest.mark.parametrize(
@@ -213,6 +259,8 @@ GOOD = permit().model_dump(mode="json", by_alias=True)
         ({"population": {"sex": []}}, "nobody would meet it"),
         ({"population": {"diagnoses": ["I"]}}, "first 3 characters"),
         ({"population": {"departments": ["Ille"]}}, "department numbers"),
+        ({"population": {"cohort": "*"}}, "population.cohort: name the producer"),
+        ({"population": {"cohort": " "}}, "population.cohort"),
         ({"precision": {"time": "hour"}}, "precision.time"),
         ({"expires": None}, "expires"),
         ({"subscribers": []}, "subscribers"),

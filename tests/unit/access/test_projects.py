@@ -160,6 +160,9 @@ def test_a_path_is_for_its_sources_and_its_organisations(office: Office) -> None
     )
     office.refused("MR-006 is for companies", "request", {"path": "mr-006", "laboratory": "A consultancy"})
     office.refused("no permanent access", "request", {"path": "permanent"})
+    drawn = {**PERMIT, "sources": ["urn:chu"], "population": {"cohort": "urn:cnam"}}
+    office.refused("MR-004", "request", {"path": "mr-004", "permit": drawn})
+    office.refused("MR-005 is for PMSI", "request", {"path": "mr-005", "permit": drawn})
     office.do("request", {"path": "mr-004", "permit": {**PERMIT, "sources": ["urn:chu", "urn:telesuivi"]}})
 
 
