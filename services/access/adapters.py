@@ -179,7 +179,7 @@ class History(Protocol):
         """Go in beside other batches, or alone: a permit opens only when no batch is under way that ignores it."""
 
     def open_permits(self) -> dict[str, str]:
-        """Permits that are filling or open, with a digest of their definition and key."""
+        """Permits that are filling or open, with a digest of their definition, key and grant."""
 
     def permit(self, permit: str) -> StoredPermit | None:
         """One permit."""
@@ -306,7 +306,10 @@ class PostgresHistory:
     # permits
 
     def open_permits(self) -> dict[str, str]:
-        query = "SELECT permit, coalesce(md5(definition || key), '') FROM permits WHERE state IN (%s, %s)"
+        query = (
+            "SELECT permit, coalesce(md5(definition || key || convert_to(coalesce(granted, ''), 'UTF8')), '')"
+            " FROM permits WHERE state IN (%s, %s)"
+        )
         rows = self._run(query, FILLING, OPEN)
         return dict(rows.fetchall())
 
@@ -663,6 +666,7 @@ class PermitRow(NamedTuple):
 
     permit: str
     definition: bytes | None
+    granted: str | None
     key: bytes | None
     state: str
     records: int
@@ -765,7 +769,7 @@ class PostgresReader:
         """All permits with the size of their views."""
         with self._pool.connection() as connection:
             rows = connection.execute(
-                "SELECT permit, definition, key, state, coalesce(records, 0), coalesce(patients, 0),"
+                "SELECT permit, definition, granted, key, state, coalesce(records, 0), coalesce(patients, 0),"
                 " (SELECT count(*) FROM permit_scans s WHERE s.permit = p.permit) FROM permits p LEFT JOIN"
                 " (SELECT permit, count(*) AS records, count(DISTINCT patient) AS patients FROM view_entries"
                 "  GROUP BY permit) e USING (permit) ORDER BY permit"

@@ -62,9 +62,8 @@ def release_from(stored: StoredPermit, vault: Vault) -> Release:
     permit = read_permit(stored.definition)
     if permit.id != stored.permit:
         raise PermitError("the definition is that of another permit")
-    return Release(
-        stored.permit, Policy(permit), Ids(vault.unwrap(stored.key, permit_owner(stored.permit))), stored.revision
-    )
+    ids = Ids(vault.unwrap(stored.key, permit_owner(stored.permit)))
+    return Release(stored.permit, Policy(permit, stored.granted), ids, stored.revision)
 
 
 def open_body(vault: Vault, facts: Facts, key: bytes | None, body: bytes | None) -> dict[str, Any]:

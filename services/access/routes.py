@@ -164,7 +164,8 @@ def grant(permit: Permit, by: str, reader: Reader, publisher: Publisher, clock: 
         detail = "A permit of this id has another definition: close it, and grant the new one under another id."
         raise ProblemError(409, "the permit is granted with another definition", detail)
     if known is None or known.state != OPEN:
-        granted = PermitGranted(permit.id, permit.definition(), clock().isoformat(timespec="seconds"), by)
+        at = (known and known.granted) or clock().isoformat(timespec="seconds")
+        granted = PermitGranted(permit.id, permit.definition(), at, by)
         publisher.publish(PERMITS, permit.id, messages.encode(granted))
     return "granted" if known is None else known.state
 
@@ -286,7 +287,7 @@ def application(
             permit = permit_from(body)
         except PermitError as wrong:
             raise _not_grantable(wrong) from None
-        released, whole = dry_run(permit, reader, vault, people)
+        released, whole = dry_run(permit, reader, vault, people, clock())
         by = audit.actor("officer", officer.name)
         tell(audit.leaf("permit-tried", by, clock(), permit=permit.id, count=released.looked_at))
         return DryRunShown(whole=whole, potential_identifiers=potential_identifiers(permit), released=released)

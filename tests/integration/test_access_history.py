@@ -391,6 +391,58 @@ def test_a_cohort_and_a_diagnosis_bring_somebody_in_and_take_them_out_in_every_o
         assert subjects == {ids.subject(f"p{n}") for n in range(24) if stays}
 
 
+def test_a_year_of_birth_that_is_corrected_brings_in_the_years_of_the_age_and_takes_others_out(hub: Hub) -> None:
+    hub.opened(permit(population={"age": {"from": 18, "to": 20}}, demographics=[]))
+
+    def born(year: int | None, revision: int, **more: Any) -> list[list[str]]:
+        hub.run(hub.record("who", "s1", "p1", kind="identity.v1", revision=revision, birth_year=year, **more))
+        return hub.shape()
+
+    hub.run(*(hub.record(f"{n}", "s1", "p1", code(f"in {n}"), time=f"{n}-06-01T00:00:00Z") for n in range(2018, 2026)))
+    hub.run(hub.record("undated", "s1", "p1", code("in 2021"), time="2021-06-01T00:00:00Z", dated=False))
+    assert not hub.events(), "nobody knows their age"
+    assert born(2003, 1) == [bodies("in 2021", "in 2022", "in 2023")]
+    assert born(2005, 2) == [bodies("in 2023", "in 2024", "in 2025")]
+    hub.run(hub.record("late", "s1", "p1", code("late"), time="2025-12-31T23:00:00Z"))
+    hub.run(hub.record("later", "s1", "p1", code("later"), time="2026-01-01T00:00:00Z"))
+    assert hub.shape() == [bodies("in 2023", "in 2024", "in 2025", "late")]
+    hub.run(hub.record("2025", "s1", "p1", code("moved"), time="2022-06-01T00:00:00Z", revision=2))
+    assert hub.shape() == [bodies("in 2023", "in 2024", "late")]
+    assert born(None, 3, deleted=True) == []
+    count = len(hub.events())
+    hub.run(hub.record("more", "s1", "p1", code("more"), time="2024-06-01T00:00:00Z"))
+    assert len(hub.events()) == count
+
+
+def test_history_is_as_deep_as_the_first_grant_says(hub: Hub, database: Database) -> None:
+    days = ("2023-12-31T23:59:59Z", "2024-01-01T00:00:00Z", "2025-06-01T00:00:00Z", "2026-03-01T00:00:00Z")
+    hub.run(*(hub.record(day, "s1", "p1", code(day[:10]), time=day, sex="male") for day in days))
+    one = permit(history_years=1)
+    hub.run(hub.granted(one, "2025-12-31T23:59:59+00:00"), hub.key("cardio"))
+    assert hub.shape() == [bodies("2024-01-01", "2025-06-01", "2026-03-01")]
+    hub.run(hub.record("older", "s1", "p1", code("older"), time="2020-01-01T00:00:00Z"))
+    hub.run(changed(hub, permit(history_years=1, demographics=[]), 1))
+    assert hub.shape() == [bodies("2024-01-01", "2025-06-01", "2026-03-01")], "not of the year of the change"
+    hub.run(changed(hub, permit(history_years=0, demographics=[]), 2))
+    assert hub.shape() == [bodies("2025-06-01", "2026-03-01")]
+    hub.run(hub.record(days[0], "s1", "p1", code("moved"), time="2025-01-01T00:00:00Z", revision=2))
+    assert hub.shape() == [bodies("2025-06-01", "2026-03-01", "moved")]
+
+
+def test_a_depth_that_counts_from_no_moment_releases_nothing_and_the_records_are_kept(
+    hub: Hub, api: TestClient, database: Database
+) -> None:
+    hub.run(hub.granted(permit(history_years=9), "some day"), hub.key("cardio"), hub.granted(permit("all"), "some day"))
+    hub.run(hub.key("all"), hub.record("a", "s1", "p1", code("A")))
+    assert (hub.shape(), hub.shape("all")) == ([], [bodies("A")])
+    assert api.get("/v1/permits/cardio/timelines", headers=as_("team")).status_code == 503
+    database.connection.execute("UPDATE permits SET granted = '2026-01-01' WHERE permit = 'cardio'")
+    hub.run(hub.record("b", "s1", "p1", code("B")))
+    assert hub.shape() == [bodies("B")], "once it is known, what comes leaves, and a grant fills the view"
+    hub.run(hub.granted(permit(history_years=9)))
+    assert hub.shape() == [bodies("A", "B")]
+
+
 def test_new_demographics_reach_every_record_of_the_person(hub: Hub) -> None:
     hub.opened(permit())
     hub.run(hub.record("a", "s1", "p1", code("A")))
@@ -760,6 +812,23 @@ def test_what_compaction_leaves_of_a_changed_permit_opens_it_as_it_is(hub: Hub, 
     if suspended:
         hub.run(changed(hub, fewer, 4))
     assert [event.data["demographics"] for event in whole(hub)] == [{}]
+
+
+def test_a_permit_that_is_granted_again_keeps_the_moment_of_its_grant(
+    hub: Hub, api: TestClient, broker_of: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, offered = broker_of.publish, []
+
+    def keep(topic: str, key: str, value: bytes) -> None:
+        offered.append(msgspec.msgpack.decode(value, type=messages.PermitMessage))
+        publish(topic, key, value)
+
+    monkeypatch.setattr(broker_of, "publish", keep)
+    for state in ("granted", "waiting-for-key"):
+        answer = api.post("/v1/permits/cardio/grant", json=body(), headers=as_("officer"))
+        assert answer.json()["state"] == state
+        hub.now += dt.timedelta(days=400)
+    assert [one.granted for one in offered] == ["2026-06-01T09:41:07+00:00"] * 2
 
 
 def test_an_officer_narrows_suspends_and_resumes_a_permit(hub: Hub, api: TestClient) -> None:

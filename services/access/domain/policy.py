@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from contracts.events import IN_NO_TIMELINE, OF_RIGHTS
 from contracts.messages import Demographics
-from contracts.permits import EVERYTHING, Permit, Population
+from contracts.permits import EVERYTHING, Permit, PermitError, Population
 
 HUB = "urn:estuaire:hub"
 UNKNOWN_DAY = dt.datetime.max.replace(tzinfo=dt.UTC)
@@ -101,16 +101,21 @@ class Evidence(NamedTuple):
 class Policy:
     """What one permit releases. Every method is a function of its arguments and the permit alone."""
 
-    def __init__(self, permit: Permit) -> None:
+    def __init__(self, permit: Permit, granted: str | None = None) -> None:
+        """`granted` is the moment of the grant (ISO 8601), from which the depth of history counts.
+
+        Raises PermitError where the permit limits that, and the moment cannot be read.
+        """
         self.permit = permit
         self.population = permit.population
+        self.ages = permit.population.age if permit.population else None
         codes = (permit.population and permit.population.diagnoses) or ()
         cohort = permit.population.cohort if permit.population else None
         self.evidence = Evidence(tuple(normal_code(one) for one in codes), cohort)
         self.rows = Rows(
             types=frozenset(permit.types) - frozenset(IN_NO_TIMELINE),
             sources=None if EVERYTHING in permit.sources else frozenset(permit.sources),
-            start=_midnight(permit.period.start),
+            start=_start(permit, granted),
             before=_midnight_after(permit.period.end),
         )
         self.exempt = permit.opposition_exemption is not None
@@ -128,9 +133,9 @@ class Policy:
         """Whether anything may leave at this moment."""
         return now < self._closes
 
-    def allows(self, facts: Facts) -> bool:
-        """Whether this record, as it now is, may leave, if its person is in the population."""
-        return self.rows.include(facts)
+    def allows(self, facts: Facts, born: int | None = None) -> bool:
+        """Whether this record, as it now is, may leave, if its person, born in that year, is in the population."""
+        return self.rows.include(facts) and (self.ages is None or self.ages.includes(age_at(facts, born)))
 
     def admits(self, person: Demographics, qualified: bool) -> bool:
         """Whether a person is in the population; `qualified` says whether their records give the `evidence`."""
@@ -202,6 +207,18 @@ class Policy:
         return text[: self._characters] if _DATE.fullmatch(text) else text
 
 
+def age_at(facts: Facts, born: int | None) -> int | None:
+    """The age that somebody born in that year reaches in the year (UTC) of a record; None where it is not known.
+
+    INSEE's "âge atteint dans l'année" (âge par différence de millésimes), which the year of birth tells exactly, and
+    which no day changes: what was released of a year stays.
+    """
+    if born is None or not facts.dated:
+        return None
+    age = facts.time.astimezone(dt.UTC).year - born
+    return age if age >= 0 else None
+
+
 def diagnoses(kind: str, record: Mapping[str, Any]) -> list[str]:
     """The codes of what a record says its person has, normalised, sorted, each once."""
     found: set[str] = set()
@@ -225,10 +242,8 @@ def department(commune: str | None) -> str | None:
 def _meets(population: Population, person: Demographics, qualified: bool) -> bool:
     if population.sex is not None and person.sex not in population.sex:
         return False
-    if population.birth_year is not None:
-        year, years = person.birth_year, population.birth_year
-        if year is None or (years.start is not None and year < years.start) or (years.end or year) < year:
-            return False
+    if population.birth_year is not None and not population.birth_year.includes(person.birth_year):
+        return False
     if population.departments is not None or population.communes is not None:
         in_commune = person.commune in (population.communes or ())
         if not in_commune and department(person.commune) not in (population.departments or ()):
@@ -254,6 +269,23 @@ def _tree(paths: Iterable[str]) -> _Tree | None:
         else:
             at[parts[-1]] = None
     return root
+
+
+def _start(permit: Permit, granted: str | None) -> dt.datetime | None:
+    """The moment before which nothing leaves: of the period and of the depth of history the later. Raises PermitError.
+
+    The depth is stated as for permanent accesses to the SNDS (CSP, R1461-12): calendar years besides the current one.
+    """
+    start = _midnight(permit.period.start)
+    if permit.history_years is None:
+        return start
+    try:
+        moment = dt.datetime.fromisoformat(granted or "")
+        year = (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC).year
+        deepest = dt.datetime(year - permit.history_years, 1, 1, tzinfo=dt.UTC)
+    except (ValueError, OverflowError):
+        raise PermitError("history_years: it is not known when the permit was granted") from None
+    return max(start, deepest) if start else deepest
 
 
 def _midnight(day: dt.date | None) -> dt.datetime | None:

@@ -62,6 +62,19 @@ def test_a_cohort_is_whom_its_source_knows() -> None:
     assert (found.people, found.records, found.joins["all"].people_in_both) == (1, 1, 1)
 
 
+def test_ages_and_the_depth_of_history_are_those_of_the_view() -> None:
+    grown = policy(population={"age": {"from": 76}})
+    run = DryRun(grown, {"young": policy("young", population={"age": {"to": 75}}), "all": policy("all")})
+    run.person(WOMAN, [kept("diagnosis.v1", 1)])
+    run.person(Demographics(sex="female", birth_year=1951), [kept("diagnosis.v1", 1)])
+    run.person(Demographics(sex="female"), [kept("diagnosis.v1", 1)])
+    found = run.released()
+    assert (found.people, found.records) == (1, 1)
+    assert (found.joins["young"].people_in_both, found.joins["all"].people_in_both) == (0, 1)
+    deep = Policy(permit("deep", history_years=3), "2030-01-01")
+    assert DryRun(deep, {"all": policy("all")}).released().records == 0
+
+
 def test_views_are_joined_by_what_both_release_at_the_coarser_precision() -> None:
     others = {
         "by-month": policy("by-month", precision={"time": "month"}),

@@ -53,6 +53,59 @@ def test_rows(clauses: dict[str, Any], changes: dict[str, Any], allowed: bool) -
     assert Policy(permit(**clauses)).allows(facts(**changes)) is allowed
 
 
+NEW_YEAR_IN_PARIS = dt.datetime(2026, 1, 1, 0, 30, tzinfo=dt.timezone(dt.timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    ("ages", "born", "changes", "allowed"),
+    [
+        ({"from": 18}, 2008, {}, True),
+        ({"from": 18}, 2009, {}, False),
+        ({"to": 17}, 2009, {}, True),
+        ({"to": 17}, 2008, {}, False),
+        ({"from": 0, "to": 0}, 2026, {}, True),
+        ({"to": 0}, 2027, {}, False),  # before they were born
+        ({"from": 0}, None, {}, False),
+        ({"to": 17}, 2008, {"time": NEW_YEAR_IN_PARIS}, True),
+        ({"to": 150}, 2008, {"dated": False}, False),
+        ({"from": 18}, 2008, {"retracted": True}, False),
+    ],
+)
+def test_an_age_is_that_reached_in_the_year_of_the_record(
+    ages: Any, born: int | None, changes: dict[str, Any], allowed: bool
+) -> None:
+    assert Policy(permit(population={"age": ages})).allows(facts(**changes), born) is allowed
+
+
+@pytest.mark.parametrize(
+    ("years", "granted", "period", "first"),
+    [
+        (0, "2026-06-01T09:41:07+00:00", None, "2026-01-01"),
+        (5, "2026-06-01T09:41:07+00:00", None, "2021-01-01"),
+        (5, "2026-06-01", None, "2021-01-01"),
+        (0, "2026-01-01T00:30:00+01:00", None, "2025-01-01"),
+        (5, "2026-06-01T09:41:07", "2023-02-01", "2023-02-01"),
+        (5, "2026-06-01T09:41:07", "2020-02-01", "2021-01-01"),
+        (None, None, "2020-02-01", "2020-02-01"),
+        (None, "some day", "2020-02-01", "2020-02-01"),
+    ],
+)
+def test_history_is_as_deep_as_the_year_of_the_grant_and_so_many_before(
+    years: int | None, granted: str | None, period: str | None, first: str
+) -> None:
+    one = permit(period={"from": period}, history_years=years)
+    policy, day = Policy(one, granted), dt.datetime.fromisoformat(first).replace(tzinfo=dt.UTC)
+    assert policy.rows.start == day
+    assert policy.allows(facts(time=day))
+    assert not policy.allows(facts(time=day - dt.timedelta(microseconds=1)))
+
+
+@pytest.mark.parametrize("granted", [None, "", "some day", "0001-01-01T00:00:00+01:00", "0100-01-01"])
+def test_a_depth_that_counts_from_no_moment_releases_nothing(granted: str | None) -> None:
+    with pytest.raises(PermitError, match="it is not known when the permit was granted"):
+        Policy(permit(history_years=120), granted)
+
+
 def test_the_last_day_is_included_and_nothing_leaves_after_it() -> None:
     policy = Policy(permit(expires="2026-06-30"))
     assert policy.in_force(dt.datetime(2026, 6, 30, 23, 59, tzinfo=dt.UTC))
@@ -260,6 +313,10 @@ GOOD = permit().model_dump(mode="json", by_alias=True)
         ({"population": {"diagnoses": ["I"]}}, "first 3 characters"),
         ({"population": {"departments": ["Ille"]}}, "department numbers"),
         ({"population": {"cohort": "*"}}, "population.cohort: name the producer"),
+        ({"population": {"age": {}}}, "population.age: give `from`, `to` or both"),
+        ({"population": {"age": {"from": 40, "to": 18}}}, "population.age: `to` is before `from`"),
+        ({"population": {"age": {"from": 17.5}}}, "population.age.from"),
+        ({"history_years": -1}, "history_years"),
         ({"population": {"cohort": " "}}, "population.cohort"),
         ({"precision": {"time": "hour"}}, "precision.time"),
         ({"expires": None}, "expires"),
