@@ -210,8 +210,8 @@ class Policy:
 def age_at(facts: Facts, born: int | None) -> int | None:
     """The age that somebody born in that year reaches in the year (UTC) of a record; None where it is not known.
 
-    INSEE's "âge atteint dans l'année" (âge par différence de millésimes), which the year of birth tells exactly, and
-    which no day changes: what was released of a year stays.
+    INSEE's "âge atteint dans l'année" (insee.fr/en/metadonnees/definition/c1187): the year of birth alone tells it, and
+    it stays what it is as time goes on.
     """
     if born is None or not facts.dated:
         return None
@@ -274,7 +274,7 @@ def _tree(paths: Iterable[str]) -> _Tree | None:
 def _start(permit: Permit, granted: str | None) -> dt.datetime | None:
     """The moment before which nothing leaves: of the period and of the depth of history the later. Raises PermitError.
 
-    The depth is stated as for permanent accesses to the SNDS (CSP, R1461-12): calendar years besides the current one.
+    The depth is stated as the "profondeur historique" of accesses to the SNDS: calendar years besides the current one.
     """
     start = _midnight(permit.period.start)
     if permit.history_years is None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import Demographics
-from contracts.permits import PermitError, permit_from, read_permit
+from contracts.permits import Permit, PermitError, Population, permit_from, read_permit
+from estuaire.documents import ROOT
 from services.access.domain.policy import Evidence, Facts, Policy, department, diagnoses
 from tests.unit.access.hub import permit
 
@@ -340,6 +341,13 @@ def test_every_clause_is_needed_or_denies() -> None:
     for clause in ("id", "title", "purpose", "sources", "types", "expires", "subscribers"):
         with pytest.raises(PermitError, match=f"{clause}: this clause is missing"):
             permit_from({name: value for name, value in GOOD.items() if name != clause})
+
+
+def test_every_clause_stands_in_the_rules() -> None:
+    rules = (ROOT / "docs" / "projects.md").read_text(encoding="utf-8")
+    table = rules[rules.index("| clause |") : rules.index("**Who enters")]
+    for clause in (*Permit.model_fields, *Population.model_fields):
+        assert f"`{clause}`" in table
 
 
 def test_a_definition_is_the_permit_again() -> None:
