@@ -656,7 +656,11 @@ def test_two_slots_at_the_same_time_end_as_one(server: str, vault: Vault) -> Non
             query = "SELECT permit, event_id, patient, version FROM view_entries ORDER BY permit, event_id"
             return connection.execute(query).fetchall()
 
-    permits = (permit("all"), permit("some", population={"diagnoses": ["I50"], "sex": ["male"]}))
+    permits = (
+        permit("all"),
+        permit("some", population={"diagnoses": ["I50"], "sex": ["male"]}),
+        permit("known", population={"cohort": REGISTRY}),
+    )
 
     def share(hub: Hub, number: int) -> list[Message]:
         shuffle = random.Random(number)
@@ -668,6 +672,7 @@ def test_two_slots_at_the_same_time_end_as_one(server: str, vault: Vault) -> Non
                 code(shuffle.choice(["I50", "J45", "K00"])),
                 revision=number + 2 * n,
                 sex=shuffle.choice(["male", "female"]) if n % 7 == 0 else None,
+                source=REGISTRY if n % 50 == 0 else SOURCE,
             )
             for n in range(120)
         ]
@@ -701,7 +706,7 @@ def test_two_slots_at_the_same_time_end_as_one(server: str, vault: Vault) -> Non
     work(one, 1)
     work(one, 0)
     assert view(both) == view(alone)
-    assert len({permit for permit, *_ in view(both)}) == 2
+    assert len({permit for permit, *_ in view(both)}) == 3
 
 
 # --- permits that change ---
