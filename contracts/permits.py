@@ -52,19 +52,37 @@ class Period(_Clause):
         return self
 
 
-class Years(_Clause):
+class _Range(_Clause):
+    start: int | None = Field(None, alias="from")
+    end: int | None = Field(None, alias="to")
+
+    @model_validator(mode="after")
+    def _is_in_order(self) -> _Range:
+        if self.start is None and self.end is None:
+            raise ValueError("give `from`, `to` or both")
+        if self.start is not None and self.end is not None and self.end < self.start:
+            raise ValueError("`to` is before `from`: exchange the two")
+        return self
+
+    def includes(self, value: int | None) -> bool:
+        """Whether a value is within; one that is not known is not."""
+        if value is None:
+            return False
+        return (self.start is None or value >= self.start) and (self.end is None or value <= self.end)
+
+
+class Years(_Range):
     """A range of birth years; an absent end is open."""
 
     start: Annotated[int, Field(ge=1850, le=2200)] | None = Field(None, alias="from")
     end: Annotated[int, Field(ge=1850, le=2200)] | None = Field(None, alias="to")
 
-    @model_validator(mode="after")
-    def _is_in_order(self) -> Years:
-        if self.start is None and self.end is None:
-            raise ValueError("give `from`, `to` or both")
-        if self.start is not None and self.end is not None and self.end < self.start:
-            raise ValueError("`to` is before `from`: exchange the two years")
-        return self
+
+class Ages(_Range):
+    """A range of ages in whole years; an absent end is open."""
+
+    start: Annotated[int, Field(ge=0, le=150)] | None = Field(None, alias="from")
+    end: Annotated[int, Field(ge=0, le=150)] | None = Field(None, alias="to")
 
 
 class Population(_Clause):
@@ -72,11 +90,24 @@ class Population(_Clause):
 
     sex: tuple[Sex, ...] | None = None
     birth_year: Years | None = None
+    age: Ages | None = Field(
+        None,
+        description="What leaves of a person is of the years in which they reach these ages: year less birth year."
+        " A record whose time its source did not state has none.",
+    )
     departments: tuple[Department, ...] | None = Field(None, description="Lives in one of these, or of `communes`.")
     communes: tuple[InseeCode, ...] | None = None
     diagnoses: tuple[CodePrefix, ...] | None = Field(
         None, description="Has a diagnosis whose code starts with one of these, dots left aside."
     )
+    cohort: Name | None = Field(None, description="Has a record from this producer, a registry for one, of any type.")
+
+    @field_validator("cohort")
+    @classmethod
+    def _cohort_is_one_producer(cls, cohort: str | None) -> str | None:
+        if cohort == EVERYTHING:
+            raise ValueError("name the producer whose people are meant; leave it out if any producer's are")
+        return cohort
 
     @model_validator(mode="after")
     def _says_something(self) -> Population:
@@ -121,6 +152,11 @@ class Permit(_Clause):
     demographics: tuple[DemographicName, ...] = ()
     population: Population | None = Field(None, description="About whom; everybody if absent.")
     period: Period = Field(default_factory=lambda: Period())
+    history_years: Annotated[int, Field(ge=0, le=150)] | None = Field(
+        None,
+        description="How many calendar years of history leave besides the year (UTC) in which the permit is granted;"
+        " all of it if absent.",
+    )
     precision: Precision = Precision()
     potential_identifiers: Annotated[int, Field(ge=0, le=5)] | None = Field(
         None, description="How many of the data by which somebody could be found may leave together; one if absent."
@@ -168,6 +204,11 @@ class Permit(_Clause):
                 " does not tell the period: ask for a more precise time, or count by a longer period"
             )
         return self
+
+    def all_sources(self) -> tuple[str, ...]:
+        """Whose data it uses: what leaves is of `sources`, and whoever has a record of a cohort's is released."""
+        cohort = self.population.cohort if self.population else None
+        return self.sources if cohort is None or cohort in self.sources else (*self.sources, cohort)
 
     def definition(self) -> bytes:
         """The permit as JSON, always in the same form."""
@@ -253,6 +294,8 @@ def widened(new: Permit, old: Permit) -> list[str]:
         "population": old.population is None
         or (new.population is not None and _meets_more(new.population, old.population)),
         "period": _within((new.period.start, new.period.end), (old.period.start, old.period.end)),
+        "history_years": old.history_years is None
+        or (new.history_years is not None and new.history_years <= old.history_years),
         "delivery": _DELIVERIES.index(new.delivery) >= _DELIVERIES.index(old.delivery),
         "precision": all(
             scale.index(getattr(new.precision, name)) >= scale.index(getattr(old.precision, name))
@@ -294,6 +337,12 @@ def _meets_more(new: Population, old: Population) -> bool:
         years = new.birth_year
         if years is None or not _within((years.start, years.end), (old.birth_year.start, old.birth_year.end)):
             return False
+    if old.age is not None:
+        ages = new.age
+        if ages is None or not _within((ages.start, ages.end), (old.age.start, old.age.end)):
+            return False
+    if old.cohort not in (None, new.cohort):
+        return False
     if old.diagnoses is not None:
         prefixes = tuple(one.replace(".", "").upper() for one in old.diagnoses)
         asked = [one.replace(".", "").upper() for one in new.diagnoses or ()]

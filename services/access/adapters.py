@@ -27,7 +27,7 @@ from runtime.database import Database
 from runtime.messages import RetryLater
 from services.access.domain.catalogue import Holding
 from services.access.domain.indicators import Cell, Counted
-from services.access.domain.policy import Facts, Rows
+from services.access.domain.policy import Evidence, Facts, Rows
 from services.access.domain.views import Entry, Told, told_by
 from services.access.projects import STEPS, TAKEN, StepRow
 from services.access.requests import ASKED, DONE, ActRow, RequestRow
@@ -138,7 +138,7 @@ class Prior(NamedTuple):
 class Seen(NamedTuple):
     """How a patient was last seen under a permit."""
 
-    diagnosed: bool
+    qualified: bool
     digest: bytes
 
 
@@ -149,7 +149,7 @@ class Numbering(NamedTuple):
     patient: str
     subject: str
     messages: int
-    diagnosed: bool
+    qualified: bool
     digest: bytes
 
 
@@ -188,7 +188,7 @@ class History(Protocol):
         """Go in beside other batches, or alone: a permit opens only when no batch is under way that ignores it."""
 
     def open_permits(self) -> dict[str, str]:
-        """Permits that are filling or open, with a digest of their definition and key."""
+        """Permits that are filling or open, with a digest of their definition, key and grant."""
 
     def permit(self, permit: str) -> StoredPermit | None:
         """One permit."""
@@ -245,8 +245,8 @@ class History(Protocol):
     def bodies(self, event_ids: Collection[bytes]) -> dict[bytes, bytes]:
         """The sealed bodies of those records that have one."""
 
-    def diagnosed(self, subjects: Collection[bytes], prefixes: Sequence[str]) -> set[bytes]:
-        """Those subjects that have a diagnosis whose code starts with one of the prefixes."""
+    def qualified(self, patients: Collection[str], evidence: Evidence) -> set[str]:
+        """Those of these claimed patients whose records give the evidence."""
 
     def oppose(self, oppositions: Mapping[bytes, tuple[bytes, str | None]]) -> None:
         """Keep, by event, which subject objects and to what: everything (`*`), a source, or nothing any more (None)."""
@@ -334,7 +334,10 @@ class PostgresHistory:
     # permits
 
     def open_permits(self) -> dict[str, str]:
-        query = "SELECT permit, coalesce(md5(definition || key), '') FROM permits WHERE state IN (%s, %s)"
+        query = (
+            "SELECT permit, coalesce(md5(definition || key || convert_to(coalesce(granted, ''), 'UTF8')), '')"
+            " FROM permits WHERE state IN (%s, %s)"
+        )
         rows = self._run(query, FILLING, OPEN)
         return dict(rows.fetchall())
 
@@ -504,13 +507,8 @@ class PostgresHistory:
         query = "SELECT event_id, body FROM history WHERE event_id = ANY(%b) AND body IS NOT NULL"
         return dict(self._run(query, list(event_ids)).fetchall())
 
-    def diagnosed(self, subjects: Collection[bytes], prefixes: Sequence[str]) -> set[bytes]:
-        rows = self._run(
-            "SELECT DISTINCT subject FROM history, unnest(diagnoses) AS code WHERE subject = ANY(%b)"
-            " AND NOT retracted AND EXISTS (SELECT FROM unnest(%b::text[]) AS prefix WHERE starts_with(code, prefix))",
-            *(list(subjects), list(prefixes)),
-        )
-        return {subject for (subject,) in rows}
+    def qualified(self, patients: Collection[str], evidence: Evidence) -> set[str]:
+        return {patient for (patient,) in self._run(_QUALIFIED, *_asked(patients, evidence))}
 
     # oppositions
 
@@ -600,10 +598,10 @@ class PostgresHistory:
 
     def seen(self, permits: Collection[str], patients: Collection[str]) -> dict[tuple[str, str], Seen]:
         rows = self._run(
-            "SELECT permit, patient, diagnosed, digest FROM view_patients WHERE permit = ANY(%b) AND patient = ANY(%b)",
+            "SELECT permit, patient, qualified, digest FROM view_patients WHERE permit = ANY(%b) AND patient = ANY(%b)",
             *(list(permits), list(patients)),
         )
-        return {(permit, patient): Seen(diagnosed, digest) for permit, patient, diagnosed, digest in rows}
+        return {(permit, patient): Seen(qualified, digest) for permit, patient, qualified, digest in rows}
 
     def entries(self, permits: Collection[str], event_ids: Collection[bytes]) -> dict[str, dict[bytes, Entry]]:
         return self._entries(
@@ -628,10 +626,10 @@ class PostgresHistory:
         if not wanted:
             return {}
         rows = self._run(
-            "INSERT INTO view_patients AS old (permit, patient, subject, sequence, diagnosed, digest)"
+            "INSERT INTO view_patients AS old (permit, patient, subject, sequence, qualified, digest)"
             " SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::boolean[], %b::bytea[])"
             " ON CONFLICT (permit, patient) DO UPDATE SET sequence = old.sequence + EXCLUDED.sequence,"
-            " diagnosed = EXCLUDED.diagnosed, digest = EXCLUDED.digest RETURNING permit, patient, sequence",
+            " qualified = EXCLUDED.qualified, digest = EXCLUDED.digest RETURNING permit, patient, sequence",
             *_columns(sorted(wanted)),
         )
         return {(permit, patient): sequence for permit, patient, sequence in rows}
@@ -723,6 +721,20 @@ OPPOSED: Final = f"SELECT patient, withholds FROM ({EVERY_OPPOSED}) AS who WHERE
 """The same of some patients."""
 
 
+_QUALIFIED: Final = (
+    "SELECT patient FROM subjects JOIN history USING (subject) WHERE patient = ANY(%b::text[]) AND NOT retracted"
+    " GROUP BY patient HAVING (%b::text IS NULL OR bool_or(source = %b::text AND type <> ALL(%b::text[])))"
+    " AND (%b::text[] = '{}' OR bool_or(EXISTS (SELECT FROM unnest(diagnoses) AS code, unnest(%b::text[]) AS prefix"
+    " WHERE starts_with(code, prefix))))"
+)
+"""Whose records give the evidence that a population asks for, each part of it by any of their subjects."""
+
+
+def _asked(patients: Collection[str], evidence: Evidence) -> list[Any]:
+    prefixes = list(evidence.prefixes)
+    return [list(patients), evidence.cohort, evidence.cohort, list(OF_RIGHTS), prefixes, prefixes]
+
+
 def _opposed(rows: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
     for patient, withholds in rows:
@@ -742,6 +754,7 @@ class PermitRow(NamedTuple):
 
     permit: str
     definition: bytes | None
+    granted: str | None
     key: bytes | None
     state: str
     records: int
@@ -834,7 +847,7 @@ class Reader(Protocol):
     def permit(self, permit: str) -> StoredPermit | None: ...
     def subjects(self, permit: str, after: str, entries: int) -> tuple[list[ViewSubject], bool]: ...
     def timelines(self, permit: str, patients: Sequence[str]) -> tuple[list[EntryRow], dict[str, list[Told]]]: ...
-    def diagnosed(self, patients: Sequence[str], prefixes: Sequence[str]) -> set[str]: ...
+    def qualified(self, patients: Sequence[str], evidence: Evidence) -> set[str]: ...
     def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]: ...
     def people(self, after: str, count: int) -> list[PersonRow]: ...
     def record(self, event_id: bytes) -> RecordRow | None: ...
@@ -877,7 +890,7 @@ class PostgresReader:
         """All permits with the size of their views."""
         with self._pool.connection() as connection:
             rows = connection.execute(
-                "SELECT permit, definition, key, state, coalesce(records, 0), coalesce(patients, 0),"
+                "SELECT permit, definition, granted, key, state, coalesce(records, 0), coalesce(patients, 0),"
                 " (SELECT count(*) FROM permit_scans s WHERE s.permit = p.permit) FROM permits p LEFT JOIN"
                 " (SELECT permit, count(*) AS records, count(DISTINCT patient) AS patients FROM view_entries"
                 "  GROUP BY permit) e USING (permit) ORDER BY permit"
@@ -927,15 +940,10 @@ class PostgresReader:
                 told.setdefault(patient, []).append(demographics)
             return found, told
 
-    def diagnosed(self, patients: Sequence[str], prefixes: Sequence[str]) -> set[str]:
-        """Those patients that have a diagnosis whose code starts with one of the prefixes."""
+    def qualified(self, patients: Sequence[str], evidence: Evidence) -> set[str]:
+        """Those of these patients whose records give the evidence."""
         with self._pool.connection() as connection:
-            rows = connection.execute(
-                "SELECT DISTINCT patient FROM subjects JOIN history USING (subject), unnest(diagnoses) AS code"
-                " WHERE patient = ANY(%s) AND NOT retracted"
-                " AND EXISTS (SELECT FROM unnest(%s::text[]) AS prefix WHERE starts_with(code, prefix))",
-                [list(patients), list(prefixes)],
-            )
+            rows = connection.execute(_QUALIFIED.encode(), _asked(patients, evidence))
             return {patient for (patient,) in rows}
 
     def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]:

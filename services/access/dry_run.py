@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any, Protocol
@@ -24,12 +25,12 @@ class Reader(Protocol):
     def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]: ...
 
 
-def dry_run(permit: Permit, reader: Reader, vault: Vault, most: int) -> tuple[Released, bool]:
-    """What a permit would release of so many people, and whether these are all.
+def dry_run(permit: Permit, reader: Reader, vault: Vault, most: int, now: dt.datetime) -> tuple[Released, bool]:
+    """What a permit would release of so many people if it were granted now, and whether these are all.
 
     Patients' ids are random, so that the first of them are a sample.
     """
-    policy = Policy(permit)
+    policy = Policy(permit, now.isoformat())
     run = DryRun(policy, dict(_others(permit.id, reader)))
     looked_at, after = 0, ""
     while looked_at < most and (page := reader.people(after, min(_AT_ONCE, most - looked_at))):
@@ -47,12 +48,12 @@ def _others(permit: str, reader: Reader) -> Iterator[tuple[str, Policy]]:
         if row.permit == permit or row.state == CLOSED or row.definition is None:
             continue
         with suppress(PermitError):
-            yield row.permit, Policy(read_permit(row.definition))
+            yield row.permit, Policy(read_permit(row.definition), row.granted)
 
 
 def _kept(row: KeptRow, policy: Policy, vault: Vault) -> Kept:
     record: dict[str, Any] = {}
-    if policy.allows(row.facts):
+    if policy.rows.include(row.facts):
         with suppress(KeyBroken):
             record = open_body(vault, row.facts, row.key, row.body)
     return Kept(row.facts, record, row.diagnoses)

@@ -148,7 +148,7 @@ def _change_of_permit(register: Register, subject: str, step: Step) -> PermitGra
     by = audit.actor(step.role, step.actor)
     if step.act in ("open", *CHANGES):
         changes = sum(one.act in CHANGES for one in register.steps[subject])
-        at = granted_at(step)
+        at = granted_at(next(one for one in register.steps[subject] if one.act == "open"))
         return PermitGranted(permit.id, permit.definition(), at, by, changes, suspended=step.act == "suspend")
     return PermitClosed(permit.id, f"project {step.act}d", by) if step.act in ("revoke", "close") else None
 

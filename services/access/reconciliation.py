@@ -62,9 +62,8 @@ def release_from(stored: StoredPermit, vault: Vault) -> Release:
     permit = read_permit(stored.definition)
     if permit.id != stored.permit:
         raise PermitError("the definition is that of another permit")
-    return Release(
-        stored.permit, Policy(permit), Ids(vault.unwrap(stored.key, permit_owner(stored.permit))), stored.revision
-    )
+    ids = Ids(vault.unwrap(stored.key, permit_owner(stored.permit)))
+    return Release(stored.permit, Policy(permit, stored.granted), ids, stored.revision)
 
 
 def open_body(vault: Vault, facts: Facts, key: bytes | None, body: bytes | None) -> dict[str, Any]:
@@ -128,7 +127,7 @@ class _View:
     """One permit's view, as far as the work concerns it."""
 
     release: Release
-    diagnosed: dict[str, bool]
+    qualified: dict[str, bool]
     persons: dict[str, Person]
     whole: set[str] = field(default_factory=set)
     facts: dict[bytes, Facts] = field(default_factory=dict)
@@ -173,7 +172,7 @@ class Reconciler:
             for patient in touched
         }
         opposed = self._history.opposed(touched)
-        found = [self._view(release, demographics, opposed, seen, subjects_of, work) for release in releases]
+        found = [self._view(release, demographics, opposed, seen, work) for release in releases]
         held = self._held(found, work)
         histories = self._histories(set().union(*(one.whole for one in found)), subjects_of)
         for one in found:
@@ -190,7 +189,6 @@ class Reconciler:
         demographics: Mapping[str, Demographics],
         opposed: Mapping[str, frozenset[str]],
         seen: Mapping[tuple[str, str], Seen],
-        subjects_of: Mapping[str, Sequence[Subject]],
         work: Work,
     ) -> _View:
         """Who the patients are under this permit, and which of them have to be looked at as a whole."""
@@ -199,12 +197,12 @@ class Reconciler:
         before = {
             patient: one for patient in demographics if (one := seen.get((permit, patient))) is not None and one.digest
         }
-        diagnosed = self._diagnosed(policy, demographics.keys(), before, subjects_of, work)
+        qualified = self._qualified(policy, demographics.keys(), before, work)
         persons = {
-            patient: views.person_under(policy, known, diagnosed[patient], opposed.get(patient, frozenset()))
+            patient: views.person_under(policy, known, qualified[patient], opposed.get(patient, frozenset()))
             for patient, known in demographics.items()
         }
-        view = _View(release, diagnosed, persons, whole=set(work.patients))
+        view = _View(release, qualified, persons, whole=set(work.patients))
         for patient, person in persons.items():
             if patient not in before:
                 # never seen: with a population, remember that they were looked at, for they may enter it later
@@ -213,32 +211,33 @@ class Reconciler:
             elif before[patient].digest != person.digest:
                 view.whole.add(patient)
                 view.remembered.add(patient)
-            elif before[patient].diagnosed != diagnosed[patient]:
+            elif before[patient].qualified != qualified[patient]:
                 view.remembered.add(patient)
         return view
 
-    def _diagnosed(
-        self,
-        policy: Policy,
-        patients: Iterable[str],
-        before: Mapping[str, Seen],
-        subjects_of: Mapping[str, Sequence[Subject]],
-        work: Work,
+    def _qualified(
+        self, policy: Policy, patients: Iterable[str], before: Mapping[str, Seen], work: Work
     ) -> dict[str, bool]:
-        """Whether each patient has a diagnosis the permit asks for; the history is asked only where it is in doubt."""
-        if not policy.prefixes:
+        """Whether each patient's records give the evidence; the history is asked only where it is in doubt."""
+        evidence = policy.evidence
+        if not evidence.is_asked():
             return dict.fromkeys(patients, False)
-        known = {patient: before[patient].diagnosed if patient in before else False for patient in patients}
+        known = {patient: before[patient].qualified if patient in before else False for patient in patients}
         doubtful = {patient for patient in known if patient in work.patients or patient not in before}
         for event_id, facts in work.records.items():
             content, prior = work.contents.get(event_id), work.priors.get(event_id)
-            if content is not None and _concern(policy, diagnoses(facts.type, content.record)):
-                doubtful.add(work.subjects[facts.subject].patient)
-            if prior is not None and _concern(policy, prior.diagnoses):
+            patient = work.subjects[facts.subject].patient
+            # what adds to enough changes nothing
+            if (
+                content is not None
+                and not known[patient]
+                and evidence.is_in(facts, diagnoses(facts.type, content.record))
+            ):
+                doubtful.add(patient)
+            if prior is not None and evidence.is_in(prior.facts, prior.diagnoses):
                 doubtful.add(work.subjects[prior.facts.subject].patient)
-        patient_of = {one.subject: patient for patient in doubtful for one in subjects_of.get(patient, ())}
-        having = self._history.diagnosed(patient_of, policy.prefixes) if patient_of else set()
-        return known | dict.fromkeys(doubtful, False) | {patient_of[subject]: True for subject in having}
+        having = self._history.qualified(doubtful, evidence) if doubtful else set()
+        return known | {patient: patient in having for patient in doubtful}
 
     def _held(self, found: Sequence[_View], work: Work) -> dict[str, dict[bytes, Entry]]:
         """What the views hold of the records and of the whole patients that are looked at."""
@@ -359,14 +358,14 @@ class Reconciler:
             counts.update(one.publish.patient for one in view.changes if one.publish and one.event_id in records)
             counts.update(one.patient for one in view.controls)
             for patient in counts.keys() | view.remembered:
-                person, diagnosed = view.persons.get(patient), view.diagnosed.get(patient, False)
+                person, qualified = view.persons.get(patient), view.qualified.get(patient, False)
                 wanted.append(
                     Numbering(
                         view.release.permit,
                         patient,
                         view.release.ids.subject(patient),
                         counts[patient],
-                        diagnosed,
+                        qualified,
                         person.digest if person else b"",
                     )
                 )
@@ -440,10 +439,6 @@ def hour_of(moment: dt.datetime) -> int:
     A finer time is the same in two views for one record, and joins them.
     """
     return int(moment.timestamp()) // 3600 * 3_600_000
-
-
-def _concern(policy: Policy, codes: Iterable[str]) -> bool:
-    return any(code.startswith(policy.prefixes) for code in codes)
 
 
 def _controls(ids: Ids, move: Move) -> list[_Control]:

@@ -165,7 +165,8 @@ def grant(permit: Permit, by: str, reader: Reader, publisher: Publisher, clock: 
         detail = "A permit of this id has another definition: close it, and grant the new one under another id."
         raise ProblemError(409, "the permit is granted with another definition", detail)
     if known is None or known.state != OPEN:
-        granted = PermitGranted(permit.id, permit.definition(), clock().isoformat(timespec="seconds"), by)
+        at = (known and known.granted) or clock().isoformat(timespec="seconds")
+        granted = PermitGranted(permit.id, permit.definition(), at, by)
         publisher.publish(PERMITS, permit.id, messages.encode(granted))
     return "granted" if known is None else known.state
 
@@ -287,7 +288,7 @@ def application(
             permit = permit_from(body)
         except PermitError as wrong:
             raise _not_grantable(wrong) from None
-        released, whole = dry_run(permit, reader, vault, people)
+        released, whole = dry_run(permit, reader, vault, people, clock())
         by = audit.actor("officer", officer.name)
         tell(audit.leaf("permit-tried", by, clock(), permit=permit.id, count=released.looked_at))
         return DryRunShown(whole=whole, potential_identifiers=potential_identifiers(permit), released=released)
@@ -423,7 +424,8 @@ def _check_open(release: Release, reader: Reader, clock: Clock) -> None:
 def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vault: Vault) -> Iterator[views.Event]:
     patients = [one.patient for one in chunk]
     rows, told = reader.timelines(release.permit, patients)
-    diagnosed = reader.diagnosed(patients, release.policy.prefixes) if release.policy.prefixes else set()
+    evidence = release.policy.evidence
+    qualified = reader.qualified(patients, evidence) if evidence.is_asked() else set()
     opposed = reader.opposed(patients)
     rows_of: defaultdict[str, list[EntryRow]] = defaultdict(list)
     for row in rows:
@@ -432,7 +434,7 @@ def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vaul
         events: list[views.Event] = []
         demographics = views.demographics_of(views.newest(told.get(patient, ())))
         objects_to = opposed.get(patient, frozenset())
-        person = views.person_under(release.policy, demographics, patient in diagnosed, objects_to)
+        person = views.person_under(release.policy, demographics, patient in qualified, objects_to)
         subject = release.ids.subject(patient)
         for row in rows_of[patient]:
             if views.wanted_entry(release.policy, row.facts, patient, person) is None:

@@ -6,6 +6,7 @@ import base64
 import datetime as dt
 import hashlib
 import io
+import itertools
 import json
 import random
 import secrets
@@ -301,6 +302,147 @@ def test_a_merge_may_bring_somebody_into_the_population(hub: Hub) -> None:
     assert hub.shape() == [bodies("I50")]
 
 
+REGISTRY = "urn:estuaire:producer:registry-transplants"
+
+
+def test_whoever_the_cohort_s_source_knows_enters_with_the_history_and_leaves_when_it_takes_that_back(hub: Hub) -> None:
+    hub.opened(permit(population={"cohort": REGISTRY}, sources=[SOURCE], opposition_exemption="A law."))
+    hub.run(hub.record("a", "s1", "p1", code("A")), hub.record("b", "s2", "p2", code("B")))
+    hub.run(hub.objection("o", "s1", "p1", "source", source=REGISTRY))
+    assert not hub.events(), "who objects is nobody's to know, and nobody's enrolment"
+    hub.run(hub.record("e", "s1", "p1", kind="identity.v1", source=REGISTRY))
+    assert hub.shape() == [bodies("A")]
+    hub.run(hub.record("c", "s1", "p1", code("C")), hub.record("e", "s1", "p1", kind="identity.v1", source=REGISTRY))
+    assert hub.shape() == [bodies("A", "C")]
+    hub.run(hub.record("e", "s2", "p2", kind="identity.v1", source=REGISTRY, revision=2))
+    assert hub.shape() == [bodies("B")]
+    hub.run(hub.record("claim", "s1", "p1", {}, kind="claim.v1", source=REGISTRY))
+    assert hub.shape() == [bodies("A", "C"), bodies("B")]
+    hub.run(hub.record("e", "s2", "p2", kind="identity.v1", source=REGISTRY, revision=3, deleted=True))
+    assert hub.shape() == [bodies("A", "C")]
+    hub.run(hub.record("claim", "s1", "p1", kind="claim.v1", source=REGISTRY, revision=2, deleted=True))
+    assert hub.shape() == []
+    hub.run(hub.record("claim", "s1", "p1", {}, kind="claim.v1", source=REGISTRY, revision=3))
+    assert hub.shape() == [bodies("A", "C")]
+
+
+def test_who_objects_to_the_cohort_s_source_is_in_no_view_that_says_they_are_in_it(hub: Hub, api: TestClient) -> None:
+    hub.opened(permit(population={"cohort": REGISTRY}), permit("all"))
+    hub.run(hub.record("a", "s1", "p1", code("A")), hub.record("e", "s1", "p1", code("E"), source=REGISTRY))
+    assert hub.shape() == [bodies("A", "E")]
+    hub.run(hub.objection("o", "s1", "p1", "source", source=REGISTRY))
+    assert (hub.shape(), hub.shape("all")) == ([], [bodies("A")])
+    assert list(pages(api, 10)) == [[]]
+    hub.run(hub.objection("o", "s1", "p1", "source", source=REGISTRY, revision=2, deleted=True))
+    assert hub.shape() == [bodies("A", "E")]
+
+
+def _enrolled(hub: Hub, n: int, revision: int = 1, **more: Any) -> Message:
+    """Somebody's enrolment, of a subject of their own until linkage finds whose it is."""
+    return hub.record(f"e{n}", f"r{n}", f"q{n}", kind="identity.v1", source=REGISTRY, revision=revision, **more)
+
+
+def _moved(hub: Hub, n: int) -> Message:
+    """The enrolment was somebody else's, who has nothing else."""
+    return hub.record(f"e{n}", f"z{n}", f"z{n}", kind="identity.v1", source=REGISTRY, revision=2)
+
+
+_ENDS: dict[str, tuple[bool, Callable[[Hub, int], Message]]] = {
+    "a younger record": (True, lambda hub, n: hub.record(f"y{n}", f"s{n}", f"p{n}", code("Z"), sex="male")),
+    "the enrolment again": (True, lambda hub, n: _enrolled(hub, n, 2)),
+    "the enrolment retracted": (False, lambda hub, n: _enrolled(hub, n, 2, deleted=True)),
+    "the enrolment moved": (False, _moved),
+    "the diagnosis corrected": (False, lambda hub, n: hub.record(f"d{n}", f"s{n}", f"p{n}", code("J45"), revision=2)),
+    "the link undone": (
+        False,
+        lambda hub, n: hub.link(PatientSplit(9000 + n, f"p{n}", f"q{n}", (subject_id(f"r{n}"),))),
+    ),
+}
+
+
+@pytest.mark.parametrize("end", _ENDS)
+def test_a_cohort_and_a_diagnosis_bring_somebody_in_and_take_them_out_in_every_order(hub: Hub, end: str) -> None:
+    """Diagnosis and enrolment are of two subjects: each person has a link, and an end of this sort.
+
+    Everybody gets the same four messages in another order, and there are three permits: one that is there before,
+    one that comes in the middle, one at the end. In each, the same people are left.
+    """
+    asked = {"cohort": REGISTRY, "diagnoses": ["I50"]}
+    early, middle, late = (permit(name, population=asked) for name in ("early", "middle", "late"))
+    stays, act = _ENDS[end]
+    orders = []
+    for n, order in enumerate(itertools.permutations(range(4))):
+        todo = [
+            hub.record(f"d{n}", f"s{n}", f"p{n}", code("I50")),
+            _enrolled(hub, n),
+            hub.link(PatientsMerged(1000 + n, f"p{n}", f"q{n}", (subject_id(f"r{n}"),))),
+            act(hub, n),
+        ]
+        orders.append([todo[at] for at in order])
+    hub.opened(early)
+    for at, batch in enumerate(zip(*orders, strict=True)):
+        if at == 2:
+            hub.opened(middle)
+        hub.run(*batch)
+    hub.opened(late)
+    held = {name: {event.subject for event in hub.views[name].entries()} for name in ("early", "middle", "late")}
+    for name, subjects in held.items():
+        ids = Ids(hashlib.sha256(name.encode()).digest())
+        assert subjects == {ids.subject(f"p{n}") for n in range(24) if stays}
+
+
+def test_a_year_of_birth_that_is_corrected_brings_in_the_years_of_the_age_and_takes_others_out(hub: Hub) -> None:
+    hub.opened(permit(population={"age": {"from": 18, "to": 20}}, demographics=[]))
+
+    def born(year: int | None, revision: int, **more: Any) -> list[list[str]]:
+        hub.run(hub.record("who", "s1", "p1", kind="identity.v1", revision=revision, birth_year=year, **more))
+        return hub.shape()
+
+    hub.run(*(hub.record(f"{n}", "s1", "p1", code(f"in {n}"), time=f"{n}-06-01T00:00:00Z") for n in range(2018, 2026)))
+    hub.run(hub.record("undated", "s1", "p1", code("in 2021"), time="2021-06-01T00:00:00Z", dated=False))
+    assert not hub.events(), "nobody knows their age"
+    assert born(2003, 1) == [bodies("in 2021", "in 2022", "in 2023")]
+    assert born(2005, 2) == [bodies("in 2023", "in 2024", "in 2025")]
+    hub.run(hub.record("late", "s1", "p1", code("late"), time="2025-12-31T23:00:00Z"))
+    hub.run(hub.record("later", "s1", "p1", code("later"), time="2026-01-01T00:00:00Z"))
+    assert hub.shape() == [bodies("in 2023", "in 2024", "in 2025", "late")]
+    hub.run(hub.record("2025", "s1", "p1", code("moved"), time="2022-06-01T00:00:00Z", revision=2))
+    assert hub.shape() == [bodies("in 2023", "in 2024", "late")]
+    assert born(None, 3, deleted=True) == []
+    count = len(hub.events())
+    hub.run(hub.record("more", "s1", "p1", code("more"), time="2024-06-01T00:00:00Z"))
+    assert len(hub.events()) == count
+
+
+def test_history_is_as_deep_as_the_first_grant_says(hub: Hub, database: Database) -> None:
+    days = ("2023-12-31T23:59:59Z", "2024-01-01T00:00:00Z", "2025-06-01T00:00:00Z", "2026-03-01T00:00:00Z")
+    hub.run(*(hub.record(day, "s1", "p1", code(day[:10]), time=day, sex="male") for day in days))
+    one = permit(history_years=1)
+    hub.run(hub.granted(one, "2025-12-31T23:59:59+00:00"), hub.key("cardio"))
+    assert hub.shape() == [bodies("2024-01-01", "2025-06-01", "2026-03-01")]
+    hub.run(hub.record("older", "s1", "p1", code("older"), time="2020-01-01T00:00:00Z"))
+    hub.run(changed(hub, permit(history_years=1, demographics=[]), 1))
+    assert hub.shape() == [bodies("2024-01-01", "2025-06-01", "2026-03-01")], "not of the year of the change"
+    hub.run(changed(hub, permit(history_years=0, demographics=[]), 2))
+    assert hub.shape() == [bodies("2025-06-01", "2026-03-01")]
+    hub.run(hub.record(days[0], "s1", "p1", code("moved"), time="2025-01-01T00:00:00Z", revision=2))
+    assert hub.shape() == [bodies("2025-06-01", "2026-03-01", "moved")]
+
+
+def test_a_depth_that_counts_from_no_moment_releases_nothing_and_the_records_are_kept(
+    hub: Hub, api: TestClient, database: Database
+) -> None:
+    hub.run(hub.granted(permit(history_years=9), "some day"), hub.key("cardio"), hub.granted(permit("all"), "some day"))
+    hub.run(hub.key("all"), hub.record("a", "s1", "p1", code("A")))
+    assert (hub.shape(), hub.shape("all")) == ([], [bodies("A")])
+    assert api.get("/v1/permits/cardio/timelines", headers=as_("team")).status_code == 503
+    database.connection.execute("UPDATE permits SET granted = '2026-01-01' WHERE permit = 'cardio'")
+    hub.run(hub.record("b", "s1", "p1", code("B")))
+    assert hub.shape() == [bodies("B")], "once it is known, what comes leaves, and a grant fills the view"
+    hub.run(hub.granted(permit(history_years=9)))
+    assert hub.shape() == [bodies("A", "B")]
+
+
 def test_new_demographics_reach_every_record_of_the_person(hub: Hub) -> None:
     hub.opened(permit())
     hub.run(hub.record("a", "s1", "p1", code("A")))
@@ -514,7 +656,11 @@ def test_two_slots_at_the_same_time_end_as_one(server: str, vault: Vault) -> Non
             query = "SELECT permit, event_id, patient, version FROM view_entries ORDER BY permit, event_id"
             return connection.execute(query).fetchall()
 
-    permits = (permit("all"), permit("some", population={"diagnoses": ["I50"], "sex": ["male"]}))
+    permits = (
+        permit("all"),
+        permit("some", population={"diagnoses": ["I50"], "sex": ["male"]}),
+        permit("known", population={"cohort": REGISTRY}),
+    )
 
     def share(hub: Hub, number: int) -> list[Message]:
         shuffle = random.Random(number)
@@ -526,6 +672,7 @@ def test_two_slots_at_the_same_time_end_as_one(server: str, vault: Vault) -> Non
                 code(shuffle.choice(["I50", "J45", "K00"])),
                 revision=number + 2 * n,
                 sex=shuffle.choice(["male", "female"]) if n % 7 == 0 else None,
+                source=REGISTRY if n % 50 == 0 else SOURCE,
             )
             for n in range(120)
         ]
@@ -559,7 +706,7 @@ def test_two_slots_at_the_same_time_end_as_one(server: str, vault: Vault) -> Non
     work(one, 1)
     work(one, 0)
     assert view(both) == view(alone)
-    assert len({permit for permit, *_ in view(both)}) == 2
+    assert len({permit for permit, *_ in view(both)}) == 3
 
 
 # --- permits that change ---
@@ -670,6 +817,23 @@ def test_what_compaction_leaves_of_a_changed_permit_opens_it_as_it_is(hub: Hub, 
     if suspended:
         hub.run(changed(hub, fewer, 4))
     assert [event.data["demographics"] for event in whole(hub)] == [{}]
+
+
+def test_a_permit_that_is_granted_again_keeps_the_moment_of_its_grant(
+    hub: Hub, api: TestClient, broker_of: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish, offered = broker_of.publish, []
+
+    def keep(topic: str, key: str, value: bytes) -> None:
+        offered.append(msgspec.msgpack.decode(value, type=messages.PermitMessage))
+        publish(topic, key, value)
+
+    monkeypatch.setattr(broker_of, "publish", keep)
+    for state in ("granted", "waiting-for-key"):
+        answer = api.post("/v1/permits/cardio/grant", json=body(), headers=as_("officer"))
+        assert answer.json()["state"] == state
+        hub.now += dt.timedelta(days=400)
+    assert [one.granted for one in offered] == ["2026-06-01T09:41:07+00:00"] * 2
 
 
 def test_an_officer_narrows_suspends_and_resumes_a_permit(hub: Hub, api: TestClient) -> None:

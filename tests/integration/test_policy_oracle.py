@@ -1,7 +1,7 @@
 """What leaves under a permit, against an oracle that is written as plainly as a lawyer would read the permit.
 
-Random permits, people, records and oppositions in any order; each case is a permit and a record, on four paths: pushed
-into the view, read over HTTP as NDJSON, as Parquet, and counted in indicators (before they are perturbed).
+Random permits, people, records and oppositions in any order; each case is a permit and a record, on five paths: pushed
+into the view, read over HTTP as NDJSON, as Parquet, counted by a dry run, and by indicators (before perturbation).
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ PERMITS: Final = 40
 PEOPLE: Final = 50
 TODAY: Final = dt.datetime(2026, 6, 1, 9, tzinfo=dt.UTC)
 SOURCES: Final = ("urn:chu", "urn:cnam", "urn:telesuivi")
+REGISTRY: Final = "urn:registry"
 CODES: Final = ("I501", "I10", "J459", "E11")
 FIELDS: Final = {
     "hospital-stay.v1": ("entry", "exit", "principal_diagnosis", "ghm", "finess"),
@@ -70,8 +71,10 @@ class Kept(NamedTuple):
 # the oracle
 
 
-def leaves(granted: dict[str, Any], who: Someone, records: Sequence[Kept], one: Kept) -> dict[str, Any] | None:
-    """What a permit releases of a record, as its reader sees it; None if it does not leave."""
+def leaves(
+    granted: dict[str, Any], who: Someone, records: Sequence[Kept], one: Kept, year: int | None = None
+) -> dict[str, Any] | None:
+    """What a permit, granted in that year, releases of a record, as its reader sees it; None if it does not leave."""
     if one.retracted or TODAY.date().isoformat() > granted["expires"]:
         return None
     if one.kind not in granted["types"]:
@@ -82,11 +85,21 @@ def leaves(granted: dict[str, Any], who: Someone, records: Sequence[Kept], one: 
     period = granted.get("period", {})
     if day < period.get("from", "0000") or day > period.get("to", "9999"):
         return None
-    if not is_admitted(granted.get("population"), who, records):
+    if "history_years" in granted and one.time.year < (year or YEARS[granted["id"]]) - granted["history_years"]:
         return None
-    is_bound = "opposition_exemption" not in granted
-    if is_bound and (who.objects_to == "all" or (who.objects_to == "source" and one.source == who.objecting_source)):
+    population = granted.get("population", {})
+    if not is_admitted(population, who, records):
         return None
+    if "age" in population:
+        ages, born = population["age"], who.demographics.get("birth_year")
+        if born is None or not ages.get("from", 0) <= one.time.year - born <= ages.get("to", 999):
+            return None
+    if "opposition_exemption" not in granted:
+        if who.objects_to == "all":
+            return None
+        # whatever leaves under a cohort says that its source has the person
+        if who.objects_to == "source" and who.objecting_source in (one.source, population.get("cohort")):
+            return None
     return {
         "type": one.kind,
         "time": moment(one.time, granted),
@@ -96,9 +109,7 @@ def leaves(granted: dict[str, Any], who: Someone, records: Sequence[Kept], one: 
     }
 
 
-def is_admitted(population: dict[str, Any] | None, who: Someone, records: Sequence[Kept]) -> bool:
-    if population is None:
-        return True
+def is_admitted(population: dict[str, Any], who: Someone, records: Sequence[Kept]) -> bool:
     known = who.demographics
     if "sex" in population and known.get("sex") not in population["sex"]:
         return False
@@ -111,6 +122,10 @@ def is_admitted(population: dict[str, Any] | None, who: Someone, records: Sequen
     if "diagnoses" in population:
         told = [code for one in records if one.person == who.name and not one.retracted for code in codes_of(one)]
         if not any(code.startswith(prefix) for code in told for prefix in population["diagnoses"]):
+            return False
+    if "cohort" in population:
+        held = [one for one in records if one.person == who.name and not one.retracted]
+        if not any(one.source == population["cohort"] for one in held):
             return False
     return True
 
@@ -172,6 +187,9 @@ def plainly(_permit: Permit, counts: Iterable[Count], _before: Any) -> Iterator[
 
 # what is made up
 
+YEARS: Final = {f"permit-{number}": 2022 + number % 4 for number in range(PERMITS)}
+"""In which year each permit was granted."""
+
 
 def somebody(dice: random.Random, number: int) -> Someone:
     known = {
@@ -180,16 +198,17 @@ def somebody(dice: random.Random, number: int) -> Someone:
         "birth_month": dice.choice([1, 12, None]),
         "commune": dice.choice(["35238", "29019", "2A004", None]),
     }
-    objects_to = dice.choice([None, None, "all", "source"])
+    objects_to = dice.choice([None, None, None, "all", "source", "source"])
     given = {name: value for name, value in known.items() if value is not None}
-    return Someone(f"p{number}", given, objects_to, dice.choice(SOURCES))
+    return Someone(f"p{number}", given, objects_to, dice.choice([*SOURCES, REGISTRY]))
 
 
 def something(dice: random.Random, name: str, who: Someone) -> Kept:
-    kind = dice.choice(list(FIELDS))
+    kind = dice.choice([*FIELDS, "identity.v1"])
     time = dt.datetime(dice.randint(2023, 2026), dice.randint(1, 5), dice.randint(1, 28), 23, 30, tzinfo=dt.UTC)
     record = a_record(dice, kind, time.date().isoformat())
-    return Kept(name, who.name, kind, dice.choice(SOURCES), time, record, dice.random() < 0.1)
+    source = dice.choice([*SOURCES, REGISTRY])
+    return Kept(name, who.name, kind, source, time, record, dice.random() < 0.15)
 
 
 def a_record(dice: random.Random, kind: str, day: str) -> dict[str, Any]:
@@ -199,6 +218,8 @@ def a_record(dice: random.Random, kind: str, day: str) -> dict[str, Any]:
         return {"entry": entry, "exit": day, "principal_diagnosis": code, "ghm": "05M09", "finess": "350000022"}
     if kind == "diagnosis.v1":
         return {"code": dice.choice(CODES), "onsetDateTime": day[: dice.choice([4, 7, 10])]}
+    if kind == "identity.v1":
+        return {}
     return {"nature": "1111", "care_date": day, "amount_paid": dice.randint(1, 9000) / 100}
 
 
@@ -225,7 +246,9 @@ def some_permit(dice: random.Random, number: int) -> dict[str, Any]:
     if dice.random() < 0.5:
         years = {"from": "2024-01-01", "to": "2025-12-31"}
         granted["period"] = dice.choice([{"from": "2024-02-10"}, {"to": "2025-03-15"}, years])
-    if dice.random() < 0.6:
+    if dice.random() < 0.3:
+        granted["history_years"] = dice.randint(0, 3)
+    if dice.random() < 0.7:
         granted["population"] = dict(
             dice.sample(
                 [
@@ -233,6 +256,8 @@ def some_permit(dice: random.Random, number: int) -> dict[str, Any]:
                     ("birth_year", {"from": 1950}),
                     ("departments", ["35", "2A"]),
                     ("diagnoses", dice.choice([["I50"], ["E11", "J45"]])),
+                    ("cohort", dice.choice([REGISTRY, REGISTRY, "urn:cnam"])),
+                    ("age", dice.choice([{"from": 65}, {"to": 44}, {"from": 24, "to": 65}])),
                 ],
                 dice.randint(1, 2),
             )
@@ -263,13 +288,15 @@ def test_views_pages_files_and_indicators_hold_what_the_permit_says_and_nothing_
     people = [somebody(dice, number) for number in range(PEOPLE)]
     records = [something(dice, f"{who.name}-{number}", who) for who in people for number in range(dice.randint(3, 8))]
     permits = [some_permit(dice, number) for number in range(PERMITS)]
+    clauses = {name for one in permits for name in (*one, *one.get("population", {}))}
+    assert clauses >= {"period", "history_years", "cohort", "age", "diagnoses", "birth_year", "sex", "departments"}
     # some permits are there before, some come in the middle, some at the end; oppositions come anywhere
     acts: list[Any] = [*permits, *records, *(who for who in people if who.objects_to)]
     dice.shuffle(acts)
     for act in acts:
         if isinstance(act, dict):
-            given = permit(act["id"], **{name: value for name, value in act.items() if name != "id"})
-            hub.run(hub.granted(given), hub.key(act["id"]))
+            given = permit_of(act)
+            hub.run(hub.granted(given, f"{YEARS[act['id']]}-12-31T23:30:00+00:00"), hub.key(act["id"]))
         elif isinstance(act, Kept):
             who = next(one for one in people if one.name == act.person)
             time = act.time.isoformat().replace("+00:00", "Z")
@@ -304,6 +331,12 @@ def test_views_pages_files_and_indicators_hold_what_the_permit_says_and_nothing_
             lines, rows = read_whole(api, one["id"])
             assert sorted(map(plain, lines)) == expected[one["id"]]
             assert sorted(map(plain, rows)) == expected[one["id"]]
+            if one["expires"] >= TODAY.date().isoformat():
+                tried = api.post(
+                    "/v1/permits/dry-run", json=json.loads(permit_of(one).definition()), headers=as_("officer")
+                ).json()["released"]
+                today = [leaves(one, known[record.person], records, record, TODAY.year) for record in records]
+                assert tried["records"] == sum(what is not None for what in today)
         hub.now = TODAY + dt.timedelta(days=30)
         due = [one for one in permits if "indicators" in one and one["expires"] > hub.now.date().isoformat()]
         monkeypatch.setattr(indicators, "cells", plainly)
@@ -323,6 +356,10 @@ def test_views_pages_files_and_indicators_hold_what_the_permit_says_and_nothing_
             assert shown == {cell: sum(map(weights.__getitem__, who)) for cell, who in members.items()}
     reader.close()
     database.close()
+
+
+def permit_of(granted: dict[str, Any]) -> Permit:
+    return permit(granted["id"], **{name: value for name, value in granted.items() if name != "id"})
 
 
 def read_whole(api: TestClient, name: str) -> tuple[list[Any], list[Any]]:

@@ -18,7 +18,7 @@ import msgspec
 
 from contracts.messages import Demographics
 from contracts.permits import EVERYTHING, SMALL_CELL, Permit, Precision
-from services.access.domain.policy import Facts, Policy, normal_code
+from services.access.domain.policy import Facts, Policy
 
 
 class Kept(NamedTuple):
@@ -101,7 +101,8 @@ class DryRun:
         admitted = _admits(self._policy, demographics, records)
         for join in self._joins.values():
             join.person(admitted, demographics, records, opposed)
-        released = [one for one in records if admitted and _leaves(self._policy, one, opposed)]
+        born = demographics.birth_year
+        released = [one for one in records if admitted and _leaves(self._policy, one, born, opposed)]
         if not released:
             return
         said = _digest(sorted(self._policy.demographics(demographics).items()))
@@ -161,7 +162,7 @@ class _Join:
         events = [
             (one.facts.type, self._common.time(one.facts.time), _plain(self._common.record(one.facts.type, one.record)))
             for one in records
-            if _leaves(self._one, one, opposed) and _leaves(self._other, one, opposed)
+            if all(_leaves(view, one, demographics.birth_year, opposed) for view in (self._one, self._other))
         ]
         if not events:
             return
@@ -180,7 +181,7 @@ _TIMES: Final = ("exact", "day", "month", "year")
 
 
 def common(one: Permit, other: Permit) -> Permit:
-    """What two permits both release, at the precision of the coarser; about everybody."""
+    """What two permits both release, at the precision of the coarser; about everybody, and of all years."""
     types = tuple(kind for kind in one.types if kind in other.types)
     precision = Precision(
         time=max(one.precision.time, other.precision.time, key=_TIMES.index),
@@ -195,6 +196,7 @@ def common(one: Permit, other: Permit) -> Permit:
             "demographics": named if precision.place == "commune" else tuple(n for n in named if n != "commune"),
             "precision": precision,
             "population": None,
+            "history_years": None,
         }
     )
 
@@ -215,13 +217,12 @@ def _is_within(path: str, other: str) -> bool:
     return other in (EVERYTHING, path) or path.startswith(other + ".")
 
 
-def _leaves(policy: Policy, one: Kept, opposed: Collection[str]) -> bool:
-    return policy.allows(one.facts) and not policy.withholds(opposed, one.facts.source)
+def _leaves(policy: Policy, one: Kept, born: int | None, opposed: Collection[str]) -> bool:
+    return policy.allows(one.facts, born) and not policy.withholds(opposed, one.facts.source)
 
 
 def _admits(policy: Policy, demographics: Demographics, records: Collection[Kept]) -> bool:
-    codes = (code for one in records if not one.facts.retracted for code in one.codes) if policy.prefixes else ()
-    return policy.admits(demographics, any(normal_code(code).startswith(policy.prefixes) for code in codes))
+    return policy.admits(demographics, policy.evidence.qualifies([(one.facts, one.codes) for one in records]))
 
 
 def _paths(value: Any, at: str = "") -> Iterator[str]:

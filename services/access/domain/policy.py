@@ -8,9 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from contracts.events import IN_NO_TIMELINE
+from contracts.events import IN_NO_TIMELINE, OF_RIGHTS
 from contracts.messages import Demographics
-from contracts.permits import EVERYTHING, Permit, Population
+from contracts.permits import EVERYTHING, Permit, PermitError, Population
 
 HUB = "urn:estuaire:hub"
 UNKNOWN_DAY = dt.datetime.max.replace(tzinfo=dt.UTC)
@@ -68,17 +68,54 @@ class Rows(NamedTuple):
         )
 
 
+class Evidence(NamedTuple):
+    """What a population asks of a person's records: of one a diagnosis, of the same or another that it is the cohort's.
+
+    No `prefixes` and no `cohort` (None) ask nothing. What a person wants of the hub makes nobody one of a cohort.
+    """
+
+    prefixes: tuple[str, ...]
+    cohort: str | None
+
+    def is_asked(self) -> bool:
+        """Whether anything is asked."""
+        return bool(self.prefixes) or self.cohort is not None
+
+    def is_in(self, facts: Facts, codes: Iterable[str]) -> bool:
+        """Whether a record, which tells these diagnoses, gives some of what is asked."""
+        return not facts.retracted and (self._is_diagnosis(codes) or self._is_of_cohort(facts))
+
+    def qualifies(self, records: Collection[tuple[Facts, Iterable[str]]]) -> bool:
+        """Whether a person with these records, and the diagnoses that each tells, has all that is asked."""
+        held = [(facts, codes) for facts, codes in records if not facts.retracted]
+        has_diagnosis = not self.prefixes or any(self._is_diagnosis(codes) for _, codes in held)
+        return has_diagnosis and (self.cohort is None or any(self._is_of_cohort(facts) for facts, _ in held))
+
+    def _is_diagnosis(self, codes: Iterable[str]) -> bool:
+        return any(code.startswith(self.prefixes) for code in codes)
+
+    def _is_of_cohort(self, facts: Facts) -> bool:
+        return facts.source == self.cohort and facts.type not in OF_RIGHTS
+
+
 class Policy:
     """What one permit releases. Every method is a function of its arguments and the permit alone."""
 
-    def __init__(self, permit: Permit) -> None:
+    def __init__(self, permit: Permit, granted: str | None = None) -> None:
+        """`granted` is the moment of the grant (ISO 8601), from which the depth of history counts.
+
+        Raises PermitError where the permit limits that, and the moment cannot be read.
+        """
         self.permit = permit
         self.population = permit.population
-        self.prefixes = tuple(normal_code(one) for one in (permit.population and permit.population.diagnoses) or ())
+        self.ages = permit.population.age if permit.population else None
+        codes = (permit.population and permit.population.diagnoses) or ()
+        cohort = permit.population.cohort if permit.population else None
+        self.evidence = Evidence(tuple(normal_code(one) for one in codes), cohort)
         self.rows = Rows(
             types=frozenset(permit.types) - frozenset(IN_NO_TIMELINE),
             sources=None if EVERYTHING in permit.sources else frozenset(permit.sources),
-            start=_midnight(permit.period.start),
+            start=_start(permit, granted),
             before=_midnight_after(permit.period.end),
         )
         self.exempt = permit.opposition_exemption is not None
@@ -96,17 +133,22 @@ class Policy:
         """Whether anything may leave at this moment."""
         return now < self._closes
 
-    def allows(self, facts: Facts) -> bool:
-        """Whether this record, as it now is, may leave, if its person is in the population."""
-        return self.rows.include(facts)
+    def allows(self, facts: Facts, born: int | None = None) -> bool:
+        """Whether this record, as it now is, may leave, if its person, born in that year, is in the population."""
+        return self.rows.include(facts) and (self.ages is None or self.ages.includes(age_at(facts, born)))
 
-    def admits(self, person: Demographics, diagnosed: bool) -> bool:
-        """Whether a person is in the population; `diagnosed` says whether a diagnosis starts with one of `prefixes`."""
-        return self.population is None or _meets(self.population, person, diagnosed)
+    def admits(self, person: Demographics, qualified: bool) -> bool:
+        """Whether a person is in the population; `qualified` says whether their records give the `evidence`."""
+        return self.population is None or _meets(self.population, person, qualified)
 
     def withholds(self, opposed: Collection[str], source: str) -> bool:
-        """Whether a person's oppositions keep a record of this source back: everything (`*`), or that source."""
-        return bool(opposed) and not self.exempt and (EVERYTHING in opposed or source in opposed)
+        """Whether a person's oppositions keep a record of this source back: everything (`*`), or that source.
+
+        Whatever leaves says of its person that the cohort's source knows them, so that this one withholds it too.
+        """
+        if not opposed or self.exempt:
+            return False
+        return EVERYTHING in opposed or source in opposed or self.evidence.cohort in opposed
 
     def record(self, kind: str, record: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of a record (plain dicts and lists) that may leave, at the permit's precision."""
@@ -165,6 +207,18 @@ class Policy:
         return text[: self._characters] if _DATE.fullmatch(text) else text
 
 
+def age_at(facts: Facts, born: int | None) -> int | None:
+    """The age that somebody born in that year reaches in the year (UTC) of a record; None where it is not known.
+
+    INSEE's "âge atteint dans l'année" (insee.fr/en/metadonnees/definition/c1187): the year of birth alone tells it, and
+    it stays what it is as time goes on.
+    """
+    if born is None or not facts.dated:
+        return None
+    age = facts.time.astimezone(dt.UTC).year - born
+    return age if age >= 0 else None
+
+
 def diagnoses(kind: str, record: Mapping[str, Any]) -> list[str]:
     """The codes of what a record says its person has, normalised, sorted, each once."""
     found: set[str] = set()
@@ -185,18 +239,16 @@ def department(commune: str | None) -> str | None:
     return commune[:3] if commune[:2] in ("97", "98") else commune[:2]
 
 
-def _meets(population: Population, person: Demographics, diagnosed: bool) -> bool:
+def _meets(population: Population, person: Demographics, qualified: bool) -> bool:
     if population.sex is not None and person.sex not in population.sex:
         return False
-    if population.birth_year is not None:
-        year, years = person.birth_year, population.birth_year
-        if year is None or (years.start is not None and year < years.start) or (years.end or year) < year:
-            return False
+    if population.birth_year is not None and not population.birth_year.includes(person.birth_year):
+        return False
     if population.departments is not None or population.communes is not None:
         in_commune = person.commune in (population.communes or ())
         if not in_commune and department(person.commune) not in (population.departments or ()):
             return False
-    return population.diagnoses is None or diagnosed
+    return qualified or (population.diagnoses is None and population.cohort is None)
 
 
 _Tree = dict[str, Any]
@@ -217,6 +269,23 @@ def _tree(paths: Iterable[str]) -> _Tree | None:
         else:
             at[parts[-1]] = None
     return root
+
+
+def _start(permit: Permit, granted: str | None) -> dt.datetime | None:
+    """The moment before which nothing leaves: of the period and of the depth of history the later. Raises PermitError.
+
+    The depth is stated as the "profondeur historique" of accesses to the SNDS: calendar years besides the current one.
+    """
+    start = _midnight(permit.period.start)
+    if permit.history_years is None:
+        return start
+    try:
+        moment = dt.datetime.fromisoformat(granted or "")
+        year = (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).astimezone(dt.UTC).year
+        deepest = dt.datetime(year - permit.history_years, 1, 1, tzinfo=dt.UTC)
+    except (ValueError, OverflowError):
+        raise PermitError("history_years: it is not known when the permit was granted") from None
+    return max(start, deepest) if start else deepest
 
 
 def _midnight(day: dt.date | None) -> dt.datetime | None:

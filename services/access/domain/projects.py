@@ -279,19 +279,19 @@ def _is_grantable(permit: Permit, around: Around) -> None:
 
 def _path_is_for(request: Request, application: Application, terms: Terms) -> None:
     """A path is open to some sources and some organisations alone."""
-    kind, sources = application.organisation.kind, request.permit.sources
+    kind, sources = application.organisation.kind, request.permit.all_sources()
     not_pmsi = [one for one in sources if one == EVERYTHING or terms.families.get(one) != "pmsi"]
     # a source of which nobody has said whose it is may be the fund's
     of_the_fund = [one for one in sources if one == EVERYTHING or terms.families.get(one, "fund") == "fund"]
     if request.path == "mr-004" and of_the_fund:
         raise Refused(
             "MR-004 is not for data of the national insurance fund",
-            f"permit.sources: {', '.join(of_the_fund)} may have such: take the standard path, or leave them out.",
+            f"permit: {', '.join(of_the_fund)} may have such: take the standard path, or leave them out.",
         )
     if request.path in ("mr-005", "mr-006") and not_pmsi:
         raise Refused(
             f"{request.path.upper()} is for PMSI alone",
-            f"permit.sources: {', '.join(not_pmsi)} is not known to be such: take the standard path, or leave it out.",
+            f"permit: {', '.join(not_pmsi)} is not known to be such: take the standard path, or leave it out.",
         )
     if request.path == "mr-005" and kind not in ("health-establishment", "association"):
         raise Refused("MR-005 is for health establishments and their federations", "path: take the standard one.")

@@ -64,24 +64,29 @@ def partition(subject: str, partitions: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """A patient under one permit: whether in its population, what may be said, which oppositions bind, and a digest."""
+    """A patient under one permit: whether in its population, what may be said, which oppositions bind, and a digest.
+
+    `born` is the year of birth, where the permit asks for ages.
+    """
 
     admitted: bool
     demographics: dict[str, Any]
     opposed: Collection[str]
     digest: bytes
+    born: int | None = None
 
 
 def person_under(
-    policy: Policy, demographics: Demographics, diagnosed: bool, opposed: Collection[str] = frozenset()
+    policy: Policy, demographics: Demographics, qualified: bool, opposed: Collection[str] = frozenset()
 ) -> Person:
     """The patient as this permit lets it be seen; `opposed` is what it objects to: everything (`*`), or sources."""
-    admitted = policy.admits(demographics, diagnosed)
+    admitted = policy.admits(demographics, qualified)
     said = policy.demographics(demographics) if admitted else {}
     binding = () if policy.exempt else tuple(sorted(opposed))
-    seen = (admitted, said, binding) if binding else (admitted, said)
+    born = demographics.birth_year if policy.ages else None
+    seen = (admitted, said, *(one for one in (binding, born) if one))
     digest = blake2b(msgspec.msgpack.encode(seen), digest_size=8).digest()
-    return Person(admitted, said, binding, digest)
+    return Person(admitted, said, binding, digest, born)
 
 
 def version_of(revision: str, person: Person) -> bytes:
@@ -108,14 +113,14 @@ class Change:
 
 def wanted_entry(policy: Policy, facts: Facts, patient: str, person: Person) -> Entry | None:
     """The entry that a view should hold of this record, if any."""
-    if not person.admitted or not policy.allows(facts) or policy.withholds(person.opposed, facts.source):
+    if not person.admitted or not policy.allows(facts, person.born) or policy.withholds(person.opposed, facts.source):
         return None
     return Entry(patient, version_of(facts.revision, person))
 
 
 def withheld(policy: Policy, facts: Facts, person: Person) -> bool:
     """Whether the view would hold this record, if its person did not object."""
-    return person.admitted and policy.allows(facts) and policy.withholds(person.opposed, facts.source)
+    return person.admitted and policy.allows(facts, person.born) and policy.withholds(person.opposed, facts.source)
 
 
 def difference(wanted: Mapping[bytes, Entry | None], held: Mapping[bytes, Entry]) -> list[Change]:

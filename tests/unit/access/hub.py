@@ -240,11 +240,10 @@ class Hub:
         """A patient-links message."""
         return self.message(LINKS, "patient", messages.encode(link))
 
-    def granted(self, one: Permit) -> Message:
-        """A permit granted."""
-        return self.message(
-            PERMITS, one.id, messages.encode(PermitGranted(one.id, one.definition(), self.now.isoformat()))
-        )
+    def granted(self, one: Permit, at: str | None = None) -> Message:
+        """A permit granted, now if nothing else is said."""
+        at = self.now.isoformat() if at is None else at
+        return self.message(PERMITS, one.id, messages.encode(PermitGranted(one.id, one.definition(), at)))
 
     def key(self, name: str, key: bytes | None = None) -> Message:
         """A permit's key, as pseudonym wraps it."""

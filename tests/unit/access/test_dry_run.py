@@ -18,7 +18,7 @@ pytestmark = pytest.mark.unit
 
 def kept(kind: str, day: int, code: str = "I50", **more: Any) -> Kept:
     moment = dt.datetime(2026, 3, day, tzinfo=dt.UTC)
-    facts = Facts(b"e", b"s", "1", kind, "urn:chu", moment, more.get("retracted", False))
+    facts = Facts(b"e", b"s", "1", kind, more.get("source", "urn:chu"), moment, more.get("retracted", False))
     return Kept(facts, {"code": {"coding": [{"code": code}]}, "onsetDateTime": f"2026-03-{day:02}"}, [code])
 
 
@@ -49,6 +49,30 @@ def test_volumes_fields_cells_and_uniqueness_are_counted_of_those_who_are_admitt
     # the man by his sex; the first woman by one of her two events, and by both
     assert found.uniqueness == Uniqueness(0.25, round((0.5 + 1) / 4, 4), 0.5)
     assert DryRun(policy(), {}).released().uniqueness == Uniqueness(0, 0, 0)
+
+
+def test_a_cohort_is_whom_its_source_knows() -> None:
+    run = DryRun(policy(population={"cohort": "urn:registry", "diagnoses": ["I50"]}), {"all": policy("all")})
+    known = kept("identity.v1", 2, "", source="urn:registry")
+    run.person(WOMAN, [kept("diagnosis.v1", 1), known])
+    run.person(WOMAN, [kept("diagnosis.v1", 1)])
+    run.person(MAN, [kept("diagnosis.v1", 1, "J45"), known])
+    run.person(MAN, [kept("diagnosis.v1", 1), known], {"urn:registry"})
+    found = run.released()
+    assert (found.people, found.records, found.joins["all"].people_in_both) == (1, 1, 1)
+
+
+def test_ages_and_the_depth_of_history_are_those_of_the_view() -> None:
+    grown = policy(population={"age": {"from": 76}})
+    run = DryRun(grown, {"young": policy("young", population={"age": {"to": 75}}), "all": policy("all")})
+    run.person(WOMAN, [kept("diagnosis.v1", 1)])
+    run.person(Demographics(sex="female", birth_year=1951), [kept("diagnosis.v1", 1)])
+    run.person(Demographics(sex="female"), [kept("diagnosis.v1", 1)])
+    found = run.released()
+    assert (found.people, found.records) == (1, 1)
+    assert (found.joins["young"].people_in_both, found.joins["all"].people_in_both) == (0, 1)
+    deep = Policy(permit("deep", history_years=3), "2030-01-01")
+    assert DryRun(deep, {"all": policy("all")}).released().records == 0
 
 
 def test_views_are_joined_by_what_both_release_at_the_coarser_precision() -> None:

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from contracts.messages import Demographics
-from contracts.permits import PermitError, permit_from, read_permit
-from services.access.domain.policy import Facts, Policy, department, diagnoses
+from contracts.permits import Permit, PermitError, Population, permit_from, read_permit
+from estuaire.documents import ROOT
+from services.access.domain.policy import Evidence, Facts, Policy, department, diagnoses
 from tests.unit.access.hub import permit
 
 pytestmark = pytest.mark.unit
@@ -51,6 +52,59 @@ def facts(**changes: Any) -> Facts:
 )
 def test_rows(clauses: dict[str, Any], changes: dict[str, Any], allowed: bool) -> None:
     assert Policy(permit(**clauses)).allows(facts(**changes)) is allowed
+
+
+NEW_YEAR_IN_PARIS = dt.datetime(2026, 1, 1, 0, 30, tzinfo=dt.timezone(dt.timedelta(hours=1)))
+
+
+@pytest.mark.parametrize(
+    ("ages", "born", "changes", "allowed"),
+    [
+        ({"from": 18}, 2008, {}, True),
+        ({"from": 18}, 2009, {}, False),
+        ({"to": 17}, 2009, {}, True),
+        ({"to": 17}, 2008, {}, False),
+        ({"from": 0, "to": 0}, 2026, {}, True),
+        ({"to": 0}, 2027, {}, False),  # before they were born
+        ({"from": 0}, None, {}, False),
+        ({"to": 17}, 2008, {"time": NEW_YEAR_IN_PARIS}, True),
+        ({"to": 150}, 2008, {"dated": False}, False),
+        ({"from": 18}, 2008, {"retracted": True}, False),
+    ],
+)
+def test_an_age_is_that_reached_in_the_year_of_the_record(
+    ages: Any, born: int | None, changes: dict[str, Any], allowed: bool
+) -> None:
+    assert Policy(permit(population={"age": ages})).allows(facts(**changes), born) is allowed
+
+
+@pytest.mark.parametrize(
+    ("years", "granted", "period", "first"),
+    [
+        (0, "2026-06-01T09:41:07+00:00", None, "2026-01-01"),
+        (5, "2026-06-01T09:41:07+00:00", None, "2021-01-01"),
+        (5, "2026-06-01", None, "2021-01-01"),
+        (0, "2026-01-01T00:30:00+01:00", None, "2025-01-01"),
+        (5, "2026-06-01T09:41:07", "2023-02-01", "2023-02-01"),
+        (5, "2026-06-01T09:41:07", "2020-02-01", "2021-01-01"),
+        (None, None, "2020-02-01", "2020-02-01"),
+        (None, "some day", "2020-02-01", "2020-02-01"),
+    ],
+)
+def test_history_is_as_deep_as_the_year_of_the_grant_and_so_many_before(
+    years: int | None, granted: str | None, period: str | None, first: str
+) -> None:
+    one = permit(period={"from": period}, history_years=years)
+    policy, day = Policy(one, granted), dt.datetime.fromisoformat(first).replace(tzinfo=dt.UTC)
+    assert policy.rows.start == day
+    assert policy.allows(facts(time=day))
+    assert not policy.allows(facts(time=day - dt.timedelta(microseconds=1)))
+
+
+@pytest.mark.parametrize("granted", [None, "", "some day", "0001-01-01T00:00:00+01:00", "0100-01-01"])
+def test_a_depth_that_counts_from_no_moment_releases_nothing(granted: str | None) -> None:
+    with pytest.raises(PermitError, match="it is not known when the permit was granted"):
+        Policy(permit(history_years=120), granted)
 
 
 def test_the_last_day_is_included_and_nothing_leaves_after_it() -> None:
@@ -124,7 +178,7 @@ def test_demographics_are_those_the_permit_lists() -> None:
 
 
 @pytest.mark.parametrize(
-    ("population", "person", "diagnosed", "admitted"),
+    ("population", "person", "qualified", "admitted"),
     [
         (None, Demographics(), False, True),
         ({"sex": ["female"]}, Demographics(sex="female"), False, True),
@@ -139,10 +193,56 @@ def test_demographics_are_those_the_permit_lists() -> None:
         ({"diagnoses": ["I50"]}, Demographics(), True, True),
         ({"diagnoses": ["I50"]}, Demographics(), False, False),
         ({"diagnoses": ["I50"], "sex": ["male"]}, Demographics(sex="female"), True, False),
+        ({"cohort": "urn:registry"}, Demographics(), True, True),
+        ({"cohort": "urn:registry"}, Demographics(), False, False),
     ],
 )
-def test_population(population: Any, person: Demographics, diagnosed: bool, admitted: bool) -> None:
-    assert Policy(permit(population=population)).admits(person, diagnosed) is admitted
+def test_population(population: Any, person: Demographics, qualified: bool, admitted: bool) -> None:
+    assert Policy(permit(population=population)).admits(person, qualified) is admitted
+
+
+ASKED = st.builds(Evidence, st.sampled_from([(), ("I50",), ("I50", "J4")]), st.sampled_from([None, "urn:registry"]))
+RECORDS = st.lists(
+    st.tuples(
+        st.builds(
+            facts,
+            type=st.sampled_from(["diagnosis.v1", "identity.v1", "opposition.v1"]),
+            source=st.sampled_from(["urn:a", "urn:registry"]),
+            retracted=st.booleans(),
+        ),
+        st.lists(st.sampled_from(["I501", "J45", "K00"]), max_size=2),
+    ),
+    max_size=4,
+)
+
+
+@given(ASKED, RECORDS, RECORDS)
+def test_only_a_record_that_gives_evidence_changes_who_qualifies_and_it_takes_nobody_out(
+    asked: Evidence, some: Any, more: Any
+) -> None:
+    """What lets the history be asked only where it is in doubt."""
+    before, after = asked.qualifies(some), asked.qualifies(some + more)
+    assert after >= before
+    if not any(asked.is_in(one, codes) for one, codes in more):
+        assert after == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, True),
+        ({"type": "identity.v1"}, True),
+        ({"type": "opposition.v1"}, False),
+        ({"retracted": True}, False),
+        ({"source": "urn:registry:2"}, False),
+    ],
+)
+def test_any_record_of_the_cohort_s_source_counts_but_what_a_person_wants_of_the_hub(
+    changes: Any, counts: bool
+) -> None:
+    record = facts(**{"source": "urn:registry"} | changes)
+    asked = Policy(permit(population={"cohort": "urn:registry"})).evidence
+    assert asked.is_in(record, []) is asked.qualifies([(record, [])]) is counts
 
 
 @pytest.mark.parametrize(
@@ -213,6 +313,12 @@ GOOD = permit().model_dump(mode="json", by_alias=True)
         ({"population": {"sex": []}}, "nobody would meet it"),
         ({"population": {"diagnoses": ["I"]}}, "first 3 characters"),
         ({"population": {"departments": ["Ille"]}}, "department numbers"),
+        ({"population": {"cohort": "*"}}, "population.cohort: name the producer"),
+        ({"population": {"age": {}}}, "population.age: give `from`, `to` or both"),
+        ({"population": {"age": {"from": 40, "to": 18}}}, "population.age: `to` is before `from`"),
+        ({"population": {"age": {"from": 17.5}}}, "population.age.from"),
+        ({"history_years": -1}, "history_years"),
+        ({"population": {"cohort": " "}}, "population.cohort"),
         ({"precision": {"time": "hour"}}, "precision.time"),
         ({"expires": None}, "expires"),
         ({"subscribers": []}, "subscribers"),
@@ -235,6 +341,13 @@ def test_every_clause_is_needed_or_denies() -> None:
     for clause in ("id", "title", "purpose", "sources", "types", "expires", "subscribers"):
         with pytest.raises(PermitError, match=f"{clause}: this clause is missing"):
             permit_from({name: value for name, value in GOOD.items() if name != clause})
+
+
+def test_every_clause_stands_in_the_rules() -> None:
+    rules = (ROOT / "docs" / "projects.md").read_text(encoding="utf-8")
+    table = rules[rules.index("| clause |") : rules.index("**Who enters")]
+    for clause in (*Permit.model_fields, *Population.model_fields):
+        assert f"`{clause}`" in table
 
 
 def test_a_definition_is_the_permit_again() -> None:

@@ -160,6 +160,9 @@ def test_a_path_is_for_its_sources_and_its_organisations(office: Office) -> None
     )
     office.refused("MR-006 is for companies", "request", {"path": "mr-006", "laboratory": "A consultancy"})
     office.refused("no permanent access", "request", {"path": "permanent"})
+    drawn = {**PERMIT, "sources": ["urn:chu"], "population": {"cohort": "urn:cnam"}}
+    office.refused("MR-004", "request", {"path": "mr-004", "permit": drawn})
+    office.refused("MR-005 is for PMSI", "request", {"path": "mr-005", "permit": drawn})
     office.do("request", {"path": "mr-004", "permit": {**PERMIT, "sources": ["urn:chu", "urn:telesuivi"]}})
 
 
@@ -417,7 +420,8 @@ def test_what_changes_a_project_changes_its_permit() -> None:
     loop = Run()
     loop(*(wanted(number, act) for number, act in enumerate(PATH, 1)))
     fewer = {**PERMIT, "expires": "2028-12-31"}
-    outputs = loop(wanted(8, "narrow", permit=fewer), wanted(9, "suspend"), wanted(10, "resume"))
+    acts = wanted(8, "narrow", permit=fewer), wanted(9, "suspend"), wanted(10, "resume")
+    outputs = loop(*(msgspec.structs.replace(one, at=one.at + 400 * 86_400_000) for one in acts))
     assert outputs.dead == []
     sent = [one for _, one in outputs.emits if one.topic == PERMITS]
     assert {one.key for one in sent} == {b"heart-paths"}
@@ -425,6 +429,8 @@ def test_what_changes_a_project_changes_its_permit() -> None:
     assert [(one.revision, one.suspended) for one in changes] == [(1, False), (2, True), (3, False)]
     assert all(read_permit(one.definition) == read_permit(json.dumps(fewer)) for one in changes)
     assert {one.by for one in changes} == {"officer:officer"}
+    # the depth of history counts from the grant, also where the topic has only the last of these left
+    assert {one.granted for one in changes if isinstance(one, PermitGranted)} == {"2026-03-02T09:00:00+00:00"}
 
 
 def test_what_was_done_stays_done_whatever_the_terms_and_the_rules_of_permits_say_later() -> None:
