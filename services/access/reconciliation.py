@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -42,11 +43,13 @@ _CONTENT_TYPE: Final = {"content-type": b"application/cloudevents+json; charset=
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """An open permit, ready for use."""
+    """An open permit, ready for use. `ticket` opens its rows in the database to who reads as a subscriber."""
 
     permit: str
     policy: Policy
     ids: Ids
+    granted: str | None
+    ticket: str
 
 
 def permit_owner(permit: str) -> bytes:
@@ -61,7 +64,8 @@ def release_from(stored: StoredPermit, vault: Vault) -> Release:
     permit = read_permit(stored.definition)
     if permit.id != stored.permit:
         raise PermitError("the definition is that of another permit")
-    return Release(stored.permit, Policy(permit), Ids(vault.unwrap(stored.key, permit_owner(stored.permit))))
+    ids = Ids(vault.unwrap(stored.key, permit_owner(stored.permit)))
+    return Release(stored.permit, Policy(permit), ids, stored.granted, hashlib.sha256(stored.key).hexdigest())
 
 
 def open_body(vault: Vault, facts: Facts, key: bytes | None, body: bytes | None) -> dict[str, Any]:
