@@ -78,7 +78,7 @@ class Database:
     def url(self, name: str) -> str:
         """The URL of the database `name` as the role `name`; both are made when absent.
 
-        No other role but an administrator can connect to it. The URL holds the role's password.
+        No other role but its readers and an administrator can connect to it. The URL holds the role's password.
         """
         name = self._prefix + name
         if not re.fullmatch("[a-z][a-z0-9_]{0,62}", name):

@@ -796,8 +796,8 @@ class WrongRole(Exception):
 
 
 _IS_HELD: Final = (
-    "SELECT row_security_active(oid) AND NOT pg_has_role(relowner, 'MEMBER') FROM pg_class"
-    " WHERE oid = 'view_entries'::regclass"
+    "SELECT bool_and(row_security_active(oid) AND NOT pg_has_role(relowner, 'MEMBER')) FROM pg_class WHERE oid = ANY("
+    "'{view_entries,view_patients,indicator_cells,indicator_releases,history,subjects}'::regclass[])"
 )
 
 

@@ -49,7 +49,7 @@ class Release:
     policy: Policy
     ids: Ids
     granted: str | None
-    ticket: str
+    ticket: str = field(repr=False)
 
 
 def permit_owner(permit: str) -> bytes:

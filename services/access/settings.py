@@ -36,4 +36,6 @@ class AccessSettings(GuardedSettings):
     quota: int = Field(
         1_000_000, ge=1, validation_alias=_own("quota"), description="Entries that a subscriber may read in an hour."
     )
-    readers: int = Field(8, ge=1, le=100, validation_alias=_own("readers"), description="Connections for HTTP.")
+    readers: int = Field(
+        8, ge=1, le=100, validation_alias=_own("readers"), description="Connections for HTTP, of each role."
+    )

@@ -19,10 +19,10 @@ END;
 CREATE FUNCTION diagnosed_in_view(patients text[], prefixes text[]) RETURNS TABLE (patient text)
 STABLE SECURITY DEFINER
 BEGIN ATOMIC
-    SELECT DISTINCT s.patient FROM subjects s JOIN history USING (subject), unnest(diagnoses) AS code
-        WHERE s.patient = ANY(patients) AND NOT retracted
-        AND EXISTS (SELECT FROM unnest(prefixes) AS prefix WHERE starts_with(code, prefix))
-        AND EXISTS (SELECT FROM view_entries e WHERE e.permit = (SELECT opened_permit()) AND e.patient = s.patient);
+    SELECT asked.patient FROM unnest(patients) AS asked (patient)
+        WHERE EXISTS (SELECT FROM view_entries e WHERE e.permit = (SELECT opened_permit()) AND e.patient = asked.patient)
+        AND EXISTS (SELECT FROM subjects s JOIN history USING (subject), unnest(diagnoses) AS code, unnest(prefixes) AS prefix
+            WHERE s.patient = asked.patient AND NOT retracted AND starts_with(code, prefix));
 END;
 CREATE FUNCTION opposed_in_view(patients text[]) RETURNS TABLE (patient text, withholds text)
 STABLE SECURITY DEFINER
