@@ -78,7 +78,7 @@ class Database:
     def url(self, name: str) -> str:
         """The URL of the database `name` as the role `name`; both are made when absent.
 
-        No other role but an administrator can connect to it. The URL holds the role's password.
+        No other role but its readers and an administrator can connect to it. The URL holds the role's password.
         """
         name = self._prefix + name
         if not re.fullmatch("[a-z][a-z0-9_]{0,62}", name):
@@ -90,6 +90,22 @@ class Database:
         except psycopg.Error as error:
             raise StartError(f"the database {name} cannot be made: {_first_line(error)}") from None
         return _url(self._admin | {"user": name, "password": password, "dbname": name})
+
+    def reader_url(self, name: str, reader: str) -> str:
+        """The URL of the database `name`, which is there, as the role `<name>_<reader>`, made when absent.
+
+        It owns nothing: what it may read, the service says that owns the database. The URL holds the role's password.
+        """
+        database, role = self._prefix + name, f"{self._prefix}{name}_{reader}"
+        password = self._passwords.of(role)
+        try:
+            with psycopg.connect(**self._admin, autocommit=True) as connection:
+                _prepare_role(connection, role, password)
+                names = sql.Identifier(database), sql.Identifier(role)
+                connection.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO {}").format(*names))
+        except psycopg.Error as error:
+            raise StartError(f"the role {role} cannot be made: {_first_line(error)}") from None
+        return _url(self._admin | {"user": role, "password": password, "dbname": database})
 
     def running(self) -> bool:
         """Whether its process runs; a given one is taken to."""
@@ -298,21 +314,26 @@ def _wait(child: Child, admin: dict[str, Any]) -> None:
 
 
 def _prepare(connection: psycopg.Connection[Any], name: str, password: str) -> None:
+    _prepare_role(connection, name, password)
     known = connection.execute(
-        "SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = %(name)s),"
-        " EXISTS (SELECT FROM pg_database WHERE datname = %(name)s),"
+        "SELECT EXISTS (SELECT FROM pg_database WHERE datname = %(name)s),"
         " (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)",
         {"name": name},
     ).fetchone()
-    has_role, has_database, is_superuser = known or (False, False, False)
-    role, secret = sql.Identifier(name), sql.Literal(password)
-    verb = sql.SQL("ALTER" if has_role else "CREATE")
-    connection.execute(sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, role, secret))
+    has_database, is_superuser = known or (False, False)
+    role = sql.Identifier(name)
     if not has_database:
         if not is_superuser:
             connection.execute(sql.SQL("GRANT {} TO CURRENT_USER").format(role))
         connection.execute(sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE template0").format(role, role))
     connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(role))
+
+
+def _prepare_role(connection: psycopg.Connection[Any], name: str, password: str) -> None:
+    known = connection.execute("SELECT FROM pg_roles WHERE rolname = %s", [name]).fetchone()
+    verb = sql.SQL("CREATE" if known is None else "ALTER")
+    made = sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(verb, sql.Identifier(name), sql.Literal(password))
+    connection.execute(made)
 
 
 def _url(settings: dict[str, Any]) -> str:

@@ -20,7 +20,7 @@ from contracts import acl
 from contracts.registry import topics_to_create
 from estuaire.broker import Broker, start_broker
 from estuaire.console import links_folder
-from estuaire.database import start_database
+from estuaire.database import Database, start_database
 from estuaire.keyring import ADMIN, AUDIENCE, ISSUER, Keyring
 from estuaire.process import Child, Report, StartError, is_free, require_home
 from estuaire.rights import RightsKeeper, write_accounts
@@ -32,6 +32,8 @@ PORTS = {"ingest": 0, "access": 1, "pseudonym": 2, "linkage": 3, "statistics": 4
 SERVICES = tuple(PORTS)
 DATABASES = ("linkage", "access", "statistics", "audit")
 """The services that have a database of their own."""
+READERS = {"access": ("staff", "subscriber")}
+"""The roles with which a service reads for those who ask over HTTP, where it has any."""
 BROKER_OFFSET = 1092
 CHECKPOINTS = "checkpoints"
 """The folder of the home that is the audit log's second place."""
@@ -164,7 +166,7 @@ class Platform:
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(self._start_broker)
             database = self._stack.enter_context(start_database(self.home, report=self._report))
-            urls = {name: database.url(name) for name in DATABASES}  # while the broker is on its way
+            urls = {name: self._urls(database, name) for name in DATABASES}  # while the broker is on its way
             broker = starting.result()
         self.bootstrap_servers, self._secured = broker.bootstrap_servers, bool(broker.kafka_config)
         if self._secured:
@@ -173,15 +175,19 @@ class Platform:
         if self._secured:
             self._keep_rights()
         for name, port in ports.items():
-            environment = self._environment(name, ports)
-            if name in urls:
-                environment[f"ESTUAIRE_{name.upper()}_DATABASE_URL"] = urls[name]
+            environment = self._environment(name, ports) | urls.get(name, {})
             self.services[name] = self.make_service(name, _url(port), self.home / "logs" / f"{name}.log", environment)
             self._stack.callback(self.services[name].stop)
         self._report("starting the services")
         self.start_services()
         self._write_addresses()
         self._report(f"ready in {time.monotonic() - begun:.1f} s")
+
+    @staticmethod
+    def _urls(database: Database, name: str) -> dict[str, str]:
+        urls = {"database": database.url(name)}
+        urls |= {reader: database.reader_url(name, reader) for reader in READERS.get(name, ())}
+        return {f"ESTUAIRE_{name.upper()}_{kind.upper()}_URL": url for kind, url in urls.items()}
 
     def _write_addresses(self) -> None:
         found = {f"ESTUAIRE_{name.upper()}_URL": service.url for name, service in self.services.items()}

@@ -26,7 +26,7 @@ from contracts.messages import mark_of
 from runtime.database import Database
 from runtime.messages import RetryLater
 from services.access.domain.catalogue import Holding
-from services.access.domain.indicators import Cell, Counted
+from services.access.domain.indicators import Counted
 from services.access.domain.policy import Evidence, Facts, Rows
 from services.access.domain.views import Entry, Told, told_by
 from services.access.projects import STEPS, TAKEN, StepRow
@@ -547,7 +547,7 @@ class PostgresHistory:
         return dict(rows.fetchall())
 
     def opposed(self, patients: Collection[str]) -> dict[str, frozenset[str]]:
-        return _opposed(self._run(OPPOSED, list(patients)))
+        return withheld_by(self._run(_OPPOSED, list(patients)))
 
     # erasures
 
@@ -711,15 +711,7 @@ _HELD_IN_VIEWS: Final = (
     " WHERE patient = ANY(%b) AND sequence > 0 ORDER BY permit"
 )
 
-EVERY_OPPOSED: Final = (
-    "SELECT patient, withholds FROM subjects JOIN oppositions USING (subject)"
-    " UNION SELECT s.patient, o.withholds FROM subjects s JOIN opposition_suspects x ON x.suspect = s.subject"
-    " JOIN oppositions o ON o.subject = x.subject"
-)
-"""What everybody objects to who does, or somebody does who may be the same person."""
-OPPOSED: Final = f"SELECT patient, withholds FROM ({EVERY_OPPOSED}) AS who WHERE patient = ANY(%b::text[])"  # noqa: S608 - constants
-"""The same of some patients."""
-
+_OPPOSED: Final = "SELECT patient, withholds FROM opposed WHERE patient = ANY(%b::text[])"
 
 _QUALIFIED: Final = (
     "SELECT patient FROM subjects JOIN history USING (subject) WHERE patient = ANY(%b::text[]) AND NOT retracted"
@@ -735,7 +727,8 @@ def _asked(patients: Collection[str], evidence: Evidence) -> list[Any]:
     return [list(patients), evidence.cohort, evidence.cohort, list(OF_RIGHTS), prefixes, prefixes]
 
 
-def _opposed(rows: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
+def withheld_by(rows: Iterable[tuple[str, str]]) -> dict[str, frozenset[str]]:
+    """To what each patient objects, from rows of both."""
     found: dict[str, set[str]] = {}
     for patient, withholds in rows:
         found.setdefault(patient, set()).add(withholds)
@@ -760,24 +753,6 @@ class PermitRow(NamedTuple):
     records: int
     patients: int
     scans_left: int
-
-
-class ViewSubject(NamedTuple):
-    """A patient of a view, by the project's id, and how many entries it has."""
-
-    subject: str
-    patient: str
-    entries: int
-
-
-class EntryRow(NamedTuple):
-    """A record of a view, still sealed."""
-
-    patient: str
-    sequence: int
-    facts: Facts
-    key: bytes | None
-    body: bytes | None
 
 
 class KeptRow(NamedTuple):
@@ -845,15 +820,9 @@ class Reader(Protocol):
 
     def permits(self) -> list[PermitRow]: ...
     def permit(self, permit: str) -> StoredPermit | None: ...
-    def subjects(self, permit: str, after: str, entries: int) -> tuple[list[ViewSubject], bool]: ...
-    def timelines(self, permit: str, patients: Sequence[str]) -> tuple[list[EntryRow], dict[str, list[Told]]]: ...
-    def qualified(self, patients: Sequence[str], evidence: Evidence) -> set[str]: ...
     def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]: ...
     def people(self, after: str, count: int) -> list[PersonRow]: ...
     def record(self, event_id: bytes) -> RecordRow | None: ...
-    def indicators(
-        self, permit: str, area: str | None, diagnosis: str | None
-    ) -> tuple[dt.date | None, str | None, list[Cell]]: ...
     def counts(self) -> tuple[int, int, dict[str, int]]: ...
     def project_steps(self) -> list[StepRow]: ...
     def permit_ids(self) -> set[str]: ...
@@ -865,18 +834,10 @@ class Reader(Protocol):
 
 
 class PostgresReader:
-    """Reads over a pool of connections; each call is one snapshot."""
+    """What officers, operators and the service itself read, as the role of the staff; each call is one snapshot."""
 
     def __init__(self, url: str, connections: int) -> None:
-        self._pool = ConnectionPool(
-            url,
-            min_size=1,
-            max_size=connections,
-            open=False,
-            timeout=5,
-            configure=_read_only,
-            kwargs={"row_factory": tuple_row, "options": in_utc(url)},
-        )
+        self._pool = reading_pool(url, connections)
 
     def open(self) -> None:
         """Connect in the background."""
@@ -903,53 +864,10 @@ class PostgresReader:
             row = connection.execute(_PERMIT, [permit]).fetchone()
             return None if row is None else StoredPermit(*row)
 
-    def subjects(self, permit: str, after: str, entries: int) -> tuple[list[ViewSubject], bool]:
-        """The next patients of a view by their ids there, until they have `entries`; and whether more follow."""
-        found: list[ViewSubject] = []
-        total = 0
-        with self._pool.connection() as connection, connection.cursor(name="subjects") as cursor:
-            cursor.itersize = min(entries, 500)
-            cursor.execute(
-                "SELECT v.subject, v.patient, e.entries FROM view_patients v CROSS JOIN LATERAL"
-                " (SELECT count(*) AS entries FROM view_entries WHERE permit = v.permit AND patient = v.patient) e"
-                " WHERE v.permit = %s AND v.subject > %s AND e.entries > 0 ORDER BY v.subject",
-                [permit, after],
-            )
-            for row in cursor:
-                if total >= entries:
-                    return found, True
-                found.append(ViewSubject(*row))
-                total += row[2]
-        return found, False
-
-    def timelines(self, permit: str, patients: Sequence[str]) -> tuple[list[EntryRow], dict[str, list[Told]]]:
-        """The entries of these patients, and what each patient's subjects say of it."""
-        with self._pool.connection() as connection:
-            rows = connection.execute(
-                "SELECT e.patient, e.sequence, event_id, subject, revision, type, source, time, retracted, dated, key,"
-                " body FROM view_entries e JOIN history h USING (event_id) JOIN subjects s USING (subject)"
-                " WHERE e.permit = %s AND e.patient = ANY(%s) AND s.patient = e.patient",
-                [permit, list(patients)],
-                binary=True,
-            )
-            found = [EntryRow(row[0], row[1], Facts(*row[2:10]), row[10], row[11]) for row in rows]
-            told: dict[str, list[Told]] = {}
-            for patient, demographics in connection.execute(
-                "SELECT patient, demographics FROM subjects WHERE patient = ANY(%s)", [list(patients)]
-            ):
-                told.setdefault(patient, []).append(demographics)
-            return found, told
-
-    def qualified(self, patients: Sequence[str], evidence: Evidence) -> set[str]:
-        """Those of these patients whose records give the evidence."""
-        with self._pool.connection() as connection:
-            rows = connection.execute(_QUALIFIED.encode(), _asked(patients, evidence))
-            return {patient for (patient,) in rows}
-
     def opposed(self, patients: Sequence[str]) -> dict[str, frozenset[str]]:
         """To what those of these patients object who do, or may be somebody who does."""
         with self._pool.connection() as connection:
-            return _opposed(connection.execute(OPPOSED.encode(), [list(patients)]))
+            return withheld_by(connection.execute(_OPPOSED.encode(), [list(patients)]))
 
     def people(self, after: str, count: int) -> list[PersonRow]:
         """The next patients by their ids, with all that is kept of them."""
@@ -981,24 +899,6 @@ class PostgresReader:
                 [event_id],
             ).fetchone()
             return None if row is None else RecordRow(*row)
-
-    def indicators(
-        self, permit: str, area: str | None, diagnosis: str | None
-    ) -> tuple[dt.date | None, str | None, list[Cell]]:
-        """When indicators were released last, if ever, when the permit was granted, and the cells that are shown."""
-        with self._pool.connection() as connection:
-            row = connection.execute(
-                "SELECT released, granted FROM permits LEFT JOIN indicator_releases USING (permit) WHERE permit = %s",
-                [permit],
-            ).fetchone()
-            rows = connection.execute(
-                "SELECT period, area, diagnosis, people FROM indicator_cells WHERE permit = %s"
-                " AND (%s::text IS NULL OR area = %s) AND (%s::text IS NULL OR diagnosis = %s)"
-                " ORDER BY period, area, diagnosis",
-                [permit, area, area, diagnosis, diagnosis],
-            )
-            released, granted = row or (None, None)
-            return released, granted, [Cell(*one) for one in rows]
 
     def counts(self) -> tuple[int, int, dict[str, int]]:
         """Records that are not retracted, patients with at least one of them, and the entries of each view."""
@@ -1106,6 +1006,44 @@ def in_utc(url: str) -> str:
     return f"{given} -c TimeZone=UTC".strip()
 
 
-def _read_only(connection: psycopg.Connection[Any]) -> None:
+class WrongRole(Exception):
+    """A role cannot be used to read with: it is missing, or row-level security does not hold it."""
+
+
+_IS_HELD: Final = (
+    "SELECT bool_and(row_security_active(oid) AND NOT pg_has_role(relowner, 'MEMBER')) FROM pg_class WHERE oid = ANY("
+    "'{view_entries,view_patients,indicator_cells,indicator_releases,history,subjects}'::regclass[])"
+)
+
+
+def _confine(connection: psycopg.Connection[Any]) -> None:
+    """Let it read, in snapshots, and as a role that row-level security holds. Raises WrongRole."""
+    (is_held,) = connection.execute(_IS_HELD).fetchone() or (False,)
+    connection.commit()
+    if not is_held:
+        raise WrongRole(f"row-level security does not hold the role {connection.info.user}")
     connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
     connection.read_only = True
+
+
+def check_role(url: str) -> None:
+    """Whether one can read with the role of this URL, in a database that answers. Raises WrongRole."""
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            _confine(connection)
+    except psycopg.Error as error:
+        why = str(error).strip().splitlines()[-1:]
+        raise WrongRole(f"the role {conninfo_to_dict(url).get('user')} cannot be used: {''.join(why)}") from None
+
+
+def reading_pool(url: str, connections: int) -> ConnectionPool:
+    """Connections that read in snapshots, to be opened; with a role that has too many rights none is made."""
+    return ConnectionPool(
+        url,
+        min_size=1,
+        max_size=connections,
+        open=False,
+        timeout=5,
+        configure=_confine,
+        kwargs={"row_factory": tuple_row, "options": in_utc(url)},
+    )

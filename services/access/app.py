@@ -33,6 +33,8 @@ from services.access.adapters import (
     PostgresReader,
     Reader,
     Vault,
+    WrongRole,
+    check_role,
 )
 from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
@@ -41,6 +43,7 @@ from services.access.domain.catalogue import publisher_from
 from services.access.expiry import Expiry
 from services.access.handlers import LANES, Access
 from services.access.indicators import Releaser
+from services.access.pages import PostgresPages
 from services.access.projects import PostgresSteps, Registrar, read_terms
 from services.access.requests import Keeper, PostgresRequests
 from services.access.routes import application, grant
@@ -125,8 +128,10 @@ def main() -> int:
         scan_chunk=settings.scan_chunk,
     )
     loop = Loop("access", settings, step, Route(LANES), start_tracing("access", settings.trace_file), database)
-    reader, letters = PostgresReader(url, settings.readers), KafkaPublisher(settings)
-    app = application(loop.readiness, reader, letters, vault, doors, terms=terms, quota=settings.quota)
+    staff_url, subscriber_url = settings.staff_url.get_secret_value(), settings.subscriber_url.get_secret_value()
+    reader, pages = PostgresReader(staff_url, settings.readers), PostgresPages(subscriber_url, settings.readers)
+    letters = KafkaPublisher(settings)
+    app = application(loop.readiness, reader, pages, letters, vault, doors, terms=terms, quota=settings.quota)
     add_catalogue_route(app, reader, publisher, sources)
     releaser = Releaser(url, vault, lambda leaf: letters.publish(audit.AUDIT, leaf.actor, encode(leaf)), _now)
     workers: list[Worker] = [loop, releaser, Expiry(reader, letters, _now), Deliveries(reader, letters, vault, _now)]
@@ -134,11 +139,18 @@ def main() -> int:
         workers.append(PermitsFolder(settings.permits, reader, letters))
     try:
         database.connection  # noqa: B018 - brings the schema up to date before anybody reads
+        check_role(staff_url)
+        check_role(subscriber_url)
     except RetryLater:
         log.warning("the database does not answer yet")
+    except (WrongRole, psycopg.errors.UndefinedObject) as wrong:
+        log.critical("%s; see Roles in services/access/README.md", str(wrong).splitlines()[0])
+        return 2
     reader.open()
+    pages.open()
     try:
         return serve(app, settings, workers)
     finally:
         reader.close()
+        pages.close()
         database.close()

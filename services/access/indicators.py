@@ -17,7 +17,7 @@ from contracts.permits import PERMIT_ID, Every, Permit, PermitError
 from runtime.http import ProblemError, problems
 from runtime.kafka import BrokerAway
 from runtime.oidc import GUARDED, Caller
-from services.access.adapters import EVERY_OPPOSED, OPEN, KeyBroken, Reader, StoredPermit, Vault, in_utc
+from services.access.adapters import OPEN, KeyBroken, StoredPermit, Vault, in_utc
 from services.access.authorization import Doors
 from services.access.domain.indicators import (
     ANY,
@@ -32,6 +32,7 @@ from services.access.domain.indicators import (
     follows,
     period_name,
 )
+from services.access.pages import Pages
 from services.access.reconciliation import ACCESS, Release, release_from
 
 log = logging.getLogger("estuaire.access")
@@ -150,13 +151,13 @@ _FORGET_MARKS: Final = (
     "DELETE FROM indicator_marks WHERE permit = %s AND period < %s AND pg_visible_in_snapshot(written, %s::pg_snapshot)"
 )
 _COUNT: Final = (
-    f"WITH opposed AS MATERIALIZED ({EVERY_OPPOSED})"  # noqa: S608 - constants alone
+    "WITH objecting AS MATERIALIZED (SELECT patient, withholds FROM opposed)"  # noqa: S608 - constants alone
     f" SELECT period, area, diagnosis, sum({LIGHTEST} + mod(mod(record_key, {_SPREAD}) + {_SPREAD}, {_SPREAD})),"
     " sum(record_key) FROM"
     " (SELECT DISTINCT period, area, diagnosis, patient FROM view_entries e"
     "  CROSS JOIN LATERAL (SELECT '' UNION ALL SELECT unnest(e.diagnoses)) AS counted (diagnosis)"
     "  WHERE permit = %(permit)s AND period = ANY(%(periods)s) AND (%(exempt)s OR NOT EXISTS"
-    "   (SELECT FROM opposed o WHERE o.patient = e.patient AND o.withholds IN"
+    "   (SELECT FROM objecting o WHERE o.patient = e.patient AND o.withholds IN"
     "    ('*', (SELECT source FROM history h WHERE h.event_id = e.event_id))))) AS members"
     " JOIN patients USING (patient) GROUP BY period, area, diagnosis"
 )
@@ -194,7 +195,7 @@ class IndicatorsShown(BaseModel):
 
 
 def add_indicator_routes(
-    app: FastAPI, reader: Reader, doors: Doors, readable: Callable[[str, Caller], Release], tell: Tell, clock: Clock
+    app: FastAPI, pages: Pages, doors: Doors, readable: Callable[[str, Caller], Release], tell: Tell, clock: Clock
 ) -> None:
     """Add them to the application of access. `readable` gives a permit that its subscriber may read, or a problem."""
 
@@ -206,14 +207,15 @@ def add_indicator_routes(
         subscriber: Caller = Depends(doors.is_subscriber),
     ) -> IndicatorsShown:
         """Counts of people, as they were released last; small ones are withheld, the others perturbed and rounded."""
-        permit = readable(permit_id, subscriber).policy.permit
+        release = readable(permit_id, subscriber)
+        permit = release.policy.permit
         if permit.indicators is None:
             raise ProblemError(404, "the permit has no indicators", "It has no clause `indicators`.")
         every = permit.indicators.every
-        released, granted, shown = reader.indicators(
-            permit_id, EVERYWHERE if area == "everywhere" else area, ANY if diagnosis == "any" else diagnosis
+        released, shown = pages.indicators(
+            release, EVERYWHERE if area == "everywhere" else area, ANY if diagnosis == "any" else diagnosis
         )
-        following = _next(every, released, granted, clock())
+        following = _next(every, released, release.granted, clock())
         by = audit.actor("subscriber", subscriber.name)
         tell(audit.leaf("indicators-read", by, clock(), permit=permit_id, count=len(shown)))
         return IndicatorsShown(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 import logging
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -42,12 +43,14 @@ _CONTENT_TYPE: Final = {"content-type": b"application/cloudevents+json; charset=
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """An open permit, ready for use."""
+    """An open permit, ready for use. `ticket` opens its rows in the database to who reads as a subscriber."""
 
     permit: str
     policy: Policy
     ids: Ids
-    revision: int = 0
+    revision: int
+    granted: str | None
+    ticket: str = field(repr=False)
 
 
 def permit_owner(permit: str) -> bytes:
@@ -63,7 +66,8 @@ def release_from(stored: StoredPermit, vault: Vault) -> Release:
     if permit.id != stored.permit:
         raise PermitError("the definition is that of another permit")
     ids = Ids(vault.unwrap(stored.key, permit_owner(stored.permit)))
-    return Release(stored.permit, Policy(permit, stored.granted), ids, stored.revision)
+    ticket = hashlib.sha256(stored.key).hexdigest()
+    return Release(stored.permit, Policy(permit, stored.granted), ids, stored.revision, stored.granted, ticket)
 
 
 def open_body(vault: Vault, facts: Facts, key: bytes | None, body: bytes | None) -> dict[str, Any]:

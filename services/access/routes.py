@@ -48,13 +48,11 @@ from services.access.adapters import (
     FILLING,
     OPEN,
     SUSPENDED,
-    EntryRow,
     KeyBroken,
     PermitRow,
     Reader,
     StoredPermit,
     Vault,
-    ViewSubject,
 )
 from services.access.authorization import Doors
 from services.access.domain import views
@@ -62,6 +60,7 @@ from services.access.domain.dry_run import Released
 from services.access.domain.projects import Terms
 from services.access.dry_run import dry_run
 from services.access.indicators import PermitId, add_indicator_routes
+from services.access.pages import EntryRow, Pages, ViewSubject
 from services.access.project_routes import add_project_routes
 from services.access.projects import PERMITS, register_of
 from services.access.quotas import Quotas
@@ -174,6 +173,7 @@ def grant(permit: Permit, by: str, reader: Reader, publisher: Publisher, clock: 
 def application(
     ready: Readiness,
     reader: Reader,
+    pages: Pages,
     publisher: Publisher,
     vault: Vault,
     doors: Doors,
@@ -316,14 +316,14 @@ def application(
         """
         release = readable(permit_id, subscriber)
         quotas.check(subscriber.name)
-        subjects, more = reader.subjects(permit_id, _position(cursor), limit)
+        subjects, more = pages.subjects(release, _position(cursor), limit)
         quotas.add(subscriber.name, sum(one.entries for one in subjects))
         headers = {"Cache-Control": "no-store", "Vary": "Accept"}
         if more:
             following = _cursor(subjects[-1].subject)
             address = f"/v1/permits/{permit_id}/timelines?cursor={following}&limit={limit}"
             headers |= {"X-Next-Cursor": following, "Link": f'<{address}>; rel="next"'}
-        events = list(_page(release, subjects, reader, vault, clock))
+        events = list(_page(release, subjects, reader, pages, vault, clock))
         by, ids = audit.actor("subscriber", subscriber.name), [one.id for one in events]
         tell(audit.leaf("view-read", by, clock(), permit=permit_id, ids=ids))
         lines = b"".join(views.encode(one) + b"\n" for one in events)
@@ -368,7 +368,7 @@ def application(
 
     add_project_routes(app, reader, publisher, terms, doors, clock)
     add_request_routes(app, reader, publisher, doors, tell, clock)
-    add_indicator_routes(app, reader, doors, readable, tell, clock)
+    add_indicator_routes(app, pages, doors, readable, tell, clock)
     return app
 
 
@@ -398,12 +398,12 @@ def _readable(stored: StoredPermit | None, subscriber: Caller, doors: Doors, vau
 
 
 def _page(
-    release: Release, subjects: Sequence[ViewSubject], reader: Reader, vault: Vault, clock: Clock
+    release: Release, subjects: Sequence[ViewSubject], reader: Reader, pages: Pages, vault: Vault, clock: Clock
 ) -> Iterator[views.Event]:
     """The timelines of these subjects. Raises a 403 problem when the permit ends meanwhile."""
     for begin in range(0, len(subjects), _AT_ONCE):
         _check_open(release, reader, clock)
-        yield from _events(release, subjects[begin : begin + _AT_ONCE], reader, vault)
+        yield from _events(release, subjects[begin : begin + _AT_ONCE], pages, vault)
 
 
 def _file(lines: bytes) -> bytes:
@@ -421,12 +421,11 @@ def _check_open(release: Release, reader: Reader, clock: Clock) -> None:
         raise ProblemError(403, "the permit has changed", "Read the page again: it has what is allowed now.")
 
 
-def _events(release: Release, chunk: Sequence[ViewSubject], reader: Reader, vault: Vault) -> Iterator[views.Event]:
+def _events(release: Release, chunk: Sequence[ViewSubject], pages: Pages, vault: Vault) -> Iterator[views.Event]:
     patients = [one.patient for one in chunk]
-    rows, told = reader.timelines(release.permit, patients)
-    evidence = release.policy.evidence
-    qualified = reader.qualified(patients, evidence) if evidence.is_asked() else set()
-    opposed = reader.opposed(patients)
+    rows, told = pages.timelines(release, patients)
+    qualified = pages.qualified(release, patients)
+    opposed = pages.opposed(release, patients)
     rows_of: defaultdict[str, list[EntryRow]] = defaultdict(list)
     for row in rows:
         rows_of[row.patient].append(row)

@@ -17,6 +17,12 @@ class AccessSettings(GuardedSettings):
     """The settings of a service with an issuer of tokens, and what access alone needs."""
 
     database_url: SecretStr = Field(validation_alias=_own("database_url"))
+    staff_url: SecretStr = Field(
+        validation_alias=_own("staff_url"), description="The same database, as what officers and operators read."
+    )
+    subscriber_url: SecretStr = Field(
+        validation_alias=_own("subscriber_url"), description="The same database, as what subscribers read."
+    )
     keys: Path = Field(validation_alias=_own("keys"), description="Folder with access-private and history.")
     terms: Path | None = Field(
         None, validation_alias=_own("terms"), description="Whose data the sources have, who has permanent access."
@@ -30,4 +36,6 @@ class AccessSettings(GuardedSettings):
     quota: int = Field(
         1_000_000, ge=1, validation_alias=_own("quota"), description="Entries that a subscriber may read in an hour."
     )
-    readers: int = Field(8, ge=1, le=100, validation_alias=_own("readers"), description="Connections for HTTP.")
+    readers: int = Field(
+        8, ge=1, le=100, validation_alias=_own("readers"), description="Connections for HTTP, of each role."
+    )

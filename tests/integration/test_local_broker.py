@@ -178,8 +178,18 @@ def test_a_given_database_is_used_and_left_running(
     with start_database(tmp_path / "other", prefix="a_") as given:
         linkage, access = given.url("linkage"), given.url("access")
         assert linkage == given.url("linkage")
+        reader = given.reader_url("access", "reader")
+        assert reader == given.reader_url("access", "reader")
     with pytest.raises(psycopg.OperationalError, match="permission denied"):
         psycopg.connect(as_role(access, "a_access", "a_linkage"))
+    with pytest.raises(psycopg.OperationalError, match="permission denied"):
+        psycopg.connect(as_role(reader, "a_access", "a_linkage"))
+    with psycopg.connect(access) as owner, psycopg.connect(reader) as connection:
+        owner.execute("CREATE TABLE secrets (a int)")
+        owner.commit()
+        assert connection.execute("SELECT current_user::text").fetchone() == ("a_access_reader",)
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("SELECT * FROM secrets")
     with psycopg.connect(linkage) as connection:
         assert connection.execute("SELECT current_user::text").fetchone() == ("a_linkage",)
 

@@ -21,14 +21,15 @@ import pytest
 from fastapi.testclient import TestClient
 
 from contracts.permits import Permit
+from estuaire.database import Database as Server
 from estuaire.database import start_database
 from runtime.database import Database
 from services.access import indicators
-from services.access.adapters import PostgresHistory, PostgresReader, Vault
+from services.access.adapters import PostgresHistory, Vault
 from services.access.authorization import Doors
 from services.access.domain.indicators import Cell, Count, weight
 from services.access.routes import application
-from tests.integration.test_access_history import KNOWN, Broker, as_
+from tests.integration.test_access_history import KNOWN, Broker, as_, reading
 from tests.unit.access.hub import Hub, permit
 
 pytestmark = pytest.mark.integration
@@ -271,17 +272,19 @@ def some_permit(dice: random.Random, number: int) -> dict[str, Any]:
 
 
 @pytest.fixture
-def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with start_database(tmp_path_factory.mktemp("oracle")) as server:
-        yield server.url("access")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    with start_database(tmp_path_factory.mktemp("oracle")) as started:
+        yield started
 
 
 @pytest.mark.parametrize("seed", [1, 2])
 def test_views_pages_files_and_indicators_hold_what_the_permit_says_and_nothing_else(
-    url: str, monkeypatch: pytest.MonkeyPatch, seed: int
+    server: Server, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     dice = random.Random(seed)
     vault = Vault({1: b"m" * 32})
+    url = server.url("access")
+    readers = server.reader_url("access", "staff"), server.reader_url("access", "subscriber")
     database = Database(url, files("services.access") / "migrations")
     hub = Hub(PostgresHistory(database, vault), vault, database.transaction)
     hub.now = TODAY
@@ -323,10 +326,10 @@ def test_views_pages_files_and_indicators_hold_what_the_permit_says_and_nothing_
         timelines = hub.views[one["id"]].timelines().values()
         pushed = [event.model_dump(mode="json", exclude_none=True) for events in timelines for event in events]
         assert sorted(map(plain, pushed)) == expected[one["id"]]
-    reader = PostgresReader(url, 2)
-    reader.open()
-    doors = Doors(KNOWN)
-    with TestClient(application(lambda: None, reader, Broker(hub), vault, doors, lambda: hub.now)) as api:
+    with (
+        reading(*readers) as (reader, pages),
+        TestClient(application(lambda: None, reader, pages, Broker(hub), vault, Doors(KNOWN), lambda: hub.now)) as api,
+    ):
         for one in permits:
             lines, rows = read_whole(api, one["id"])
             assert sorted(map(plain, lines)) == expected[one["id"]]
@@ -354,7 +357,6 @@ def test_views_pages_files_and_indicators_hold_what_the_permit_says_and_nothing_
             answer = api.get(f"/v1/permits/{one['id']}/indicators", headers=as_("team")).json()["cells"]
             shown = {(cell["period"], cell["area"], cell["diagnosis"]): cell["people"] for cell in answer}
             assert shown == {cell: sum(map(weights.__getitem__, who)) for cell, who in members.items()}
-    reader.close()
     database.close()
 
 

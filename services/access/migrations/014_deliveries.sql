@@ -6,3 +6,7 @@ CREATE TABLE view_pending (
     PRIMARY KEY (permit, event_id)
 );
 CREATE INDEX view_pending_by_time ON view_pending (permit, since);
+DO $$
+BEGIN
+    EXECUTE format('GRANT SELECT ON view_pending TO %I', current_user || '_staff');
+END $$;

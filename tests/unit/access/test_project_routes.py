@@ -78,7 +78,8 @@ def ask(office: Office, monkeypatch: pytest.MonkeyPatch) -> Iterator[Caller]:
     doors = Doors(Known(HOLDERS))
     both: Any = office
     vault: Any = None
-    yield Caller(TestClient(application(lambda: None, both, both, vault, doors, lambda: NOW, TERMS)))
+    nothing: Any = None
+    yield Caller(TestClient(application(lambda: None, both, nothing, both, vault, doors, lambda: NOW, TERMS)))
 
 
 TEAM, STRANGERS, OFFICER = "subscriber:team", "subscriber:strangers", "officer:officer"

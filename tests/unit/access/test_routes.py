@@ -35,7 +35,7 @@ def app() -> FastAPI:
     nothing: Any = None
     roles = ("subscriber", "officer", "operator", "reviewer")
     doors = Doors(Known({one: (f"{one}s",) for one in roles}))
-    return application(lambda: None, reader, nothing, nothing, doors)
+    return application(lambda: None, reader, nothing, nothing, nothing, doors)
 
 
 def test_the_document_says_what_is_answered(app: FastAPI) -> None:
