@@ -205,10 +205,14 @@ class Permit(_Clause):
             )
         return self
 
+    @property
+    def cohort(self) -> str | None:
+        """The producer that has to know whom the permit is about, if one has to."""
+        return self.population.cohort if self.population else None
+
     def all_sources(self) -> tuple[str, ...]:
-        """Whose data it uses: what leaves is of `sources`, and whoever has a record of a cohort's is released."""
-        cohort = self.population.cohort if self.population else None
-        return self.sources if cohort is None or cohort in self.sources else (*self.sources, cohort)
+        """Whose data it uses: those whose records leave, and the one that draws the cohort."""
+        return self.sources if self.cohort is None else (*self.sources, self.cohort)
 
     def definition(self) -> bytes:
         """The permit as JSON, always in the same form."""

@@ -111,7 +111,8 @@ class Releaser:
             (seen,) = connection.execute("SELECT pg_current_snapshot()::text").fetchone() or ("",)
             marked = [period for (period,) in connection.execute(_MARKED, [name, day])]
             exempt = permit.opposition_exemption is not None
-            rows = connection.execute(_COUNT, {"permit": name, "periods": marked, "exempt": exempt})
+            asked = {"permit": name, "periods": marked, "exempt": exempt, "cohort": permit.cohort}
+            rows = connection.execute(_COUNT, asked)
             counts = [Count(period, area, code, int(weight), int(key)) for period, area, code, weight, key in rows]
             before = [Cell(*one) for one in connection.execute(_CELLS, [name, marked])]
         now = list(cells(permit, counts, {one.place(): one.people for one in before}))
@@ -158,7 +159,7 @@ _COUNT: Final = (
     "  CROSS JOIN LATERAL (SELECT '' UNION ALL SELECT unnest(e.diagnoses)) AS counted (diagnosis)"
     "  WHERE permit = %(permit)s AND period = ANY(%(periods)s) AND (%(exempt)s OR NOT EXISTS"
     "   (SELECT FROM objecting o WHERE o.patient = e.patient AND o.withholds IN"
-    "    ('*', (SELECT source FROM history h WHERE h.event_id = e.event_id))))) AS members"
+    "    ('*', %(cohort)s, (SELECT source FROM history h WHERE h.event_id = e.event_id))))) AS members"
     " JOIN patients USING (patient) GROUP BY period, area, diagnosis"
 )
 """As on every page, whoever objects is left out once more, should a view have missed it."""

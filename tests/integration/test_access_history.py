@@ -384,11 +384,13 @@ _ENDS: dict[str, tuple[bool, Callable[[Hub, int], Message]]] = {
 
 
 @pytest.mark.parametrize("end", _ENDS)
-def test_a_cohort_and_a_diagnosis_bring_somebody_in_and_take_them_out_in_every_order(hub: Hub, end: str) -> None:
+def test_a_cohort_and_a_diagnosis_bring_somebody_in_and_take_them_out_in_every_order(
+    hub: Hub, reader: PostgresReader, vault: Vault, end: str
+) -> None:
     """Diagnosis and enrolment are of two subjects: each person has a link, and an end of this sort.
 
-    Everybody gets the same four messages in another order, and there are three permits: one that is there before,
-    one that comes in the middle, one at the end. In each, the same people are left.
+    Everybody gets the same four messages in another order, and there are four permits: two that are there before, of
+    which one gets what is new by the hour, one that comes in the middle, one at the end. In each, the same are left.
     """
     asked = {"cohort": REGISTRY, "diagnoses": ["I50"]}
     early, middle, late = (permit(name, population=asked) for name in ("early", "middle", "late"))
@@ -402,14 +404,16 @@ def test_a_cohort_and_a_diagnosis_bring_somebody_in_and_take_them_out_in_every_o
             act(hub, n),
         ]
         orders.append([todo[at] for at in order])
-    hub.opened(early)
+    hub.opened(early, permit("hourly", population=asked, delivery="hourly"))
     for at, batch in enumerate(zip(*orders, strict=True)):
         if at == 2:
             hub.opened(middle)
         hub.run(*batch)
     hub.opened(late)
-    held = {name: {event.subject for event in hub.views[name].entries()} for name in ("early", "middle", "late")}
-    for name, subjects in held.items():
+    hub.now += dt.timedelta(hours=1)
+    assert deliver(hub, reader, vault) == ["hourly"]
+    for name in ("early", "hourly", "middle", "late"):
+        subjects = {event.subject for event in hub.views[name].entries()}
         ids = Ids(hashlib.sha256(name.encode()).digest())
         assert subjects == {ids.subject(f"p{n}") for n in range(24) if stays}
 

@@ -268,15 +268,20 @@ def test_one_process_releases_at_a_time(one: Fixture, url: str) -> None:
     assert another.release_due() == []
 
 
-def test_a_permit_that_cannot_be_used_releases_nothing_and_who_objected_meanwhile_is_not_counted(one: Fixture) -> None:
+@pytest.mark.parametrize("scope", ["all", "source"])
+def test_a_permit_that_cannot_be_used_releases_nothing_and_who_objected_meanwhile_is_not_counted(
+    one: Fixture, scope: str
+) -> None:
     hub = one.hub
     hub.now = dt.datetime(2026, 4, 1, tzinfo=dt.UTC)
-    hub.opened(permit(indicators=MONTHLY))
+    registry = "urn:registry"
+    hub.opened(permit(indicators=MONTHLY, population={"cohort": registry}))
     people(hub, 100)
+    hub.run(*(hub.record(f"e{n}", f"s{n}", f"p{n}", kind="identity.v1", source=registry) for n in range(100)))
     database = one.database.connection
     (key,) = database.execute("SELECT key FROM permits").fetchone() or (b"",)
     database.execute("UPDATE permits SET key = 'broken'")
-    hub.run(*(hub.objection(f"o{n}", f"s{n}", f"p{n}") for n in range(60)))
+    hub.run(*(hub.objection(f"o{n}", f"s{n}", f"p{n}", scope, source=registry) for n in range(60)))
     hub.now = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
     assert one.releaser.release_due() == []
     database.execute("UPDATE permits SET key = %b", [key])

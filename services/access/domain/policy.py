@@ -110,8 +110,7 @@ class Policy:
         self.population = permit.population
         self.ages = permit.population.age if permit.population else None
         codes = (permit.population and permit.population.diagnoses) or ()
-        cohort = permit.population.cohort if permit.population else None
-        self.evidence = Evidence(tuple(normal_code(one) for one in codes), cohort)
+        self.evidence = Evidence(tuple(normal_code(one) for one in codes), permit.cohort)
         self.rows = Rows(
             types=frozenset(permit.types) - frozenset(IN_NO_TIMELINE),
             sources=None if EVERYTHING in permit.sources else frozenset(permit.sources),

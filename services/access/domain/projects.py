@@ -279,7 +279,7 @@ def _is_grantable(permit: Permit, around: Around) -> None:
 
 def _path_is_for(request: Request, application: Application, terms: Terms) -> None:
     """A path is open to some sources and some organisations alone."""
-    kind, sources = application.organisation.kind, request.permit.all_sources()
+    kind, sources = application.organisation.kind, dict.fromkeys(request.permit.all_sources())
     not_pmsi = [one for one in sources if one == EVERYTHING or terms.families.get(one) != "pmsi"]
     # a source of which nobody has said whose it is may be the fund's
     of_the_fund = [one for one in sources if one == EVERYTHING or terms.families.get(one, "fund") == "fund"]
