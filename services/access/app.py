@@ -46,6 +46,7 @@ from services.access.indicators import Releaser
 from services.access.pages import PostgresPages
 from services.access.projects import PostgresSteps, Registrar, read_terms
 from services.access.requests import Keeper, PostgresRequests
+from services.access.rounds import Rounds
 from services.access.routes import application, grant
 from services.access.settings import AccessSettings
 
@@ -134,7 +135,13 @@ def main() -> int:
     app = application(loop.readiness, reader, pages, letters, vault, doors, terms=terms, quota=settings.quota)
     add_catalogue_route(app, reader, publisher, sources)
     releaser = Releaser(url, vault, lambda leaf: letters.publish(audit.AUDIT, leaf.actor, encode(leaf)), _now)
-    workers: list[Worker] = [loop, releaser, Expiry(reader, letters, _now), Deliveries(reader, letters, vault, _now)]
+    expiry, deliveries = Expiry(reader, letters, _now), Deliveries(reader, letters, vault, _now)
+    workers: list[Worker] = [
+        loop,
+        Rounds("permits that expire", expiry.close_expired, 2.0),
+        Rounds("deliveries", deliveries.order_due, 5.0),
+        Rounds("indicators", releaser.release_due, 30.0),
+    ]
     if settings.permits is not None:
         workers.append(PermitsFolder(settings.permits, reader, letters))
     try:

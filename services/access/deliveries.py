@@ -3,22 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from collections.abc import Callable
-from threading import Event
-from typing import Final, Protocol
-
-import psycopg
+from typing import Protocol
 
 from contracts.permits import PermitError
-from runtime.kafka import BrokerAway, Publisher
+from runtime.kafka import Publisher
 from services.access.adapters import KeyBroken, StoredPermit, Vault
 from services.access.handlers import delivery
 from services.access.reconciliation import release_from
-
-log = logging.getLogger("estuaire.access")
-
-SECONDS: Final = 5.0
 
 
 class Reader(Protocol):
@@ -28,26 +20,13 @@ class Reader(Protocol):
 
 
 class Deliveries:
-    """Looks every few seconds whether an hour or a day is over for which something waits."""
+    """Orders them once an hour or a day is over for which something waits."""
 
     def __init__(self, reader: Reader, publisher: Publisher, vault: Vault, clock: Callable[[], dt.datetime]) -> None:
         self._reader = reader
         self._publisher = publisher
         self._vault = vault
         self._clock = clock
-        self._stop = Event()
-
-    def stop(self) -> None:
-        """Ask it to end."""
-        self._stop.set()
-
-    def run(self) -> None:
-        """Order what is due, until asked to stop."""
-        while not self._stop.wait(SECONDS):
-            try:
-                self.order_due()
-            except (psycopg.Error, BrokerAway) as away:
-                log.warning("deliveries wait: %s", type(away).__name__)
 
     def order_due(self) -> list[str]:
         """Order what is due; returns for which permits. Raises psycopg.Error, BrokerAway."""

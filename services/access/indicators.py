@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-import logging
 from collections.abc import Callable
-from threading import Event
 from typing import Annotated, Any, Final
 
 import psycopg
@@ -15,7 +13,6 @@ from pydantic import BaseModel, Field
 from contracts import audit, messages
 from contracts.permits import PERMIT_ID, Every, Permit, PermitError
 from runtime.http import ProblemError, problems
-from runtime.kafka import BrokerAway
 from runtime.oidc import GUARDED, Caller
 from services.access.adapters import OPEN, KeyBroken, StoredPermit, Vault, in_utc
 from services.access.authorization import Doors
@@ -35,8 +32,6 @@ from services.access.domain.indicators import (
 from services.access.pages import Pages
 from services.access.reconciliation import ACCESS, Release, release_from
 
-log = logging.getLogger("estuaire.access")
-
 Clock = Callable[[], dt.datetime]
 PermitId = Annotated[str, Path(pattern=PERMIT_ID, description="The permit's `id`.")]
 Tell = Callable[[messages.AuditLeaf], None]
@@ -46,7 +41,6 @@ Area = Annotated[
 Diagnosis = Annotated[
     str | None, Query(max_length=10, description="One alone: three characters of ICD-10, or `any`; all if absent.")
 ]
-ROUND_SECONDS: Final = 30.0
 
 
 class Releaser:
@@ -57,19 +51,6 @@ class Releaser:
         self._vault = vault
         self._tell = tell
         self._clock = clock
-        self._stop = Event()
-
-    def stop(self) -> None:
-        """Ask it to end."""
-        self._stop.set()
-
-    def run(self) -> None:
-        """Look whether something is due, again and again."""
-        while not self._stop.wait(ROUND_SECONDS):
-            try:
-                self.release_due()
-            except (psycopg.Error, BrokerAway) as away:
-                log.warning("indicators wait: %s", type(away).__name__)
 
     def release_due(self) -> list[str]:
         """Release what is due; returns of which permits.
