@@ -200,6 +200,7 @@ def add_indicator_routes(
         following = _next(every, released, release.granted, clock())
         by = audit.actor("subscriber", subscriber.name)
         tell(audit.leaf("indicators-read", by, clock(), permit=permit_id, count=len(shown)))
+        readable(permit_id, subscriber)  # unless it has ended meanwhile
         return IndicatorsShown(
             permit=permit_id,
             every=every,
