@@ -47,6 +47,12 @@ class Hub:
 
     def permit(self, *sources: str, **changes: Any) -> Permit:
         """Grant a permit over these sources, wide open but for the changes, and wait until it is open."""
+        permit = self.drafted(*sources, **changes)
+        grant(self.platform, [permit])
+        return permit
+
+    def drafted(self, *sources: str, **changes: Any) -> Permit:
+        """Such a permit, not granted yet."""
         number = next(_numbers)
         definition: dict[str, Any] = {
             "id": f"permit-{number}",
@@ -60,9 +66,7 @@ class Hub:
             "expires": "2036-12-31",
             "subscribers": [f"team-{number}"],
         }
-        permit = Permit.model_validate(definition | changes)
-        grant(self.platform, [permit])
-        return permit
+        return Permit.model_validate(definition | changes)
 
     def view(self, permit: Permit) -> View:
         """What a subscriber of the permit holds after reading to the end."""
