@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing
+from multiprocessing import get_context
 from typing import Final, LiteralString
 
 import psycopg
@@ -43,7 +44,8 @@ def fill(url: str, people: int, secrets: Mapping[str, bytes], sampled: int, stra
     """
     with closing(Database(index_conninfo(url), MIGRATIONS)) as database:
         connection = database.connection
-        with ProcessPoolExecutor(PROCESSES) as pool:
+        # a fork would inherit the locks and the libraries of whatever threads there are
+        with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool:
             parts = [
                 pool.submit(_fill_part, url, people, secrets, sampled, strangers, part) for part in range(PROCESSES)
             ]
