@@ -25,12 +25,12 @@ pytestmark = pytest.mark.e2e
 log = logging.getLogger("estuaire.tests")
 
 Make = Callable[..., dict[str, Any]]
-NIR = {"system": "ins-nir", "value": "285053523800148"}
+NIR = {"system": "ins-nir", "value": "231072227841706"}
 PERSON = {
     "birth_family_name": "KERBELLEC",
-    "given_names": ["Anne"],
+    "given_names": ["Soizic"],
     "sex": "female",
-    "birth_date": "1985-05-12",
+    "birth_date": "1931-07-19",
     "identity_status": "qualified",
 }
 DATABASES = ("linkage", "access")
@@ -46,10 +46,15 @@ def rows(hub: Hub, service: str, query: str, *parameters: Any) -> list[Any]:
 
 
 def secrets_of(hub: Hub, event_ids: list[str]) -> list[bytes]:
-    """All by which the hub knows the person of these records: subjects, tokens, codes, wrapped keys, sealed bodies."""
+    """All by which the hub knows the person of these records, and nobody else of the tests: subjects, tokens, codes,
+    wrapped keys, sealed bodies."""
     events = [bytes.fromhex(one) for one in event_ids]
     subjects = rows(hub, "linkage", "SELECT DISTINCT subject FROM records WHERE event_id = ANY(%s)", events)
-    found = rows(hub, "linkage", "SELECT token, codes FROM subject_tokens WHERE subject = ANY(%s)", subjects)
+    own = (
+        "SELECT token, codes FROM subject_tokens mine WHERE subject = ANY(%s) AND NOT EXISTS"
+        " (SELECT FROM subject_tokens other WHERE other.token = mine.token AND other.subject <> ALL(%s))"
+    )
+    found = rows(hub, "linkage", own, subjects, subjects)
     found += rows(hub, "access", "SELECT key FROM subjects WHERE subject = ANY(%s)", subjects)
     found += rows(hub, "access", "SELECT body FROM history WHERE event_id = ANY(%s)", events)
     return sorted({bytes(one) for one in (*subjects, *found) if one and any(one)})
