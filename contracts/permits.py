@@ -222,6 +222,11 @@ class Permit(_Clause):
 _TOO_COARSE = {"week": ("month", "year"), "month": ("year",), "quarter": ("year",)}
 
 
+def normal_code(code: str) -> str:
+    """A code as it is compared: capitals without dots, so that `i50.1` and `I501` are one."""
+    return code.replace(".", "").upper()
+
+
 def potential_identifiers(permit: Permit) -> list[str]:
     """Which of the data by which somebody could be found leave under a permit, wherever they stand.
 
@@ -297,7 +302,7 @@ def widened(new: Permit, old: Permit) -> list[str]:
         or ("commune" in old.demographics and set(new.demographics) <= {*old.demographics, "department"}),
         "population": old.population is None
         or (new.population is not None and _meets_more(new.population, old.population)),
-        "period": _within((new.period.start, new.period.end), (old.period.start, old.period.end)),
+        "period": _within(new.period, old.period),
         "history_years": old.history_years is None
         or (new.history_years is not None and new.history_years <= old.history_years),
         "delivery": _DELIVERIES.index(new.delivery) >= _DELIVERIES.index(old.delivery),
@@ -327,29 +332,24 @@ def _covers(wide: str, path: str) -> bool:
     return wide in (EVERYTHING, path) or path.startswith(f"{wide}.")
 
 
-def _within(new: tuple[Any, Any], old: tuple[Any, Any]) -> bool:
-    """Whether a range, whose absent ends are open, is within another."""
-    begins = old[0] is None or (new[0] is not None and new[0] >= old[0])
-    return begins and (old[1] is None or (new[1] is not None and new[1] <= old[1]))
+def _within(new: Any, old: Any) -> bool:
+    """Whether a range (`start`, `end`), whose absent ends are open, is within another of its kind."""
+    begins = old.start is None or (new.start is not None and new.start >= old.start)
+    return begins and (old.end is None or (new.end is not None and new.end <= old.end))
 
 
 def _meets_more(new: Population, old: Population) -> bool:
     """Whether whoever is in one population is in another, as far as their criteria tell."""
     if old.sex is not None and not (new.sex is not None and set(new.sex) <= set(old.sex)):
         return False
-    if old.birth_year is not None:
-        years = new.birth_year
-        if years is None or not _within((years.start, years.end), (old.birth_year.start, old.birth_year.end)):
-            return False
-    if old.age is not None:
-        ages = new.age
-        if ages is None or not _within((ages.start, ages.end), (old.age.start, old.age.end)):
+    for asked_for, allowed in ((new.birth_year, old.birth_year), (new.age, old.age)):
+        if allowed is not None and (asked_for is None or not _within(asked_for, allowed)):
             return False
     if old.cohort not in (None, new.cohort):
         return False
     if old.diagnoses is not None:
-        prefixes = tuple(one.replace(".", "").upper() for one in old.diagnoses)
-        asked = [one.replace(".", "").upper() for one in new.diagnoses or ()]
+        prefixes = tuple(map(normal_code, old.diagnoses))
+        asked = [normal_code(one) for one in new.diagnoses or ()]
         if not asked or not all(one.startswith(prefixes) for one in asked):
             return False
     return _lives_within(new, old)

@@ -98,7 +98,7 @@ class Issuer:
         scheme, _, token = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
             raise unauthenticated()
-        return self._called(self.claims(token.strip()))
+        return self.called(self.claims(token.strip()))
 
     def claims(self, token: str) -> dict[str, Any]:
         """What a token says that is the issuer's, for our audience, in time. Raises what `caller` does."""
@@ -115,7 +115,8 @@ class Issuer:
             raise unauthenticated() from None
         return claims
 
-    def _called(self, claims: Mapping[str, Any]) -> Caller:
+    def called(self, claims: Mapping[str, Any]) -> Caller:
+        """Who holds a token that says this. Raises a 401 problem where it names nobody."""
         name = claims.get(self._name_claim)
         if not isinstance(name, str) or not 0 < len(name) <= 256:
             raise unauthenticated()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 
 from contracts import messages
@@ -38,6 +39,7 @@ class Expiry:
         return over
 
 
+@lru_cache(maxsize=1000)
 def _expires(definition: bytes) -> dt.date:
     """The last day; for a permit that cannot be read, and so releases nothing, one that does not come."""
     try:

@@ -62,7 +62,8 @@ def unpacked(cookie: str | None) -> Errand:
 def tokens_of(issuer: Issuer, access: str, refresh: str | None = None, identity: str | None = None) -> Tokens:
     """Tokens whose access token is the issuer's, for the hub. Raises SignInError."""
     try:
-        return Tokens(issuer.caller(f"Bearer {access}"), access, float(issuer.claims(access)["exp"]), refresh, identity)
+        claims = issuer.claims(access)
+        return Tokens(issuer.called(claims), access, float(claims["exp"]), refresh, identity)
     except ProblemError as problem:
         raise SignInError("away" if problem.status_code == httpx.codes.SERVICE_UNAVAILABLE else "refused") from None
 

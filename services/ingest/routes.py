@@ -171,17 +171,16 @@ class Desk:
 
     async def opposition(self, request: Request, source: str) -> Response:
         """A person's objection. Raises ProblemError."""
-        _media_type(request, (JSON,))
-        async with self._body(request, source) as body:
-            document = await self._work(self._worker, self._intake.opposition, body, source)
-            del body
-            return await self._answered([document], source, "live", {})
+        return await self._of_rights(request, source, self._intake.opposition)
 
     async def request(self, request: Request, source: str) -> Response:
         """A person's request. Raises ProblemError."""
+        return await self._of_rights(request, source, self._intake.request)
+
+    async def _of_rights(self, request: Request, source: str, read: Callable[[bytes, str], Document]) -> Response:
         _media_type(request, (JSON,))
         async with self._body(request, source) as body:
-            document = await self._work(self._worker, self._intake.request, body, source)
+            document = await self._work(self._worker, read, body, source)
             del body
             return await self._answered([document], source, "live", {})
 

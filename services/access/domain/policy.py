@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 
 from contracts.events import IN_NO_TIMELINE, OF_RIGHTS
 from contracts.messages import Demographics
-from contracts.permits import EVERYTHING, Permit, PermitError, Population
+from contracts.permits import EVERYTHING, Permit, PermitError, Population, normal_code
 
 HUB = "urn:estuaire:hub"
 UNKNOWN_DAY = dt.datetime.max.replace(tzinfo=dt.UTC)
@@ -224,11 +224,6 @@ def diagnoses(kind: str, record: Mapping[str, Any]) -> list[str]:
     for path in _DIAGNOSES.get(kind, ()):
         found.update(normal_code(one) for one in _texts(_at(record, path.split("."))) if " " not in one)
     return sorted(found)
-
-
-def normal_code(code: str) -> str:
-    """A code as it is compared: capitals without dots, so that `i50.1` and `I501` are one."""
-    return code.replace(".", "").upper()
 
 
 def department(commune: str | None) -> str | None:

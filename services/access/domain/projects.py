@@ -264,13 +264,11 @@ def _may_request(project: Project, step: Step, around: Around) -> None:
     if request.permit.expires <= _utc_day(step.at):
         raise Refused("the permit would have expired", "permit.expires: ask for a day to come.")
     if around.door is not None:
-        _is_grantable(request.permit, around)
+        _is_grantable(request.permit)
         _path_is_for(request, project.application, around.door.terms)
 
 
-def _is_grantable(permit: Permit, around: Around) -> None:
-    if around.door is None:
-        return
+def _is_grantable(permit: Permit) -> None:
     try:
         check_grantable(permit)
     except PermitError as wrong:
@@ -333,11 +331,13 @@ def _has_not_been_opened(project: Project, _step: Step, _around: Around) -> None
 
 def _may_narrow(project: Project, step: Step, around: Around) -> None:
     _is_open(project, step, around)
+    if around.door is None or project.permit is None:
+        return
     permit: Permit = step.says.permit
-    if around.door is not None and project.permit is not None and (wider := widened(permit, project.permit)):
+    if wider := widened(permit, project.permit):
         detail = f"permit: {', '.join(wider)}: it would allow what the permit does not: apply with another project."
         raise Refused("the permit would be wider", detail)
-    _is_grantable(permit, around)
+    _is_grantable(permit)
 
 
 def _may_resume(project: Project, step: Step, _around: Around) -> None:
