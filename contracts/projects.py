@@ -298,12 +298,17 @@ OF_PROJECTS: Final = tuple(act for act in ACTS if act not in ("announce", "apply
 
 def document_of(act: str, data: Any) -> Any:
     """What an act says, from a mapping. Raises DocumentError, in sentences."""
+    return said_in(ACTS[act].says, act, data, _PATTERNS)
+
+
+def said_in(form: type[BaseModel], act: str, data: Any, patterns: Mapping[str, str]) -> Any:
+    """A document of this form from a mapping; `patterns` as `sentences` takes them. Raises DocumentError."""
     if not isinstance(data, dict):
         raise DocumentError(f"what `{act}` says is not a map")
     try:
-        return ACTS[act].says.model_validate(data)
+        return form.model_validate(data)
     except ValidationError as error:
-        raise DocumentError(sentences(error, _PATTERNS)) from None
+        raise DocumentError(sentences(error, patterns)) from None
 
 
 _PATTERNS: Final = {

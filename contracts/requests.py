@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from contracts.permits import Prose, sentences
-from contracts.projects import DocumentError, Paper
+from contracts.permits import Prose
+from contracts.projects import Paper, said_in
 
 Kind = Literal["access", "erasure"]
 Ground = Literal[
@@ -93,12 +93,7 @@ ACTS: Final[Mapping[str, type[BaseModel]]] = {
 
 def document_of(act: str, data: Any) -> Any:
     """What an act says, from a mapping. Raises DocumentError, in sentences."""
-    if not isinstance(data, dict):
-        raise DocumentError(f"what `{act}` says is not a map")
-    try:
-        return ACTS[act].model_validate(data)
-    except ValidationError as error:
-        raise DocumentError(sentences(error, _PATTERNS)) from None
+    return said_in(ACTS[act], act, data, _PATTERNS)
 
 
 _PATTERNS: Final = {

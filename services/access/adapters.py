@@ -833,11 +833,55 @@ class Reader(Protocol):
     def held(self, request: bytes) -> Held: ...
 
 
-class PostgresReader:
-    """What officers, operators and the service itself read, as the role of the staff; each call is one snapshot."""
+def in_utc(url: str) -> str:
+    """The connection's options, and times in UTC: elsewhere the first and last days that Python knows have none."""
+    given = conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
+    return f"{given} -c TimeZone=UTC".strip()
+
+
+class WrongRole(Exception):
+    """A role cannot be used to read with: it is missing, or row-level security does not hold it."""
+
+
+_IS_HELD: Final = (
+    "SELECT bool_and(row_security_active(oid) AND NOT pg_has_role(relowner, 'MEMBER')) FROM pg_class WHERE oid = ANY("
+    "'{view_entries,view_patients,indicator_cells,indicator_releases,history,subjects}'::regclass[])"
+)
+
+
+def _confine(connection: psycopg.Connection[Any]) -> None:
+    """Let it read, in snapshots, and as a role that row-level security holds. Raises WrongRole."""
+    (is_held,) = connection.execute(_IS_HELD).fetchone() or (False,)
+    connection.commit()
+    if not is_held:
+        raise WrongRole(f"row-level security does not hold the role {connection.info.user}")
+    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    connection.read_only = True
+
+
+def check_role(url: str) -> None:
+    """Whether one can read with the role of this URL, in a database that answers. Raises WrongRole."""
+    try:
+        with psycopg.connect(url, connect_timeout=5) as connection:
+            _confine(connection)
+    except psycopg.Error as error:
+        why = str(error).strip().splitlines()[-1:]
+        raise WrongRole(f"the role {conninfo_to_dict(url).get('user')} cannot be used: {''.join(why)}") from None
+
+
+class PooledReader:
+    """Reads over a pool of connections, each call in one snapshot; with a role that has too many rights, not at all."""
 
     def __init__(self, url: str, connections: int) -> None:
-        self._pool = reading_pool(url, connections)
+        self._pool = ConnectionPool(
+            url,
+            min_size=1,
+            max_size=connections,
+            open=False,
+            timeout=5,
+            configure=_confine,
+            kwargs={"row_factory": tuple_row, "options": in_utc(url)},
+        )
 
     def open(self) -> None:
         """Connect in the background."""
@@ -846,6 +890,10 @@ class PostgresReader:
     def close(self) -> None:
         """Give the connections back."""
         self._pool.close()
+
+
+class PostgresReader(PooledReader):
+    """What officers, operators and the service itself read, as the role of the staff."""
 
     def permits(self) -> list[PermitRow]:
         """All permits with the size of their views."""
@@ -998,52 +1046,3 @@ class PostgresReader:
                 [HeldInView(*row) for row in views],
                 seen.hexdigest()[:32],
             )
-
-
-def in_utc(url: str) -> str:
-    """The connection's options, and times in UTC: elsewhere the first and last days that Python knows have none."""
-    given = conninfo_to_dict(url).get("options") or os.environ.get("PGOPTIONS", "")
-    return f"{given} -c TimeZone=UTC".strip()
-
-
-class WrongRole(Exception):
-    """A role cannot be used to read with: it is missing, or row-level security does not hold it."""
-
-
-_IS_HELD: Final = (
-    "SELECT bool_and(row_security_active(oid) AND NOT pg_has_role(relowner, 'MEMBER')) FROM pg_class WHERE oid = ANY("
-    "'{view_entries,view_patients,indicator_cells,indicator_releases,history,subjects}'::regclass[])"
-)
-
-
-def _confine(connection: psycopg.Connection[Any]) -> None:
-    """Let it read, in snapshots, and as a role that row-level security holds. Raises WrongRole."""
-    (is_held,) = connection.execute(_IS_HELD).fetchone() or (False,)
-    connection.commit()
-    if not is_held:
-        raise WrongRole(f"row-level security does not hold the role {connection.info.user}")
-    connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-    connection.read_only = True
-
-
-def check_role(url: str) -> None:
-    """Whether one can read with the role of this URL, in a database that answers. Raises WrongRole."""
-    try:
-        with psycopg.connect(url, connect_timeout=5) as connection:
-            _confine(connection)
-    except psycopg.Error as error:
-        why = str(error).strip().splitlines()[-1:]
-        raise WrongRole(f"the role {conninfo_to_dict(url).get('user')} cannot be used: {''.join(why)}") from None
-
-
-def reading_pool(url: str, connections: int) -> ConnectionPool:
-    """Connections that read in snapshots, to be opened; with a role that has too many rights none is made."""
-    return ConnectionPool(
-        url,
-        min_size=1,
-        max_size=connections,
-        open=False,
-        timeout=5,
-        configure=_confine,
-        kwargs={"row_factory": tuple_row, "options": in_utc(url)},
-    )

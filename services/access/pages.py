@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import psycopg
 
 from contracts.events import OF_RIGHTS
-from services.access.adapters import reading_pool, withheld_by
+from services.access.adapters import PooledReader, withheld_by
 from services.access.domain.indicators import Cell
 from services.access.domain.policy import Facts
 from services.access.domain.views import Told
@@ -47,19 +47,8 @@ class Pages(Protocol):
     ) -> tuple[dt.date | None, list[Cell]]: ...
 
 
-class PostgresPages:
-    """Reads over a pool of connections; each call is one snapshot, and empty once the permit is closed or suspended."""
-
-    def __init__(self, url: str, connections: int) -> None:
-        self._pool = reading_pool(url, connections)
-
-    def open(self) -> None:
-        """Connect in the background."""
-        self._pool.open()
-
-    def close(self) -> None:
-        """Give the connections back."""
-        self._pool.close()
+class PostgresPages(PooledReader):
+    """Each call is one snapshot, and empty once the permit is closed or suspended."""
 
     @contextmanager
     def _opened(self, release: Release) -> Iterator[psycopg.Connection[Any]]:

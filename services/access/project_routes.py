@@ -5,9 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 import secrets
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Protocol
 
@@ -16,14 +14,14 @@ from pydantic import BaseModel, Field
 
 from contracts import messages
 from contracts.messages import ProjectStep
-from contracts.projects import ACTS, OF_PROJECTS, PROJECT_ID, Application, Call, DocumentError, Role, document_of
+from contracts.projects import ACTS, OF_PROJECTS, PROJECT_ID, Application, Call, Role, document_of
 from runtime.http import Authorization, Documented, Json, ProblemError, not_found, problems
 from runtime.kafka import Publisher
 from runtime.oidc import GUARDED
+from services.access.acts import in_words, wait_until_done
 from services.access.authorization import Doors
 from services.access.domain.projects import (
     Door,
-    Refused,
     Register,
     Step,
     Terms,
@@ -49,7 +47,6 @@ Act = Annotated[str, Path(description="What is done.", json_schema_extra={"enum"
 
 _ROLES: Final[dict[str, Role]] = {"officer": "officer", "reviewer": "reviewer", "subscriber": "lead"}
 _PATIENCE: Final = 10.0
-_LOOK: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +158,7 @@ class Secretariat:
         unseen = project is None or not project.is_seen_by(actor.name, actor.roles)
         if kind == "project" and act != "apply" and unseen:
             raise not_found()
-        with _problems():
+        with in_words():
             says = document_of(act, data)
             step = Step(act, actor.name, actor.for_act(act), now, says)
             register.check(subject, step, Door(self._terms, self._reader.permit_ids()))
@@ -169,28 +166,19 @@ class Secretariat:
 
     def _done(self, step: ProjectStep, made: Step) -> Register:
         """The register once the step is in it. What others have done meanwhile may have made it impossible."""
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
+
+        def look() -> Register | None:
             rows = self._reader.project_steps()
             done = next((row.id for row in rows if (row.subject, row.number) == (step.subject, step.number)), None)
             if done == step.id:
                 return register_of(rows)
             if done is not None:
                 raise ProblemError(409, "somebody acted at the same moment", "Look at it again, and do what is left.")
-            with _problems():
+            with in_words():
                 register_of(rows).check(step.subject, made)
-            time.sleep(_LOOK)
-        raise ProblemError(503, "it is not done yet", "The log has it: look again in a while.", {"Retry-After": "5"})
+            return None
 
-
-@contextmanager
-def _problems() -> Iterator[None]:
-    try:
-        yield
-    except DocumentError as wrong:
-        raise ProblemError(422, "this cannot be taken as it is written", str(wrong)) from None
-    except Refused as refused:
-        raise ProblemError(409, refused.title, refused.detail) from None
+        return wait_until_done(look, _PATIENCE)
 
 
 def add_project_routes(

@@ -105,7 +105,7 @@ class Registrar:
             wanted.act,
             wanted.actor,
             wanted.role,
-            _moment(wanted.at),
+            moment_of(wanted.at),
             wanted.details,
         )
         if row.act not in ACTS:
@@ -132,7 +132,8 @@ class Registrar:
             outputs.emit(message, Emit(PERMITS, change.permit.encode(), messages.encode(change)))
 
 
-def _moment(milliseconds: int) -> dt.datetime:
+def moment_of(milliseconds: int) -> dt.datetime:
+    """When an act was done. Raises InvalidMessage."""
     try:
         return dt.datetime.fromtimestamp(milliseconds / 1000, dt.UTC)
     except (OverflowError, ValueError, OSError):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Protocol
 
@@ -15,14 +14,14 @@ from pydantic import BaseModel, Field
 from contracts import audit, messages
 from contracts.messages import RequestAct
 from contracts.permits import PermitError, read_permit
-from contracts.projects import DocumentError
 from contracts.requests import ACTS, document_of
 from runtime.http import Documented, Json, ProblemError, not_found, problems
 from runtime.kafka import Publisher
 from runtime.oidc import GUARDED, Caller
+from services.access.acts import in_words, wait_until_done
 from services.access.adapters import Held, HeldInView
 from services.access.authorization import Doors
-from services.access.domain.projects import Refused, day_of
+from services.access.domain.projects import day_of
 from services.access.domain.requests import Request, check
 from services.access.requests import REQUEST_ACTS, ActRow, RequestRow, request_of
 
@@ -37,7 +36,6 @@ ActBody = Annotated[Json, Documented(*ACTS.values()), Body(title="What is said",
 All = Annotated[bool, Query(alias="all", description="Those about which nothing is left to do, too.")]
 
 _PATIENCE: Final = 20.0
-_LOOK: Final = 0.02
 
 
 class Reader(Protocol):
@@ -157,26 +155,23 @@ class Desk:
         self._wait_for(wanted, request_id, data, now)
 
     def _judged(self, request: Request, act: str, data: Any, now: dt.datetime) -> Any:
-        try:
+        with in_words():
             says = document_of(act, data)
             check(request, act, says, now)
-        except DocumentError as wrong:
-            raise ProblemError(422, "this cannot be taken as it is written", str(wrong)) from None
-        except Refused as refused:
-            raise ProblemError(409, refused.title, refused.detail) from None
         return says
 
     def _wait_for(self, wanted: RequestAct, request_id: str, data: Any, now: dt.datetime) -> None:
         """Until it is done. What others have done meanwhile may have made it impossible."""
-        deadline = time.monotonic() + _PATIENCE
-        while time.monotonic() < deadline:
+
+        def look() -> bool | None:
             for _, done in self._reader.requests(wanted.request):
                 if any(one.id == wanted.id for one in done):
-                    return
+                    return True
             request, _ = self.find(request_id)
             self._judged(request, wanted.act, data, now)
-            time.sleep(_LOOK)
-        raise ProblemError(503, "it is not done yet", "The log has it: look again in a while.", {"Retry-After": "5"})
+            return None
+
+        wait_until_done(look, _PATIENCE)
 
 
 def add_request_routes(

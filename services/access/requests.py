@@ -19,6 +19,7 @@ from runtime.messages import InvalidMessage, Message, Outputs, Reason
 from services.access.domain.policy import Facts
 from services.access.domain.projects import Refused
 from services.access.domain.requests import Done, Request, check, received_on
+from services.access.projects import moment_of
 
 REQUEST_ACTS: Final = "request-acts"
 TOLD_AS: Final = {
@@ -142,11 +143,9 @@ class Keeper:
     def _judge(self, message: Message) -> RequestAct:
         try:
             act = self._decoder.decode(message.value)
-            at = dt.datetime.fromtimestamp(act.at / 1000, dt.UTC)
         except msgspec.MsgspecError:
             raise InvalidMessage(Reason.DECODING, "the body is no RequestAct") from None
-        except (OverflowError, ValueError, OSError):
-            raise InvalidMessage(Reason.SCHEMA, "the act was done at no moment") from None
+        at = moment_of(act.at)
         if act.act not in ACTS or len(act.request) != 16 or any(len(one) != 16 for one in act.subjects):
             raise InvalidMessage(Reason.SCHEMA, "there is no such act, or an id is not 16 bytes long")
         if act.subjects and act.act != "erase":
@@ -162,7 +161,7 @@ class Keeper:
 
     def keep(self, act: RequestAct, erased: Collection[str]) -> AuditLeaf:
         """Keep an act that is done, with how many records it erased; what is told of it, with their ids if it did."""
-        at = dt.datetime.fromtimestamp(act.at / 1000, dt.UTC)
+        at = moment_of(act.at)
         self._requests.keep(ActRow(act.request, act.id, act.act, act.by, at, act.details, len(erased)))
         ids = erased if act.act == "erase" else (act.request.hex(),)
         return audit.leaf(TOLD_AS[act.act], act.by, at, ids=ids)
