@@ -152,7 +152,7 @@ class Desk:
             subjects,
         )
         self._publisher.publish(REQUEST_ACTS, request_id, messages.encode(wanted))
-        self._wait_for(wanted, request_id, data, now)
+        self._wait_for(wanted, data, now)
 
     def _judged(self, request: Request, act: str, data: Any, now: dt.datetime) -> Any:
         with in_words():
@@ -160,15 +160,14 @@ class Desk:
             check(request, act, says, now)
         return says
 
-    def _wait_for(self, wanted: RequestAct, request_id: str, data: Any, now: dt.datetime) -> None:
+    def _wait_for(self, wanted: RequestAct, data: Any, now: dt.datetime) -> None:
         """Until it is done. What others have done meanwhile may have made it impossible."""
 
         def look() -> bool | None:
-            for _, done in self._reader.requests(wanted.request):
+            for row, done in self._reader.requests(wanted.request):
                 if any(one.id == wanted.id for one in done):
                     return True
-            request, _ = self.find(request_id)
-            self._judged(request, wanted.act, data, now)
+                self._judged(request_of(row, done), wanted.act, data, now)
             return None
 
         wait_until_done(look, _PATIENCE)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any, get_args
 
+import msgspec
 import pytest
 
-from contracts.messages import Content
+from contracts.messages import Content, RequestAct
 from contracts.projects import DocumentError
 from contracts.requests import GROUNDS, Ground, document_of
 from runtime.messages import Outputs
+from services.access.adapters import Held
 from services.access.domain.projects import Refused
 from services.access.domain.requests import Done, Request, check, received_on
-from services.access.requests import Keeper, request_of
+from services.access.request_routes import Desk
+from services.access.requests import ActRow, Keeper, RequestRow, request_of
 from tests.unit.access.hub import Hub, MemoryRequests, event_id
 
 pytestmark = pytest.mark.unit
@@ -173,3 +176,30 @@ def _facts(name: str, kind: str) -> Any:
 
     revision = "0000000000-1778493600000-000000000001"
     return Facts(bytes.fromhex(event_id(name)), b"s" * 16, revision, kind, "urn:portal", at(DAY), False)
+
+
+class Slow:
+    """A register whose loop does an act just after it has been looked at: from the third look on it is there."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+        self.done: list[ActRow] = []
+
+    def requests(self, only: bytes | None = None) -> list[tuple[RequestRow, list[ActRow]]]:
+        assert only is not None
+        self.looks += 1
+        row = RequestRow(only, b"s" * 16, "erasure", "urn:h", DAY, False)
+        return [(row, self.done if self.looks > 2 else [])]
+
+    def held(self, request: bytes) -> Held:
+        return Held([b"s" * 16], [], [], [], [], "0" * 32)
+
+    def publish(self, topic: str, key: str, value: bytes) -> None:
+        act = msgspec.msgpack.decode(value, type=RequestAct)
+        self.done.append(ActRow(act.request, act.id, act.act, act.by, at(DAY), act.details, 0))
+
+
+def test_an_act_that_the_loop_has_just_done_is_not_judged_a_second_time() -> None:
+    slow = Slow()
+    Desk(slow, slow, lambda: at(DAY)).do(event_id("r"), "erase", "camille", SAYS["erase"])
+    assert slow.looks == 3
