@@ -109,7 +109,7 @@ class Producer:
             base_url=address,
             headers={"Authorization": f"Bearer {token}"},
             timeout=60,
-            params={"lane": "backfill"} if backfill else {},
+            params={"lane": "backfill" if backfill else "live"},
             transport=transport,
         )
         self._patience = patience
@@ -223,7 +223,8 @@ class Producer:
             most = min(most * 2, LONGEST_PAUSE)
 
     def status(self, source: str, through: str | None = None) -> dict[str, Any]:
-        """Whether everything acknowledged before `through` (now, if absent) is in the views. Raises SendError."""
+        """Whether everything acknowledged in this client's lane before `through` (now, if absent) is in the views.
+        Raises SendError."""
         params = {"source": source, "through": through or datetime.now(UTC).isoformat()}
         response = self._client.get("/v1/status", params=params)
         if response.status_code != httpx.codes.OK:
@@ -232,7 +233,8 @@ class Producer:
         return status
 
     def wait_for_views(self, source: str, deadline_seconds: float = 120.0) -> bool:
-        """Wait until everything acknowledged so far is in the views; False when the deadline passes first."""
+        """Wait until everything acknowledged so far in this client's lane is in the views, whatever others are
+        backfilling meanwhile; False when the deadline passes first."""
         through = datetime.now(UTC).isoformat()
         deadline = time.monotonic() + deadline_seconds
         while not self.status(source, through)["complete"]:

