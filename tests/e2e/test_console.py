@@ -159,6 +159,22 @@ def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end_in_the_
     timelines = hub.get(f"/v1/permits/{PROJECT}/timelines", "subscribers", "team-hearts")
     assert '"entry":"2026-02-20"' in timelines.text
 
+    act(lead, "Ask to take an output out")
+    lead.choose("Kind", "Table")
+    paper(lead)
+    lead.write("Description", "Stays by year.")
+    lead.write("People in the smallest cell (optional)", "9")
+    lead.press("Ask to take an output out")
+    lead.sees("group or withhold what stands for fewer than 11")
+    lead.write("People in the smallest cell (optional)", "11")
+    done(lead, "Ask to take an output out")
+    act(officer, "Check an output")
+    officer.choose("Output", "paper.txt")
+    officer.choose("Decision", "It leaves")
+    officer.write("Reason", "Nobody is alone in it.")
+    done(officer, "Check an output")
+    officer.sees("paper.txt (Table): It leaves")
+
     act(officer, "Close")
     officer.press("Add another")
     officer.choose("Kind", "Code list")
@@ -184,6 +200,8 @@ def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end_in_the_
         ("authorise", "officer"),
         ("sign", "officer"),
         ("open", "officer"),
+        ("ask-output", "team-hearts"),
+        ("check-output", "officer"),
         ("close", "officer"),
     ]
 

@@ -29,7 +29,7 @@ class FakeHub:
     def __init__(self) -> None:
         self.answers: dict[tuple[str, str], Any] = {
             ("GET", "/v1/projects"): {"projects": [PROJECT]},
-            ("GET", "/v1/projects/hearts"): PROJECT | {"steps": STEPS},
+            ("GET", "/v1/projects/hearts"): PROJECT | {"steps": STEPS, "outputs": OUTPUTS},
             ("GET", "/v1/calls"): {"calls": [CALL]},
             ("GET", "/v1/permits"): {"permits": [PERMIT]},
             ("GET", "/v1/catalogue"): CATALOGUE,
@@ -197,3 +197,7 @@ RELEASED: dict[str, Any] = {
         "joins": {"other": {"people_in_both": 90, "joined": 74}},
     },
 }
+OUTPUTS: list[dict[str, Any]] = [
+    {"sha256": "cd" * 32, "title": "stays.csv", "kind": "table", "decision": "leaves"},
+    {"sha256": "ef" * 32, "title": "model.onnx", "kind": "model", "decision": None},
+]

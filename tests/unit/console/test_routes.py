@@ -192,6 +192,16 @@ def test_a_permit_is_asked_for_as_it_was_last(console: Console) -> None:
     assert not any(method == "POST" for method, _, _ in console.hub.asked)
 
 
+def test_an_output_is_checked_that_awaits_it(console: Console) -> None:
+    console.sign_in("officer")
+    page = console.http.get("/projects/hearts").text
+    assert "stays.csv (Table): It leaves" in page
+    assert "model.onnx (Model): Its check is awaited" in page
+    form = console.http.get("/projects/hearts/acts/check-output").text
+    assert f'<option value="{"ef" * 32}">model.onnx</option>' in form
+    assert "stays.csv" not in form
+
+
 def test_an_application_is_for_the_call_that_was_chosen(console: Console) -> None:
     key = console.sign_in("subscriber")
     assert '<option value="research">Research</option>' in console.http.get("/apply?call=call").text
