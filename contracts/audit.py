@@ -43,7 +43,7 @@ ACTS: Final = {
     "project-step": "A step in the life of a call or a project, named in `about`.",
     "link-decided": "A steward said of two subjects whether they are one person: what, in `about`.",
     "rules-switched": "An operator let another rule version decide, named in `about`.",
-    "dead-letters-replayed": "Dead letters of the topic in `about` were sent round again.",
+    "dead-letters-replayed": "An operator sent dead letters of the topic in `about` round again.",
     # the log's own
     "unreadable": "Something on the topic was no leaf; `root` is the SHA-256 of its bytes.",
 }
@@ -56,8 +56,7 @@ LONGEST: Final = 256
 def actor(role: str, name: str) -> str:
     """Who acted, as leaves name it: as what, and who.
 
-    The role is `service`, that of a token (`officer`, `steward` ...), or `terminal`: somebody at a command line that
-    speaks to the broker, whose name nobody has checked.
+    The role is `service`, or that of a token (`officer`, `steward` ...).
     """
     return f"{role}:{name}"[:LONGEST]
 
@@ -87,3 +86,9 @@ def leaf(
 def message(one: AuditLeaf) -> tuple[str, bytes, bytes]:
     """The topic, key and value by which a leaf is written."""
     return AUDIT, one.actor.encode(), encode(one)
+
+
+def replayed(by: str, topic: str, count: int) -> tuple[str, bytes, bytes]:
+    """What is told of dead letters that an operator sent round again: the leaf as `message` has it."""
+    now = dt.datetime.now(dt.UTC)
+    return message(leaf("dead-letters-replayed", actor("operator", by), now, count=count, about=topic))

@@ -245,8 +245,6 @@ class Platform:
         match name:
             case "ingest":
                 return {"ESTUAIRE_INGEST_PRODUCERS": str(self.keyring.producers)}
-            case "pseudonym":
-                return {}
         keys = self.keyring.issuer_keys.absolute().as_uri()
         return {"ESTUAIRE_OIDC_ISSUER": ISSUER, "ESTUAIRE_OIDC_AUDIENCE": AUDIENCE, "ESTUAIRE_OIDC_KEYS": keys}
 

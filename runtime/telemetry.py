@@ -35,6 +35,9 @@ MESSAGES_READ: Final = Counter("estuaire_messages_read", "Messages a step has re
 MESSAGES_WRITTEN: Final = Counter("estuaire_messages_written", "Messages a step has written, committed.", ["step"])
 RECORDS: Final = Counter("estuaire_records", "Records by source and verdict.", ["step", "source", "verdict"])
 DEAD_LETTERS: Final = Counter("estuaire_dead_letters", "Dead letters by reason.", ["step", "reason"])
+DEAD_LETTERS_WAITING: Final = Gauge(
+    "estuaire_dead_letters_waiting", "Dead letters that nobody has sent round again.", ["step", "topic"]
+)
 BATCH_SECONDS: Final = Histogram("estuaire_batch_seconds", "Seconds a batch took.", ["step"], buckets=_FINE)
 AGE_SECONDS: Final = Histogram(
     "estuaire_record_age_seconds",

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 
+from contracts.audit import replayed
+from contracts.messages import restored
 from runtime.database import Database
+from runtime.dead_letters import DeadLetters, add_dead_letter_routes
 from runtime.kafka import KafkaPublisher
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
@@ -56,8 +59,11 @@ def main() -> int:
     def seal(plaintext: bytes, associated: bytes) -> bytes:
         return Sealer(private[0].public_key()).seal(plaintext, associated)
 
+    letters = DeadLetters("linkage", settings, LANES, restored, replayed)
+    app = application(loop.readiness, lookup, KafkaPublisher(settings), doors, seal)
+    add_dead_letter_routes(app, letters, doors.operators.name)
     try:
-        return serve(application(loop.readiness, lookup, KafkaPublisher(settings), doors, seal), settings, [loop])
+        return serve(app, settings, [loop, letters])
     finally:
         lookup.close()
         database.close()
