@@ -20,7 +20,10 @@ from services.console.adapters import Refusal
 from services.console.catalogue_routes import add_catalogue_routes
 from services.console.permit_routes import add_permit_routes
 from services.console.project_routes import add_project_routes
+from services.console.record_routes import add_record_routes
+from services.console.reject_routes import add_reject_routes
 from services.console.sign_in import CALLBACK, SignInError, Tokens, tokens_of, unpacked
+from services.console.source_routes import add_source_routes
 from services.console.visits import (
     LANGUAGE,
     MENU,
@@ -179,5 +182,8 @@ def application(desk: Desk) -> FastAPI:
     add_project_routes(app)
     add_permit_routes(app)
     add_catalogue_routes(app)
+    add_record_routes(app)
+    add_reject_routes(app)
+    add_source_routes(app)
     app.mount("/static", StaticFiles(directory=str(files("services.console") / "static")))
     return app

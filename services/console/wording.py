@@ -44,6 +44,11 @@ class Words:
         moment = dt.datetime.fromisoformat(text).astimezone(PARIS)
         return f"{self.day(moment.date().isoformat())}, {moment:%H:%M}"
 
+    def instant(self, text: str) -> str:
+        """A moment to the millisecond, as clocks in France show it, from its ISO form."""
+        moment = dt.datetime.fromisoformat(text).astimezone(PARIS)
+        return f"{self.day(moment.date().isoformat())}, {moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+
     def number(self, value: float) -> str:
         """A number, its thousands apart; a narrow space does not break."""
         return f"{value:,}".replace(",", "\u202f" if self.language == "fr" else ",")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +12,17 @@ import yaml
 from playwright.sync_api import Browser
 
 from contracts.projects import ACTS, OF_PROJECTS
-from estuaire.console import sign_in_link
 from services.console.wording import Words
-from tests.browser import PHONE, NoChromium, Person, chromium
+from tests.browser import PHONE, Person
+from tests.e2e.conftest import Enter
 from tests.e2e.test_cli import estuaire
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
 
 FOLDER = Path(__file__).parents[2] / "examples" / "life_of_a_project"
-ROLES = {
-    "officer": ["officer"],
-    "reviewer-1": ["reviewer"],
-    "reviewer-2": ["reviewer"],
-    "team-hearts": ["subscriber"],
-    "team-spf": ["subscriber"],
-}
 TITLE = "Life after a transplant"
 PROJECT, CALL, SOURCE = "hearts", "call-of-the-console", "urn:estuaire:producer:chu-rennes"
-Enter = Callable[..., Person]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as started:
-            yield started
-    except NoChromium as why:
-        pytest.skip(f"NO CHROMIUM: the console has not been tried in a browser: {why}")
-
-
-@pytest.fixture
-def enter(browser: Browser, hub: Hub) -> Iterator[Enter]:
-    """Signs somebody in, by a link."""
-    people: list[Person] = []
-
-    def signed_in(name: str, **options: object) -> Person:
-        url = hub.platform.console_url
-        person = Person(browser, url, **options)  # type: ignore[arg-type]
-        people.append(person)
-        person.go(sign_in_link(hub.platform.home, url, name, *ROLES[name]))
-        return person
-
-    yield signed_in
-    for person in people:
-        person.leave()
 
 
 def document(name: str) -> dict[str, object]:

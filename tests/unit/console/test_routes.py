@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.routing import Route
@@ -28,6 +29,12 @@ PAGES = (
     "/permits",
     "/permits/try",
     "/permits/hearts/close",
+    "/records",
+    "/records?event_id=0123456789abcdef0123456789abcdef",
+    "/rejects",
+    "/rejects/linkage?topic=records-pseudonymised-dlq&reason=conflict&source=urn%3Achu",
+    "/producers",
+    "/producers/report?source=urn%3Achu",
     "/catalogue",
     "/catalogue/urn:x:y",
     "/sign-in",
@@ -84,7 +91,7 @@ def test_a_defect_is_a_hardened_page_without_its_message(console: Console) -> No
 @pytest.mark.parametrize("path", [one for one in PAGES if one not in OPEN_TO_ALL])
 def test_who_has_not_signed_in_does_so_and_comes_back(console: Console, path: str) -> None:
     answer = console.http.get(path)
-    back = path.replace("/", "%2F").replace("?", "%3F").replace("=", "%3D")
+    back = quote(path, safe="")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/sign-in?back={back}")
     part = console.http.get(path, headers={"HX-Request": "true", "HX-Current-URL": f"http://127.0.0.1:8080{path}"})
     assert (part.status_code, part.headers["hx-redirect"]) == (401, f"/sign-in?back={back}")
@@ -92,7 +99,7 @@ def test_who_has_not_signed_in_does_so_and_comes_back(console: Console, path: st
 
 def posts(console: Console) -> list[str]:
     found = [one.path for one in console.app.routes if isinstance(one, Route) and "POST" in (one.methods or ())]
-    names = {"project": "hearts", "act": "sign", "permit": "hearts"}
+    names = {"project": "hearts", "act": "sign", "permit": "hearts", "step": "linkage"}
     return [re.sub(r"{(\w+)}", lambda one: names[one[1]], path) for path in found]
 
 

@@ -17,10 +17,17 @@ from services.console.wording import LANGUAGES, Words, catalogue, preferred
 pytestmark = pytest.mark.unit
 
 FAMILIES = {"act", "actor", "about", "choice", "due", "dry-run", "entry", "field", "hint", "potential", "role"} | {
+    "about-reason",
+    "alarm",
+    "lateness",
+    "reason",
     "selection",
     "sign-in",
     "standing",
     "state",
+    "status",
+    "step",
+    "stop",
 }
 """Names that templates make of what they show."""
 
