@@ -18,6 +18,7 @@ from starlette.staticfiles import StaticFiles
 from runtime.http import ProblemError, create_app
 from services.console.adapters import Refusal
 from services.console.catalogue_routes import add_catalogue_routes
+from services.console.flow_routes import add_flow_routes
 from services.console.permit_routes import add_permit_routes
 from services.console.project_routes import add_project_routes
 from services.console.record_routes import add_record_routes
@@ -182,6 +183,7 @@ def application(desk: Desk) -> FastAPI:
     add_project_routes(app)
     add_permit_routes(app)
     add_catalogue_routes(app)
+    add_flow_routes(app)
     add_record_routes(app)
     add_reject_routes(app)
     add_source_routes(app)

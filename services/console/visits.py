@@ -42,6 +42,7 @@ class Page(NamedTuple):
 
 
 MENU: Final = (
+    Page("/flow", "menu.flow", frozenset({"operator"})),
     Page("/producers", "menu.producers", frozenset({"operator"})),
     Page("/records", "menu.records", frozenset({"operator"})),
     Page("/rejects", "menu.rejects", frozenset({"operator"})),

@@ -40,6 +40,8 @@ class FakeHub:
             ("GET", f"linkage/v1/records/{EVENT_ID}"): LINKED,
             ("GET", f"/v1/records/{EVENT_ID}"): STORED,
             ("GET", "statistics/v1/sources"): {"sources": SOURCES},
+            ("GET", "statistics/v1/flow"): FLOW,
+            ("GET", "statistics/v1/flow/sources"): {"sources": SOURCES},
             ("GET", "statistics/v1/alarms"): {"alarms": ALARMS},
             ("GET", "statistics/v1/sources/quality?source=urn%3Achu"): QUALITY,
             ("GET", "linkage/v1/linkage?source=urn%3Achu"): {"rate": 0.913},
@@ -57,6 +59,7 @@ class FakeHub:
         path = path if service == "access" else service + path
         self.asked.append((method, path, body))
         self.tokens.append(token)
+        path = "statistics/v1/flow" if path.startswith("statistics/v1/flow?") else path
         answer = self.answers.get((method, path), Refusal(404, "not found", "There is nothing here."))
         if isinstance(answer, Refusal):
             raise answer
@@ -338,3 +341,6 @@ QUALITY: dict[str, Any] = {
         }
     ],
 }
+
+FLOW: dict[str, Any] = {"window_seconds": 10, "steps": ["ingest", "pseudonym", "linkage", "access"], "windows": []}
+"""Of a hub where nothing flows."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services.console.adapters import Refusal
+from services.console.domain.flow import picture, series
 from services.console.domain.journey import journey
 from tests.unit.console.desk import EVENT_ID, LETTERS, LINKED, STORED, Console
 
@@ -106,3 +109,62 @@ def test_the_report_of_a_producer(console: Console) -> None:
     console.hub.answers["GET", asked] = Refusal(422, "not of its form", "query.from: date_from_datetime_parsing")
     answer = console.http.get("/producers/report?source=urn%3Achu&from=2026-02-31")
     assert (answer.status_code, "query.from" in answer.text) == (422, True)
+
+
+AT = dt.datetime(2026, 9, 21, 14, 0, tzinfo=dt.UTC)
+
+
+def window(seconds_ago: int, **steps: Any) -> dict[str, Any]:
+    """A window of ten seconds, that began so many seconds ago."""
+    empty = {"records": 0, "verdicts": {}, "waiting": None, "age_seconds": None}
+    return {
+        "at": (AT - dt.timedelta(seconds=seconds_ago)).isoformat(),
+        "steps": {step: empty | told for step, told in steps.items()},
+    }
+
+
+def test_the_picture_is_the_minute_before_a_moment() -> None:
+    passages = picture(
+        [
+            window(70, linkage={"records": 9999, "waiting": 9}),
+            window(
+                50,
+                linkage={
+                    "records": 90,
+                    "verdicts": {"linked": 87, "dead_lettered:conflict": 3},
+                    "waiting": 40,
+                    "age_seconds": {"mean": 2.0, "max": 5.0},
+                },
+            ),
+            window(10, linkage={"records": 30, "waiting": 4, "age_seconds": {"mean": 6.0, "max": 7.0}}),
+            window(20, access={"waiting": 12}),
+            window(-10, linkage={"records": 9999}),
+        ],
+        AT,
+    )
+    found = {one.step: one for one in passages}
+    linkage = found["linkage"]
+    assert (linkage.rate, linkage.waiting, linkage.age, linkage.oldest, linkage.rejects) == (2.0, 4, 3.0, 7.0, 3)
+    assert (linkage.tone, found["access"].tone, found["pseudonym"].tone) == ("bad", "wait", "")
+    assert found["pseudonym"].waiting is None
+
+
+def test_the_chart_has_every_window_of_the_hour_also_where_nothing_flowed() -> None:
+    told = [window(20, ingest={"records": 50}), window(10, ingest={"records": 5})]
+    found = series(told, 10, AT - dt.timedelta(seconds=40), AT)
+    assert [at - int(AT.timestamp()) for at in found["at"]] == [-40, -30, -20, -10]
+    assert found["rates"]["ingest"] == [0, 0, 5.0, 0.5]
+    assert found["rates"]["access"] == [0, 0, 0, 0]
+
+
+def test_the_flow_is_asked_anew_while_it_is_live_and_not_while_it_is_replayed(console: Console) -> None:
+    assert 'hx-trigger="every 5s"' in console.http.get("/flow?source=urn%3Achu").text
+    part = console.http.get("/flow?ago=600", headers={"HX-Request": "true"}).text
+    assert "every 5s" not in part
+    assert "<html" not in part
+    asked = [path for _, path, _ in console.hub.asked]
+    assert "statistics/v1/flow/sources" in asked
+    figures = console.http.get("/flow/series").json()
+    assert figures["names"]["access"] == "Access"
+    assert len(figures["at"]) in (360, 361)
+    assert console.http.get("/flow?ago=4000").status_code == 404

@@ -29,6 +29,8 @@ PAGES = (
     "/permits",
     "/permits/try",
     "/permits/hearts/close",
+    "/flow",
+    "/flow?ago=600&source=urn%3Achu",
     "/records",
     "/records?event_id=0123456789abcdef0123456789abcdef",
     "/rejects",
