@@ -2,7 +2,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --locked
 
-.PHONY: help demo up test check fault orders audit volumes joins fuzz fhir-examples http container bench documents clean
+.PHONY: help demo up test check lint fault orders audit volumes joins fuzz fhir-examples http container bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -16,12 +16,14 @@ up: $(UV) ## Start the platform and leave it running until Ctrl-C
 test: $(UV) ## The whole suite, with a sample of each long run
 	@$(RUN) pytest $(addprefix tests/,unit contract integration e2e fault container) $(ARGS)
 
-check: $(UV) ## Lint, types, import rules, unit and contract tests; starts nothing
+check: lint ## Lint, types, import rules, unit and contract tests; starts nothing
+	@$(RUN) pytest -q -m "unit or contract" $(ARGS)
+
+lint: $(UV) ## Lint, types and import rules alone
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
 	@$(RUN) lint-imports
-	@$(RUN) pytest -q -m "unit or contract" $(ARGS)
 
 fault: $(UV) ## The long fault run: 20,000 events, every service killed five times
 	@ESTUAIRE_FAULT_EVENTS=20000 ESTUAIRE_FAULT_KILLS=5 $(RUN) pytest -m fault $(ARGS)
