@@ -145,6 +145,7 @@ class Loop:
                         self._forget_published()
                 except (_GoBack, ProgressMoved, RetryLater) as doubt:
                     log.warning("%s goes back to what is committed: %s", self.name, doubt)
+                    telemetry.WENT_BACK.labels(self.name, _cause(doubt)).inc()
                     self._let_go(str(doubt))
                     self._wait(max(delay, getattr(doubt, "seconds", 0.0)))
                     delay = min(delay * 2, _LONGEST)
@@ -439,6 +440,10 @@ class Loop:
                 if high >= 0:
                     lag = telemetry.LAG.labels(self.name, self._report.plain(place.topic), str(place.partition))
                     lag.set(max(0, high - (low if at is None else at)))
+
+
+def _cause(doubt: Exception) -> str:
+    return "away" if isinstance(doubt, RetryLater) else "progress" if isinstance(doubt, ProgressMoved) else "doubt"
 
 
 def _outcome(call: Callable[[], None]) -> BaseException | None:
