@@ -60,7 +60,7 @@ class Observers:
         self._run("the trace store", command, self._logs / "jaeger.log", f"http://{query}/api/services", environment)
         self.otlp_url, self.traces_url = f"http://{otlp}", f"http://{query}"
 
-    def start_prometheus(self, services: Mapping[str, str], rules: Path = RULES) -> None:
+    def start_prometheus(self, services: Mapping[str, str], rules: Path = RULES, every: str = "5s") -> None:
         """Start Prometheus over these services' addresses; where it is not installed, say so. Raises StartError."""
         program = shutil.which("prometheus")
         if program is None:
@@ -70,7 +70,7 @@ class Observers:
             return
         self._home.mkdir(parents=True, exist_ok=True)
         config = self._home / "prometheus.yaml"
-        config.write_text(yaml.safe_dump(scrape_configuration(services, rules), sort_keys=False))
+        config.write_text(yaml.safe_dump(scrape_configuration(services, rules, every), sort_keys=False))
         port = free_port()
         command = [
             program,
@@ -104,7 +104,7 @@ class Observers:
         raise StartError(f"{name} does not start; see {log}: {child.last_error()}")
 
 
-def scrape_configuration(services: Mapping[str, str], rules: Path = RULES) -> dict[str, object]:
+def scrape_configuration(services: Mapping[str, str], rules: Path, every: str) -> dict[str, object]:
     """Prometheus's configuration for services on this machine: as infra/prometheus/prometheus.yaml has it, with these
     addresses, more often."""
     shared = yaml.safe_load((INFRA / "prometheus" / "prometheus.yaml").read_text())
@@ -113,7 +113,7 @@ def scrape_configuration(services: Mapping[str, str], rules: Path = RULES) -> di
         {"targets": [url.removeprefix("http://")], "labels": {"service": name}} for name, url in services.items()
     ]
     return {
-        "global": {"scrape_interval": "5s", "evaluation_interval": "5s"},
+        "global": {"scrape_interval": every, "evaluation_interval": every},
         "rule_files": [str(rules / "*.yaml")],
         "scrape_configs": [job | {"static_configs": targets}],
     }
@@ -137,13 +137,18 @@ def _jaeger(report: Report) -> tuple[Path | None, Path | None]:
         return None, None
 
 
+def built_jaeger() -> Path:
+    """Where Jaeger is in the user's cache, once it is built."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return cache / "estuaire" / f"jaeger-{version()}"
+
+
 def find_jaeger(report: Report) -> Path:
     """Jaeger in the user's cache, built once from its Go module, whole or not at all. Raises StartError."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "estuaire"
-    program = cache / f"jaeger-{version()}"
+    program = built_jaeger()
     if program.exists():
         return program
-    go = _go()
+    go, cache = _go(), program.parent
     try:
         with Lock(cache / f"jaeger-{version()}.lock") as lock:
             if not lock.take(BUILD_SECONDS):
@@ -181,3 +186,7 @@ def _build(go: str, program: Path) -> None:
     if done.returncode:
         raise StartError(f"Jaeger could not be built: {(done.stderr.strip().splitlines() or ['no reason'])[-1][:300]}")
     partial.rename(program)
+
+
+if __name__ == "__main__":
+    print(find_jaeger(print))  # noqa: T201 - the result itself

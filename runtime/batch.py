@@ -25,6 +25,7 @@ from runtime.messages import (
     Outputs,
     Passed,
     Place,
+    Reason,
     Step,
 )
 from runtime.settings import RuntimeSettings
@@ -76,6 +77,8 @@ class Report:
         self._step = step
         self._route = route
         self._tracer = tracer
+        for reason in Reason:  # from 0 on, or the first one is no increase to whoever watches
+            telemetry.DEAD_LETTERS.labels(name, reason)
 
     def complete(self, batch: Batch, outputs: Outputs) -> list[tuple[Message, Emit]]:
         """All that the batch writes, in order: outputs with their traces, dead letters, markers, the summary."""

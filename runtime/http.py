@@ -166,6 +166,8 @@ def create_app(
     )
     app.models = (Problem, *models)
     app.add_middleware(_Counted)
+    for status in ("429", "500", "503"):  # from 0 on, or the first one is no increase to whoever watches
+        ANSWERS.labels(status)
     READY.set_function(lambda: float(ready() is None))
 
     @app.get("/healthz", include_in_schema=False)

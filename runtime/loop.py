@@ -119,6 +119,9 @@ class Loop:
         self._stop = Event()
         self._producer: Producer | None = None
         self._consumer: Consumer
+        for cause in ("away", "progress", "doubt"):  # from 0 on, as dead letters
+            telemetry.WENT_BACK.labels(name, cause)
+        telemetry.PRODUCER_RESETS.labels(name)
 
     def stop(self) -> None:
         """Ask the loop to end after the batch at hand."""
