@@ -1,4 +1,4 @@
-"""A platform that is looked at: a real trace store and a real Prometheus, with every panel, alerts, and nobody in it."""
+"""A platform that is looked at: a real trace store and a real Prometheus, every panel, alerts, and nobody in them."""
 
 from __future__ import annotations
 
@@ -79,9 +79,10 @@ def flow(observed: Hub, observation: Make) -> Iterator[None]:
     """Records come in all the while, a few of them refused, a few contradicting others."""
     hub, source, stop = observed, observed.source(), threading.Event()
     hub.permit(source)
+    client = hub.producer(source)  # here, for two threads may not make tokens at once
 
     def send() -> None:
-        with hub.producer(source) as producer:
+        with client as producer:
             for number in range(10_000):
                 events = [observation(source, f"f{number}-{at}", at) for at in range(20)]
                 events.append(observation(source, "the same", 1, value=number))
@@ -156,14 +157,16 @@ def test_each_step_tells_its_batches_with_links_to_the_traces_that_they_carried(
     asked = "7d3f65191f6c4a0d9e2b8c1a5e4f0b7a"
     hub.send(source, [observation(source, "traced", 1, traceparent=f"00-{asked}-b7ad6b7169203331-01")])
 
-    def mine() -> str | None:
-        found = traces("traces", service="ingest", tags=json.dumps({"linked_trace": asked}), lookback="1h", limit=10)
-        return str(found[0]["traceID"]) if found else None
+    def mine() -> list[dict[str, Any]]:
+        return traces("traces", service="ingest", tags=json.dumps({"linked_trace": asked}), lookback="1h", limit=10)
+
+    hub.wait_for(lambda: bool(mine()))
+    trace = mine()[0]["traceID"]
 
     def carried(step: str) -> bool:
         found = traces("traces", service=step, operation=f"{step} batch", lookback="10m", limit=500)
         batches = [span for trace in found for span in trace["spans"] if span["operationName"] == f"{step} batch"]
-        return any(it["traceID"] == mine() for span in batches for it in span["references"])
+        return any(it["traceID"] == trace for span in batches for it in span["references"])
 
     hub.wait_for(lambda: all(map(carried, ("pseudonym", "linkage", "access"))))
 
@@ -359,10 +362,10 @@ class Alarms:
     def rejects(self) -> Iterator[None]:
         source = self.hub.source()
         bad = self.observation(source, "bad", 1) | {"type": "no-such-type.v1"}
-        stop = threading.Event()
+        stop, client = threading.Event(), self.hub.producer(source)
 
         def send() -> None:
-            with self.hub.producer(source) as producer:
+            with client as producer:
                 while not stop.wait(0.2):
                     list(producer.send(iter([bad, self.observation(source, "good", 1)]), 2))
 
@@ -377,9 +380,10 @@ class Alarms:
         child = self.hub.platform.services["linkage"].process
         assert child is not None
         source, stop = self.hub.source(), threading.Event()
+        client = self.hub.producer(source)
 
         def send() -> None:
-            with self.hub.producer(source) as producer:
+            with client as producer:
                 for number in range(100_000):
                     list(producer.send(iter([self.observation(source, f"s{number}", 1)]), 1))
                     if stop.wait(0.2):
@@ -410,10 +414,10 @@ class Alarms:
         assert child is not None
         os.kill(child.pid, signal.SIGSTOP)
         try:
-            begun = time.monotonic()
+            begun, client = time.monotonic(), self.hub.producer(source)
 
             def oppose() -> None:
-                with self.hub.producer(source) as producer:
+                with client as producer:
                     known = self.observation(source, "o", 1)["data"]["identity"]
                     producer.oppose({"id": "objection", "identity": known})
 
