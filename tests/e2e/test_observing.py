@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -195,6 +196,17 @@ def test_a_dead_letters_trace_ends_in_its_reason(
     assert tags(ended)["error"] is True
     spans = {one["operationName"] for it in traces(f"traces/{trace}") for one in it["spans"]}
     assert ("pseudonym record" in spans) is followed
+
+
+def test_a_collector_takes_the_example_as_its_configuration() -> None:
+    program = shutil.which("jaeger") or built_jaeger()
+    if not Path(program).exists():
+        pytest.skip("NO JAEGER HERE, whose collector tries infra/otel/collector.yaml: `make traces` builds it")
+    command = [str(program), "validate", "--config", str(INFRA / "otel" / "collector.yaml")]
+    done = subprocess.run(
+        command, env=os.environ | {"TRACES_ENDPOINT": "127.0.0.1:4317"}, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr.decode()
 
 
 # --- dashboards ---
