@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import yaml
@@ -104,7 +105,7 @@ class Observers:
         raise StartError(f"{name} does not start; see {log}: {child.last_error()}")
 
 
-def scrape_configuration(services: Mapping[str, str], rules: Path, every: str) -> dict[str, object]:
+def scrape_configuration(services: Mapping[str, str], rules: Path, every: str) -> dict[str, Any]:
     """Prometheus's configuration for services on this machine: as infra/prometheus/prometheus.yaml has it, with these
     addresses, more often."""
     shared = yaml.safe_load((INFRA / "prometheus" / "prometheus.yaml").read_text())
@@ -175,7 +176,7 @@ def _go() -> str:
 
 def _build(go: str, program: Path) -> None:
     partial = program.with_name(f"{program.name}.partial")
-    flags = ("-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", str(partial))
+    flags = ("-buildvcs=false", "-ldflags=-s -w", "-o", str(partial))
     done = subprocess.run(
         [go, "build", *flags, "github.com/jaegertracing/jaeger/cmd/jaeger"],
         cwd=INFRA / "jaeger",

@@ -576,6 +576,18 @@ class Alarms:
                 admin.execute(state, ["open", permit.id])
 
     def old_reviews(self) -> Iterator[None]:
+        """A mother's number on her newborn waits for a steward, for eight days by its date."""
+        source = self.hub.source()
+        nir = {"system": "ins-nir", "value": "285053523800148"}
+        shared = {"identifiers": [nir], "birth_family_name": "LE GOFF", "identity_status": "qualified"}
+        people = (
+            {"given_names": ["Anne"], "birth_date": "1985-05-12"},
+            {"given_names": ["Lou"], "birth_date": "2026-01-02"},
+        )
+        events = [self.observation(source, f"r{at}", at) for at, _ in enumerate(people)]
+        for event, person in zip(events, people, strict=True):
+            event["data"]["identity"] = shared | {"sex": "female"} | person
+        self.hub.send(source, events)
         older = "UPDATE edges SET decided_at = decided_at {} interval '8 days' WHERE outcome = 'review' OR guard <> ''"
         with psycopg.connect(**self._admin("linkage"), autocommit=True) as admin:
             assert admin.execute(older.format("-").encode()).rowcount
