@@ -7,9 +7,11 @@ import logging
 from importlib.resources import files
 from pathlib import Path
 from threading import Event
+from typing import Final
 
 import psycopg
 from confluent_kafka import KafkaException
+from prometheus_client import Gauge
 
 from contracts import audit
 from contracts.messages import encode, restored
@@ -24,12 +26,14 @@ from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.messages import RetryLater
 from runtime.oidc import Issuer
+from runtime.rounds import Rounds
 from runtime.sealing import Opener
 from runtime.service import Worker, serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from runtime.watched import WatchedFile
 from services.access.adapters import (
+    STATES,
     PostgresHistory,
     PostgresReader,
     Reader,
@@ -47,11 +51,13 @@ from services.access.indicators import Releaser
 from services.access.pages import PostgresPages
 from services.access.projects import PostgresSteps, Registrar, read_terms
 from services.access.requests import Keeper, PostgresRequests
-from services.access.rounds import Rounds
 from services.access.routes import application, grant
 from services.access.settings import AccessSettings
 
 log = logging.getLogger("estuaire.access")
+
+# Permits by state; one that is filling has a view that is brought up to date.
+PERMITS_BY_STATE: Final = Gauge("estuaire_permits", "Permits by state.", ["state"])
 
 
 class PermitsFolder:
@@ -88,6 +94,13 @@ class PermitsFolder:
 
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+def _count_permits(reader: PostgresReader) -> None:
+    """Raises psycopg.Error."""
+    found = reader.count_permits()
+    for state in STATES:
+        PERMITS_BY_STATE.labels(state).set(found.get(state, 0))
 
 
 def _empty(settings: AccessSettings, topic: str) -> None:
@@ -146,6 +159,7 @@ def main() -> int:
         Rounds("permits that expire", expiry.close_expired, 2.0),
         Rounds("deliveries", deliveries.order_due, 5.0),
         Rounds("indicators", releaser.release_due, 30.0),
+        Rounds("counts of permits", lambda: _count_permits(reader), 5.0),
     ]
     if settings.permits is not None:
         workers.append(PermitsFolder(settings.permits, reader, writer))

@@ -119,6 +119,9 @@ class Lookup(Protocol):
     def reviews(self, after: Pair | None, limit: int) -> list[Review]:
         """So many of the pairs that wait for a steward, those that decide most first, after this one."""
 
+    def waiting(self) -> tuple[int, float]:
+        """How many pairs wait for a steward, counted up to MANY, and for how many seconds the oldest of them has."""
+
     def review(self, pair: Pair) -> Review | None:
         """Any two subjects; None where one of them is not there."""
 
@@ -184,6 +187,13 @@ class SqlLookup:
             ).fetchall()
             found = (self._review(cursor, (left, right)) for left, right in pairs)
             return [one for one in found if one is not None]
+
+    def waiting(self) -> tuple[int, float]:
+        """How many pairs wait for a steward, counted up to MANY, and for how many seconds the oldest of them has."""
+        with self._answer() as connection:
+            row = connection.execute(_OLDEST.encode(), [list(SILENT), MANY]).fetchone()
+        count, seconds = row or (0, 0.0)
+        return int(count), float(seconds)
 
     def review(self, pair: Pair) -> Review | None:
         """Any two subjects; None where one of them is not there."""
@@ -314,6 +324,11 @@ AND NOT l.retired AND NOT r.retired AND l.patient <> r.patient
 AND NOT EXISTS (SELECT FROM steward_decisions d WHERE d.a = e.a AND d.b = e.b AND d.together IS NOT NULL)
 """
 """The pairs that wait for a steward; its parameter are the guards that no steward is asked about."""
+MANY: Final = 10_000
+_OLDEST: Final = f"""
+SELECT count(*), coalesce(extract(epoch FROM now() - min(decided_at)), 0)
+FROM (SELECT w.decided_at FROM edges w JOIN ({WAITING}) p USING (a, b) LIMIT %s) AS waiting
+"""  # noqa: S608
 _BEYOND: Final = """
 AND (e.rank, (-e.weight), e.a, e.b) > (SELECT x.rank, -x.weight, x.a, x.b FROM edges x WHERE x.a = %s AND x.b = %s)
 """
