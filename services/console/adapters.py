@@ -44,6 +44,9 @@ class HttpHub:
 
     def ask(self, service: str, method: str, path: str, token: str | None = None, body: Any = None) -> Any:
         """The JSON that a service answers whoever holds the token. Raises Refusal; of status 503 where none answers."""
+        if service not in self._addresses:
+            where = f"ESTUAIRE_CONSOLE_{service.upper()} says where it listens."
+            raise Refusal(503, f"the console does not know where {service} is", where)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
             answer = self._http.request(method, self._addresses[service] + path, headers=headers, json=body)

@@ -27,7 +27,7 @@ def main() -> int:
     except ValueError as wrong:
         logging.getLogger("estuaire.console").critical("%s", wrong)
         return 2
-    hub = HttpHub({"access": settings.access})
+    hub = HttpHub(settings.services)
     sessions = Sessions(provider.renew if provider else None)
     try:
         return serve(

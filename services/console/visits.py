@@ -140,9 +140,9 @@ class Visit:
         """The day in France, by which calls and deadlines go."""
         return self.desk.clock().astimezone(PARIS).date()
 
-    def ask(self, method: str, path: str, body: Any = None) -> Any:
-        """What access answers this person. Raises Refusal."""
-        return self.desk.hub.ask("access", method, path, self.session.tokens.access if self.session else None, body)
+    def ask(self, method: str, path: str, body: Any = None, *, of: str = "access") -> Any:
+        """What a service answers this person. Raises Refusal."""
+        return self.desk.hub.ask(of, method, path, self.session.tokens.access if self.session else None, body)
 
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """A page, or a part of one."""

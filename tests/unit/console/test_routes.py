@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from starlette.routing import Route
 
-from services.console.adapters import Refusal, path_of
+from services.console.adapters import HttpHub, Refusal, path_of
 from services.console.visits import within
-from tests.unit.console.desk import CALL, PROJECT, RELEASED, Console
+from tests.unit.console.desk import CALL, PROJECT, RELEASED, Console, FakeIssuer
 
 pytestmark = pytest.mark.unit
 
@@ -275,3 +275,14 @@ def test_nobody_is_led_elsewhere(console: Console, back: str) -> None:
 
 def test_a_part_of_a_path_stays_one() -> None:
     assert path_of("projects", "../permits", "a/b?c") == "/projects/..%2Fpermits/a%2Fb%3Fc"
+
+
+def test_a_service_without_an_address_is_said_to_have_none(tmp_path: Path) -> None:
+    settings = FakeIssuer(tmp_path).settings.model_copy(update={"linkage": "http://127.0.0.1:8003"})
+    assert settings.services == {"access": "http://127.0.0.1:8001", "linkage": "http://127.0.0.1:8003"}
+    hub = HttpHub(settings.services)
+    with pytest.raises(Refusal, match="does not know where audit is") as refused:
+        hub.ask("audit", "GET", "/v1/checkpoint")
+    assert refused.value.status == 503
+    assert refused.value.detail == "ESTUAIRE_CONSOLE_AUDIT says where it listens."
+    hub.close()
