@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 
 from runtime.database import Database
@@ -19,6 +20,7 @@ from services.linkage.linking import PATIENT_LINKS
 from services.linkage.lookup import SqlLookup
 from services.linkage.routes import Doors, application
 from services.linkage.settings import LinkageSettings
+from services.linkage.stewardship import Stewardship
 
 ROUTE = Route(
     lanes=LANES,
@@ -51,13 +53,15 @@ def main() -> int:
     lookup = SqlLookup(url)
     lookup.open()
 
+    publisher = KafkaPublisher(settings)
+    stewardship = Stewardship(lookup, publisher, settings.four_eyes, lambda: dt.datetime.now(dt.UTC))
     doors = Doors(Role(issuer, "operator"), Role(issuer, "steward"))
 
     def seal(plaintext: bytes, associated: bytes) -> bytes:
         return Sealer(private[0].public_key()).seal(plaintext, associated)
 
     try:
-        return serve(application(loop.readiness, lookup, KafkaPublisher(settings), doors, seal), settings, [loop])
+        return serve(application(loop.readiness, lookup, stewardship, publisher, doors, seal), settings, [loop])
     finally:
         lookup.close()
         database.close()
