@@ -20,6 +20,8 @@ from services.console.adapters import Refusal
 from services.console.catalogue_routes import add_catalogue_routes
 from services.console.permit_routes import add_permit_routes
 from services.console.project_routes import add_project_routes
+from services.console.request_routes import add_request_routes
+from services.console.review_routes import add_review_routes
 from services.console.sign_in import CALLBACK, SignInError, Tokens, tokens_of, unpacked
 from services.console.visits import (
     LANGUAGE,
@@ -179,5 +181,7 @@ def application(desk: Desk) -> FastAPI:
     add_project_routes(app)
     add_permit_routes(app)
     add_catalogue_routes(app)
+    add_review_routes(app)
+    add_request_routes(app)
     app.mount("/static", StaticFiles(directory=str(files("services.console") / "static")))
     return app

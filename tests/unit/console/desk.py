@@ -37,6 +37,13 @@ class FakeHub:
             ("GET", "/v1/permits"): {"permits": [PERMIT]},
             ("GET", "/v1/catalogue"): CATALOGUE,
             ("GET", "/v1/catalogue?q="): CATALOGUE,
+            ("GET", "/v1/requests"): {"requests": [REQUEST]},
+            ("GET", "/v1/requests?all=true"): {"requests": [REQUEST]},
+            ("GET", f"/v1/requests/{REQUEST['id']}"): REQUEST | {"report": REPORT},
+            ("GET", "/v1/oppositions"): {"in_force": 3, "by_what": [{"withholds": "*", "oppositions": 3}]},
+            **{("GET", f"linkage/v1/reviews?which=all&limit={most}"): {"reviews": [PAIR]} for most in (5, 20)},
+            ("GET", "linkage/v1/reviews/progress"): PROGRESS,
+            ("GET", f"linkage/v1/reviews/{PAIR['id']}"): PAIR,
         }
         self.asked: list[tuple[str, str, Any]] = []
         self.tokens: list[str | None] = []
@@ -45,6 +52,8 @@ class FakeHub:
         path = path if service == "access" else service + path
         self.asked.append((method, path, body))
         self.tokens.append(token)
+        if path.startswith("linkage/v1/reviews/progress?since="):
+            path = "linkage/v1/reviews/progress"
         answer = self.answers.get((method, path), Refusal(404, "not found", "There is nothing here."))
         if isinstance(answer, Refusal):
             raise answer
@@ -186,6 +195,80 @@ CATALOGUE: dict[str, Any] = {
         }
     ],
     "dcat:resource": [],
+}
+SIDE: dict[str, Any] = {
+    "subject_id": "1" * 32,
+    "patient_id": "1" * 32,
+    "source": "urn:one",
+    "identity_status": "qualified",
+    "identifiers": ["ins-nir", "ipp"],
+    "traits": ["birth_date", "given_name", "family_name"],
+    "records": 3,
+    "event_ids": ["e" * 32],
+}
+PAIR: dict[str, Any] = {
+    "id": f"{'1' * 32}-{'2' * 32}",
+    "reason": "alike, but not enough to be sure",
+    "method": "the likeness of names, birth, sex and residence",
+    "weight": -1.5,
+    "evidence": {"family_name": 1.0, "given_name": 0.5, "birth_date": 0.9, "sex": 0.0, "names_in_order": 0.0},
+    "birth_date_parts": {"year": True, "month": False, "day": False},
+    "numbers": {"ins-nir": "different"},
+    "rule_version": "2026-1",
+    "left": SIDE,
+    "right": SIDE | {"subject_id": "2" * 32, "source": "urn:two", "identifiers": ["ins-nir"], "traits": []},
+    "word": None,
+    "former": [],
+    "in_force": None,
+    "mine": None,
+    "others": 1,
+    "as_seen": "a" * 32,
+}
+PROGRESS: dict[str, Any] = {
+    "waiting": 12,
+    "seconds": 2,
+    "mine": 1,
+    "done": 7,
+    "four_eyes": True,
+    "last": {"id": f"{'3' * 32}-{'4' * 32}", "decision": "apart", "said_at": "2026-03-01T10:00:00Z"},
+}
+LETTER = {"title": "letter.pdf", "date": "2026-03-02", "sha256": "cd" * 32}
+REQUEST: dict[str, Any] = {
+    "id": "5" * 32,
+    "kind": "erasure",
+    "source": "urn:one",
+    "received": "2026-03-01",
+    "standing": "open",
+    "due": "2026-04-01",
+    "overdue": True,
+    "acts": [
+        {
+            "act": "extend",
+            "by": "officer:ada",
+            "at": "2026-03-02T10:00:00+00:00",
+            "says": {"reason": "Many records.", "document": LETTER},
+            "records": 0,
+        }
+    ],
+}
+REPORT: dict[str, Any] = {
+    "identities": 2,
+    "records": [{"source": "urn:one", "type": "claim.v1", "records": 4, "first": "2026-01-01", "last": None}],
+    "demographics": ["sex"],
+    "objects_to": ["*"],
+    "views": [
+        {
+            "permit": "hearts",
+            "title": "Hearts",
+            "subscribers": ["team-heart"],
+            "environment": None,
+            "state": "open",
+            "records": 4,
+            "messages": 5,
+            "expires": "2035-12-31",
+        }
+    ],
+    "as_seen": "b" * 32,
 }
 RELEASED: dict[str, Any] = {
     "whole": False,

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from starlette.routing import Route
 
+from contracts.requests import ACTS as OF_REQUESTS
 from services.console.adapters import HttpHub, Refusal, path_of
 from services.console.visits import within
-from tests.unit.console.desk import CALL, PROJECT, RELEASED, Console, FakeIssuer
+from tests.unit.console.desk import CALL, PAIR, PROJECT, RELEASED, REQUEST, Console, FakeIssuer
 
 pytestmark = pytest.mark.unit
 
@@ -28,6 +29,13 @@ PAGES = (
     "/permits",
     "/permits/try",
     "/permits/hearts/close",
+    "/requests",
+    "/requests?all=true",
+    f"/requests/{REQUEST['id']}",
+    *(f"/requests/{REQUEST['id']}/{act}" for act in OF_REQUESTS),
+    "/reviews",
+    "/reviews/next",
+    f"/reviews/{PAIR['id']}",
     "/catalogue",
     "/catalogue/urn:x:y",
     "/sign-in",
@@ -92,7 +100,7 @@ def test_who_has_not_signed_in_does_so_and_comes_back(console: Console, path: st
 
 def posts(console: Console) -> list[str]:
     found = [one.path for one in console.app.routes if isinstance(one, Route) and "POST" in (one.methods or ())]
-    names = {"project": "hearts", "act": "sign", "permit": "hearts"}
+    names = {"project": "hearts", "act": "sign", "permit": "hearts", "one": PAIR["id"], "request": REQUEST["id"]}
     return [re.sub(r"{(\w+)}", lambda one: names[one[1]], path) for path in found]
 
 

@@ -21,6 +21,20 @@ FAMILIES = {"act", "actor", "about", "choice", "due", "dry-run", "entry", "field
     "sign-in",
     "standing",
     "state",
+    "birth",
+    "demographic",
+    "likeness",
+    "numbers",
+    "pair",
+    "request-about",
+    "request-act",
+    "request-kind",
+    "request-standing",
+    "said",
+    "says",
+    "status",
+    "system",
+    "trait",
 }
 """Names that templates make of what they show."""
 
