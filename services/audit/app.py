@@ -43,7 +43,7 @@ def main() -> int:
     except RetryLater:
         log.warning("the database does not answer yet")
     reader.open()
-    app = application(lambda: loop.readiness() or notary.readiness(), reader, auditors)
+    app = application(lambda: loop.readiness() or notary.readiness(), reader, auditors, notary.readiness)
     try:
         return serve(app, settings, [loop, notary])
     finally:

@@ -17,6 +17,7 @@ from starlette.staticfiles import StaticFiles
 
 from runtime.http import ProblemError, create_app
 from services.console.adapters import Refusal
+from services.console.audit_routes import add_audit_routes
 from services.console.catalogue_routes import add_catalogue_routes
 from services.console.permit_routes import add_permit_routes
 from services.console.project_routes import add_project_routes
@@ -183,5 +184,6 @@ def application(desk: Desk) -> FastAPI:
     add_catalogue_routes(app)
     add_review_routes(app)
     add_request_routes(app)
+    add_audit_routes(app)
     app.mount("/static", StaticFiles(directory=str(files("services.console") / "static")))
     return app

@@ -15,14 +15,14 @@ from psycopg_pool import ConnectionPool
 from contracts.messages import TokenBlock
 from runtime.messages import RetryLater
 from services.linkage.adapters import DECIDED, STATE, Tally, decided_from, find_version, state_from, with_options
-from services.linkage.domain.comparison import birth_parts, tagged_rows
+from services.linkage.domain.comparison import birth_parts
 from services.linkage.domain.components import Pair
 from services.linkage.domain.decide import Outcome
 from services.linkage.domain.opinions import Opines, Opinion, in_force
 from services.linkage.domain.patients import SILENT, Decided
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.states import State
-from services.linkage.domain.tokens import ONE_TO_A_PERSON, is_unlinkable
+from services.linkage.domain.tokens import ONE_TO_A_PERSON, is_unlinkable, search_tokens
 
 
 class RecordStatus(NamedTuple):
@@ -100,7 +100,7 @@ class Review(NamedTuple):
         """Changes with what a steward goes by: what linkage makes of the pair, and what holds of it."""
         made = (self.decided.decision, self.decided.rules, self.decided.guard) if self.decided else None
         one_patient = self.left.patient == self.right.patient
-        seen = msgspec.json.encode((made, one_patient, in_force(self.opinions)), order="deterministic")
+        seen = msgspec.json.encode((self.pair, made, one_patient, in_force(self.opinions)), order="deterministic")
         return hashlib.sha256(seen).hexdigest()[:32]
 
 
@@ -279,8 +279,17 @@ class SqlLookup:
             [Former(Outcome(outcome), *rest) for outcome, *rest in cursor.execute(_FORMER, pair)],
             [Opinion(*one) for one in cursor.execute(_OPINIONS, pair)],
             numbers_of(*blocks),
-            _birth(*blocks),
+            self._birth(cursor, pair, *blocks),
         )
+
+    def _birth(
+        self, cursor: psycopg.Cursor[tuple[Any, ...]], pair: Pair, left: TokenBlock, right: TokenBlock
+    ) -> dict[str, bool]:
+        """The parts of the birth dates, by the codes under a token that both carry."""
+        shared = sorted(search_tokens(left).keys() & search_tokens(right).keys())
+        rows = {(token, subject): codes for token, subject, codes in cursor.execute(_CODES, [shared, list(pair)])}
+        found = (birth_parts(*(rows.get((token, one), b"") for one in pair)) for token in shared)
+        return next((one for one in found if one), {})
 
     def counts(self) -> Tally:
         """How many there are."""
@@ -324,12 +333,6 @@ def numbers_of(left: TokenBlock, right: TokenBlock) -> dict[str, bool | None]:
         system: True if mine[system] & theirs[system] else (False if system in ONE_TO_A_PERSON else None)
         for system in sorted(mine.keys() & theirs.keys())
     }
-
-
-def _birth(left: TokenBlock, right: TokenBlock) -> dict[str, bool]:
-    mine, theirs = tagged_rows(left), tagged_rows(right)
-    found = (birth_parts(mine[token], theirs[token]) for token in sorted(mine.keys() & theirs.keys()))
-    return next((one for one in found if one), {})
 
 
 def _side(
@@ -394,6 +397,7 @@ ENOUGH: Final = 2_000
 """Identities of a source that are looked at: each is a page from anywhere in a large table."""
 _PAIR: Final = f"SELECT {DECIDED} FROM edges e WHERE e.a = %s AND e.b = %s"  # noqa: S608
 _WORD: Final = "SELECT together, steward, decided_at, second FROM steward_decisions WHERE a = %s AND b = %s"
+_CODES: Final = "SELECT token, subject, codes FROM subject_tokens WHERE token = ANY(%s) AND subject = ANY(%s)"
 _OPINIONS: Final = "SELECT steward, says, said_at, alone FROM steward_opinions WHERE a = %s AND b = %s ORDER BY steward"
 _FORMER: Final = """
 SELECT outcome, rule_version, replaced_at FROM former_edges WHERE a = %s AND b = %s ORDER BY replaced_at DESC LIMIT 10

@@ -89,7 +89,7 @@ def four_eyes(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The address of a console whose linkage asks for two stewards, over the platform's index and log."""
     for name, value in hub.platform.services["linkage"].environment.items():
         monkeypatch.setenv(name, value)
-    settings, issuer = LinkageSettings(), None
+    settings = LinkageSettings()
     with ExitStack() as stack:
         issuer = Issuer(settings)
         lookup = stack.enter_context(closing(SqlLookup(settings.database_url.get_secret_value())))
@@ -174,10 +174,12 @@ def test_a_steward_settles_a_hundred_pairs_by_keyboard(hub: Hub, enter: Enter, o
     left = int(page.get_by_text("Pairs left:").inner_text().split()[-1].rstrip("+"))
     began = time.monotonic()
     for number in range(100):
-        seen = page.locator("[name=as_seen]").get_attribute("value")
+        seen = page.locator(".decide form").first.get_attribute("action")
         page.keyboard.press("ssslsssslu"[number % 10])
-        page.wait_for_function("seen => document.querySelector('[name=as_seen]').value !== seen", arg=seen)
-        assert page.evaluate("document.activeElement.tagName") == "H1"
+        page.wait_for_function(
+            "seen => document.querySelector('.decide form').getAttribute('action') !== seen", arg=seen
+        )
+        page.wait_for_function("document.activeElement.tagName === 'H1'")
     log.warning("a hundred decisions by keyboard: %.1f s", time.monotonic() - began)
     steward.sees("Done today: 100")
     steward.sees(f"Pairs left: {left - 100}")
@@ -191,7 +193,7 @@ def test_a_steward_settles_a_hundred_pairs_by_keyboard(hub: Hub, enter: Enter, o
     page.get_by_role("button", name="Separate").focus()
     page.keyboard.press("Enter")
     steward.sees("Separated.")
-    assert page.evaluate("document.activeElement.tagName") == "H1"
+    page.wait_for_function("document.activeElement.tagName === 'H1'")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.value") == "together", "from the question, Tab leads to the answers"
 
@@ -214,9 +216,9 @@ def test_a_pair_that_others_settle_or_linkage_sees_anew_is_said_to_be(
     pairs = [person.page.locator(".decide form").first.get_attribute("action") for person in (one, other)]
     assert pairs[0] != pairs[1], "two who work at once are not given the same pair"
     other.go(str(pairs[0]))
-    one.press("Separate S")
+    one.press("Separate")
     one.sees("Separated.")
-    other.press("Link L")
+    other.press("Link")
     other.sees("Others had separated that pair meanwhile.")
     other.is_accessible()
     assert other.page.locator(".decide form").first.get_attribute("action") not in (None, pairs[0])
@@ -229,7 +231,7 @@ def test_with_four_eyes_a_second_steward_decides_without_having_seen_what_the_fi
     first, second = enter("first", "steward", four_eyes), enter("second", "steward", four_eyes)
     first.go("/reviews/next")
     pair = str(first.page.locator(".decide form").first.get_attribute("action"))
-    first.press("Separate S")
+    first.press("Separate")
     first.sees("it is in force when a second steward says the same")
     first.go("/reviews?which=mine")
     assert first.page.locator(f"a[href^='{pair}?']").is_visible()
@@ -241,7 +243,7 @@ def test_with_four_eyes_a_second_steward_decides_without_having_seen_what_the_fi
     assert "first" not in second.page.locator("#why").inner_text().lower().split()
     second.picture("pair-second-look")
     second.is_accessible()
-    second.press("Separate S")
+    second.press("Separate")
     second.sees("Separated.")
     id_of = pair.rpartition("/")[2]
 
@@ -266,4 +268,107 @@ def test_the_pages_of_stewards_are_accessible_in_both_languages_light_and_dark_o
         assert page.get_by_role("navigation").first.get_by_role("link", name=said).is_visible()
         person.is_accessible()
         if language == "fr-FR" and path == "/reviews/next":
-            person.picture(f"{'phone' if phone else 'french'}-pair")
+            person.picture(f"{'phone' if phone else 'french'}-pair", whole=not phone)
+
+
+def test_an_officer_answers_and_erases_by_these_pages(hub: Hub, enter: Enter, observation: Make) -> None:
+    source = hub.source()
+    hub.permit(source, title="Falls at home")
+    hub.send(source, [observation(source, f"r{number}", 1) for number in range(4)])
+    identity = observation(source, "x", 1)["data"]["identity"]
+    ids = {}
+    with hub.producer(source) as producer:
+        for kind in ("access", "erasure"):
+            asking = {"id": f"{kind}-1", "kind": kind, "received": "2026-11-02", "identity": identity}
+            ids[kind] = producer.ask(asking).accepted[0]["event_id"]
+    officer = enter("olga", "officer")
+    page = officer.page
+    hub.wait_for(lambda: bool(officer.go("/requests").locator(f"a[href='/requests/{ids['erasure']}']").count()))
+    officer.is_accessible()
+    officer.picture("requests")
+
+    officer.go(f"/requests/{ids['access']}")
+    officer.sees("Falls at home")
+    officer.follow("Record the answer")
+    officer.is_accessible()
+    page.get_by_label("Read it off a file").set_input_files(FOLDER / "paper.txt")
+    page.wait_for_function("document.querySelector('[name$=\".sha256\"]').value.length === 64")
+    officer.press("Record the answer")
+    officer.sees("Done: Record the answer.")
+
+    officer.go(f"/requests/{ids['erasure']}")
+    officer.is_accessible()
+    officer.picture("request-of-a-person")
+    officer.follow("Erase the person")
+    hub.send(source, [observation(source, "late", 1)])
+    officer.press("Erase the person")
+    officer.sees("something else is held by now")
+    officer.is_accessible()
+    officer.follow("Cancel")
+    officer.follow("Erase the person")
+    officer.picture("erase")
+    officer.press("Erase the person")
+    officer.sees("Records erased:")
+    officer.sees("No record is held.")
+    assert not page.get_by_role("link", name="Refuse").count()
+
+
+def test_an_auditor_finds_an_entry_and_sees_it_proven(
+    hub: Hub, enter: Enter, observation: Make, tmp_path: Path
+) -> None:
+    source = hub.source()
+    permit = hub.permit(source, title="Hearts")
+    hub.send(source, [observation(source, f"a{number}", number) for number in range(3)])
+    auditor = enter("ines", "auditor")
+    page = auditor.page
+
+    def found() -> bool:
+        auditor.go(f"/audit?permit={permit.id}")
+        return page.locator("table").get_by_text("records released").count() > 0
+
+    hub.wait_for(found)
+    auditor.go("/audit")
+    auditor.is_accessible()
+    auditor.picture("audit")
+    auditor.write("Permit", permit.id)
+    auditor.choose("Did", "permit granted")
+    auditor.press("Search")
+    page.wait_for_url("**action=permit-granted**")
+    page.get_by_role("row").nth(1).wait_for()
+    hub.wait_for(lambda: page.get_by_role("row").count() == 2)
+    for form, holds in (("CSV", f",permit-granted,{permit.id},"), ("NDJSON", '"action":"permit-granted"')):
+        with page.expect_download() as download:
+            page.get_by_role("link", name=form, exact=True).click()
+        download.value.save_as(tmp_path / form)
+        assert holds in (tmp_path / form).read_text()
+    entry = page.get_by_role("row").nth(1).get_by_role("link")
+    path = str(entry.get_attribute("href"))
+
+    def proven() -> bool:
+        return "is in the log that was signed" in auditor.go(path).locator("main").inner_text()
+
+    hub.wait_for(proven)
+    auditor.is_accessible()
+    auditor.picture("audit-entry")
+    auditor.go("/audit?permit=No+such")
+    assert page.get_by_role("alert").inner_text()
+    assert auditor.go("/audit/99999999").get_by_text("There is no such entry.").is_visible()
+
+
+@pytest.mark.parametrize("language", ["en-GB", "fr-FR"])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_pages_of_officers_and_auditors_are_accessible_on_a_phone_too(
+    enter: Enter, language: str, scheme: str
+) -> None:
+    options: dict[str, Any] = {"language": language, "scheme": scheme, "size": PHONE}
+    for name, role, paths in (
+        ("olga", "officer", ("/requests?all=true",)),
+        ("ines", "auditor", ("/audit", "/audit/0")),
+    ):
+        person = enter(name, role, **options)
+        for path in paths:
+            page = person.go(path)
+            assert page.locator("html").get_attribute("lang") == language[:2]
+            person.is_accessible()
+            if language == "fr-FR" and path == "/audit" and scheme == "dark":
+                person.picture("phone-audit")

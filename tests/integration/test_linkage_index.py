@@ -527,6 +527,7 @@ def test_with_four_eyes_a_decision_takes_a_second_steward(worker: Worker, url: s
             return found
 
         (pair,) = client.get("/v1/reviews", headers=camille).json()["reviews"]
+        assert pair["birth_date_parts"] == {"year": False, "month": False, "day": False}
         assert (pair["numbers"], pair["mine"], pair["others"], pair["in_force"]) == ({"ins-nir": "same"}, None, 0, None)
         address, apart = f"/v1/reviews/{pair['id']}", {"decision": "apart", "as_seen": pair["as_seen"]}
         for _ in range(2):

@@ -15,6 +15,7 @@ KNOWN: Final = frozenset(("family_name", "given_name", "birth_date"))
 IN_ORDER: Final = "names_in_order"
 _SEATED: Final = dt.timedelta(minutes=2)
 _MOST_BITS: Final = 60
+_STRICT: Final = "strict"
 
 
 class Trait(NamedTuple):
@@ -76,8 +77,8 @@ def _trait(name: str, told: Mapping[str, Any]) -> Trait:
 
 
 def _numbers(told: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Each system that one of the two has a number of, and how they compare."""
-    left, right = (set(told[side]["identifiers"]) for side in ("left", "right"))
+    """Each system that one of the two has a number of, and how they compare. The strict traits are no number."""
+    left, right = (set(told[side]["identifiers"]) - {_STRICT} for side in ("left", "right"))
     return [(one, told["numbers"].get(one, "one-side")) for one in sorted(left | right)]
 
 

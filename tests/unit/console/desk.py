@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from contracts.merkle import leaf_hash
 from runtime.oidc import Issuer
 from services.console.adapters import Links, Refusal
 from services.console.routes import application
@@ -43,6 +45,11 @@ class FakeHub:
             ("GET", "/v1/oppositions"): {"in_force": 3, "by_what": [{"withholds": "*", "oppositions": 3}]},
             **{("GET", f"linkage/v1/reviews?which=all&limit={most}"): {"reviews": [PAIR]} for most in (5, 20)},
             ("GET", "linkage/v1/reviews/progress"): PROGRESS,
+            ("GET", "audit/v1/state"): STATE,
+            ("GET", "audit/v1/entries?order=newest&limit=50"): {"entries": [ENTRY], "next_start": 6},
+            ("GET", "audit/v1/entries?start=0&limit=1"): {"entries": [ENTRY], "next_start": 1},
+            ("GET", "audit/v1/entries?start=0&limit=5000"): {"entries": [ENTRY], "next_start": None},
+            ("GET", "audit/v1/proofs/inclusion?number=0&size=1"): {"size": 1, "hashes": []},
             ("GET", f"linkage/v1/reviews/{PAIR['id']}"): PAIR,
         }
         self.asked: list[tuple[str, str, Any]] = []
@@ -231,6 +238,18 @@ PROGRESS: dict[str, Any] = {
     "done": 7,
     "four_eyes": True,
     "last": {"id": f"{'3' * 32}-{'4' * 32}", "decision": "apart", "said_at": "2026-03-01T10:00:00Z"},
+}
+LINE = (
+    '{"number":0,"at":"2026-03-01T10:00:05.123Z","actor":"=officer:ada","action":"released","permit":"hearts",'
+    '"count":3,"root":"80b5","about":"","origin":"0@57"}'
+)
+ENTRY = {"number": 0, "line": LINE, "hash": leaf_hash(LINE.encode()).hex()}
+SIGNED = f"log.example\n1\n{b64encode(leaf_hash(LINE.encode())).decode()}\ntime 2026-03-01T10:00:10Z\n"
+STATE: dict[str, Any] = {
+    "entries": 2,
+    "signed": 1,
+    "note": f"{SIGNED}\n\u2014 log.example c2ln\n",
+    "trouble": None,
 }
 LETTER = {"title": "letter.pdf", "date": "2026-03-02", "sha256": "cd" * 32}
 REQUEST: dict[str, Any] = {

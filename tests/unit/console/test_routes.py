@@ -33,6 +33,8 @@ PAGES = (
     "/requests?all=true",
     f"/requests/{REQUEST['id']}",
     *(f"/requests/{REQUEST['id']}/{act}" for act in OF_REQUESTS),
+    "/audit",
+    "/audit/0",
     "/reviews",
     "/reviews/next",
     f"/reviews/{PAIR['id']}",
