@@ -41,7 +41,10 @@ ACTS: Final = {
     "request-extended": "An officer takes two months more for a person's request.",
     "person-erased": "An officer erased a person; the ids are those of the records that were theirs.",
     "project-step": "A step in the life of a call or a project, named in `about`.",
-    "link-decided": "A steward said of two subjects whether they are one person: what, in `about`.",
+    "link-decided": "A steward said of two subjects whether they are one person: what, in `about`, and after whom.",
+    "link-proposed": "A steward said so where that takes two, and nobody else has yet: what, in `about`.",
+    "link-doubted": "A steward could not say of two subjects whether they are one person.",
+    "link-taken-back": "A steward took back what they had said of two subjects, which was not in force.",
     "rules-switched": "An operator let another rule version decide, named in `about`.",
     "dead-letters-replayed": "An operator sent dead letters of the topic in `about` round again.",
     # the log's own

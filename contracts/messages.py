@@ -182,11 +182,11 @@ class LinkReview(msgspec.Struct, frozen=True):
     rule_version: str
 
 
-class StewardDecision(msgspec.Struct, frozen=True):
+class StewardDecision(msgspec.Struct, frozen=True, omit_defaults=True):
     """link-decisions: what a data steward says of two subjects, `left` the smaller id; it outranks every rule.
 
     The latest word on a pair holds. `together` is null where the rules are to decide again. `decided_at` is in
-    milliseconds since the epoch.
+    milliseconds since the epoch. `second` is who confirmed it, where that takes two; else it is empty.
     """
 
     left: bytes
@@ -194,6 +194,7 @@ class StewardDecision(msgspec.Struct, frozen=True):
     together: bool | None
     steward: str
     decided_at: int
+    second: str = ""
 
 
 class RulesSwitched(msgspec.Struct, frozen=True, tag="switched"):

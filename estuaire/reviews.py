@@ -12,6 +12,7 @@ import httpx
 from estuaire.producer import SendError, checked
 
 Review = dict[str, Any]
+UNSURE = "unsure"
 PATIENCE = 30.0
 """Seconds until a decision has to hold."""
 
@@ -38,8 +39,10 @@ class Stewardship:
         return found
 
     def decide(self, pair: str, decision: str) -> Review:
-        """Decide, and wait until the index has followed; the pair as it is then."""
+        """Decide, and wait until the index has followed, if it is in force; the pair as it is then."""
         said = checked(self._client.post(f"/v1/reviews/{pair}", json={"decision": decision}))
+        if said["waits"] or decision == UNSURE:
+            return self.pair(pair)
         since = dt.datetime.fromisoformat(said["decided_at"])
         deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline:
@@ -65,7 +68,11 @@ def described(review: Review) -> str:
         f"  {one['outcome']} under {one['rule_version']} until {one['replaced_at'][:19]}" for one in review["former"]
     ]
     if word := review["word"]:
-        lines.append(f"  {word['steward']} said {word['decision']}, {word['decided_at'][:19]}")
+        second = f" and {word['second']}" if word["second"] else ""
+        lines.append(f"  {word['steward']}{second} said {word['decision']}, {word['decided_at'][:19]}")
+    if (mine := review["mine"]) and mine != review["in_force"]:
+        waits = "" if mine == UNSURE else ", which waits for a second steward"
+        lines.append(f"  you said {mine}{waits}")
     lines.append(f"  one patient: {left['patient_id']}" if one else "  two patients")
     return "\n".join(lines)
 

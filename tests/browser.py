@@ -113,11 +113,11 @@ class Person:
         wide, window = self.page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
         assert wide <= window, f"{self.page.url} is {wide} wide in a window of {window}"
 
-    def picture(self, name: str) -> None:
-        """A screenshot for docs, where the environment asks for them."""
+    def picture(self, name: str, whole: bool = True) -> None:
+        """A screenshot for docs, of the whole page or what the window shows, where the environment asks for them."""
         if os.environ.get(WANTED):
             SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-            self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=True)
+            self.page.screenshot(path=SCREENSHOTS / f"{name}.png", full_page=whole)
 
     def leave(self) -> None:
         """Close the browser's window. Nothing may have gone wrong on any page."""

@@ -44,6 +44,7 @@ class Says(StrEnum):
     TOGETHER = "together"
     APART = "apart"
     AS_THE_RULES_SAY = "as-the-rules-say"
+    UNSURE = "unsure"
 
 
 def link(
@@ -140,7 +141,10 @@ def review_show(pair: Pair, linkage: LinkageUrl = LINKAGE, token: Token = None) 
 
 @reviews.command("decide")
 def review_decide(pair: Pair, decision: Says, linkage: LinkageUrl = LINKAGE, token: Token = None) -> None:
-    """Say that two subjects are one person, are not, or leave it to the rules again. It outranks every rule."""
+    """Say that two subjects are one person, are not, or leave it to the rules again; or that you are unsure.
+
+    A decision outranks every rule. Where the hub asks for four eyes, it waits for a second steward who says the same.
+    """
     from estuaire.reviews import described
 
     show(described(_steward(linkage, token).decide(pair, decision.value)))

@@ -831,6 +831,7 @@ class Reader(Protocol):
     def waiting(self) -> list[tuple[StoredPermit, dt.datetime]]: ...
     def holdings(self) -> list[Holding]: ...
     def requests(self, only: bytes | None = None) -> list[tuple[RequestRow, list[ActRow]]]: ...
+    def oppositions(self) -> list[tuple[str, int]]: ...
     def held(self, request: bytes) -> Held: ...
 
 
@@ -1019,6 +1020,13 @@ class PostgresReader(PooledReader):
                 done.setdefault(row[0], []).append(ActRow(*row))
             rows = connection.execute(f"{ASKED} WHERE event_id = coalesce(%b, event_id) ORDER BY received", [only])
             return [(RequestRow(*row), done.get(row[0], [])) for row in rows]
+
+    def oppositions(self) -> list[tuple[str, int]]:
+        """How many oppositions in force withhold what: a source, or `*` for everything."""
+        with self._pool.connection() as connection:
+            return connection.execute(
+                "SELECT withholds, count(*) FROM oppositions GROUP BY withholds ORDER BY withholds"
+            ).fetchall()
 
     def held(self, request: bytes) -> Held:
         """What is held of whoever has made a request: of the patient that linkage gives, and of nobody else."""

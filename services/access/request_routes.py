@@ -42,6 +42,7 @@ class Reader(Protocol):
     """What these routes read."""
 
     def requests(self, only: bytes | None = None) -> list[tuple[RequestRow, list[ActRow]]]: ...
+    def oppositions(self) -> list[tuple[str, int]]: ...
     def held(self, request: bytes) -> Held: ...
 
 
@@ -74,6 +75,20 @@ class RequestsShown(BaseModel):
     """Requests, those first that are due first."""
 
     requests: list[RequestShown]
+
+
+class Opposed(BaseModel):
+    """Oppositions that withhold the same."""
+
+    withholds: str = Field(description="A source, or `*` for everything.")
+    oppositions: int
+
+
+class OppositionsShown(BaseModel):
+    """Oppositions in force, counted: whose they are nobody is told."""
+
+    in_force: int
+    by_what: list[Opposed]
 
 
 class RecordsShown(BaseModel):
@@ -186,6 +201,12 @@ def add_request_routes(
         shown = [RequestShown(**_said(row, one, clock())) for row, one in found if every or one.is_open]
         return RequestsShown(requests=sorted(shown, key=lambda one: (one.due, one.id)))
 
+    @app.get("/v1/oppositions", summary="Count the oppositions in force", **_COUNT)
+    def count_oppositions(_officer: Caller = Depends(doors.may("answer"))) -> OppositionsShown:
+        """How many oppositions are in force, and what they withhold. They are lifted by whoever sent them."""
+        found = [Opposed(withholds=what, oppositions=count) for what, count in reader.oppositions()]
+        return OppositionsShown(in_force=sum(one.oppositions for one in found), by_what=found)
+
     @app.get("/v1/requests/{request_id}", summary="See a request, what is held, and where it went", **_SEE)
     def see_request(request_id: RequestId, officer: Caller = Depends(doors.may("answer"))) -> RequestReported:
         """The request with a report of what is held of the person and where it went. The audit log has it first."""
@@ -279,6 +300,10 @@ _AWAY: Final = "The database or the broker does not answer, or it is not done ye
 _LIST: Final[dict[str, Any]] = {
     "response_description": "The requests.",
     "responses": problems({**GUARDED, 422: "`all` is neither true nor false.", 503: _AWAY}),
+}
+_COUNT: Final[dict[str, Any]] = {
+    "response_description": "The counts.",
+    "responses": problems({**GUARDED, 503: _AWAY}),
 }
 _SEE: Final[dict[str, Any]] = {
     "response_description": "The request with the report.",

@@ -100,6 +100,9 @@ class Reader(Protocol):
     def entries(self, start: int, most: int, wanted: Wanted) -> list[Stored]:
         """Entries from a number on, in their order."""
 
+    def entries_back(self, start: int, most: int, wanted: Wanted) -> list[Stored]:
+        """Entries from a number back, the newest first."""
+
     def checkpoints(self, after: int, most: int) -> list[tuple[int, str]]:
         """Signed notes of more than so many entries, with their sizes, in this order."""
 
@@ -137,6 +140,13 @@ class PostgresReader:
 
     def entries(self, start: int, most: int, wanted: Wanted) -> list[Stored]:
         """Entries from a number on, in their order."""
+        return self._entries("number >= %s", "number", start, most, wanted)
+
+    def entries_back(self, start: int, most: int, wanted: Wanted) -> list[Stored]:
+        """Entries from a number back, the newest first."""
+        return self._entries("number <= %s", "number DESC", start, most, wanted)
+
+    def _entries(self, side: str, order: str, start: int, most: int, wanted: Wanted) -> list[Stored]:
         clauses = {
             "permit = %s": wanted.permit,
             "actor = %s": wanted.actor,
@@ -145,7 +155,7 @@ class PostgresReader:
             "at < %s": wanted.end,
         }
         asked = {clause: value for clause, value in clauses.items() if value is not None}
-        query = f"{_ENTRIES} WHERE {' AND '.join(['number >= %s', *asked])} ORDER BY number LIMIT %s"
+        query = f"{_ENTRIES} WHERE {' AND '.join([side, *asked])} ORDER BY {order} LIMIT %s"
         rows = self._run(query, start, *asked.values(), most)
         return [Stored(number, line.encode(), bytes(hashed)) for number, line, hashed in rows]
 

@@ -47,8 +47,9 @@ def main() -> int:
         log.warning("the database does not answer yet")
     reader.open()
     letters = DeadLetters("audit", settings, LANES, restored, replayed)
-    app = application(lambda: loop.readiness() or notary.readiness(), reader, Role(issuer, "auditor"))
-    add_dead_letter_routes(app, letters, Role(issuer, "operator").name)
+    auditors, operators = Role(issuer, "auditor"), Role(issuer, "operator")
+    app = application(lambda: loop.readiness() or notary.readiness(), reader, auditors, notary.readiness)
+    add_dead_letter_routes(app, letters, operators.name)
     try:
         return serve(app, settings, [loop, notary, letters])
     finally:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import PlainTextResponse
@@ -50,6 +50,15 @@ class Entries(BaseModel):
     next_start: int | None = Field(description="`start` of the next page; null where nothing follows now.")
 
 
+class State(BaseModel):
+    """Whether the log is held fast."""
+
+    entries: int = Field(description="How many there are.")
+    signed: int = Field(description="How many the newest checkpoint holds fast.")
+    note: str | None = Field(description="The newest checkpoint, a signed note (C2SP tlog-checkpoint).")
+    trouble: str | None = Field(description="Why nothing is signed any more; null where all is well.")
+
+
 class CheckpointShown(BaseModel):
     """A signed head of the log."""
 
@@ -74,7 +83,10 @@ class Proof(BaseModel):
 _MOST = 2**62
 _MOMENT = r"^\d{4}-\d\d-\d\d(T\d\d:\d\d:\d\d(\.\d{3})?Z)?$"
 _MOMENT_WORDS = "A day, or a moment in UTC such as 2026-03-01T10:00:00Z"
-Start = Annotated[int, Query(ge=0, le=_MOST, description="The number of the first entry.")]
+Start = Annotated[
+    int | None, Query(ge=0, le=_MOST, description="The number of the first entry; where absent the oldest, or newest.")
+]
+Order = Annotated[Literal["oldest", "newest"], Query(description="Which come first.")]
 Limit = Annotated[int, Query(ge=1, le=10_000, description="How many at the most.")]
 OfPermit = Annotated[str | None, Query(pattern=PERMIT_ID, description="Only those under this permit.")]
 OfActor = Annotated[
@@ -88,8 +100,8 @@ Old = Annotated[int, Query(ge=0, le=_MOST, description="The size of the older tr
 Size = Annotated[int | None, Query(ge=0, le=_MOST, description="The size of the tree; all entries, if absent.")]
 
 
-def application(ready: Readiness, reader: Reader, auditors: Gate) -> FastAPI:
-    """The application of this service."""
+def application(ready: Readiness, reader: Reader, auditors: Gate, trouble: Readiness = lambda: None) -> FastAPI:
+    """The application of this service; `trouble` is why nothing is signed any more."""
     app = create_app("Estuaire audit", "What was done with whose data under which permit, and by whom.", ready)
     router = APIRouter(prefix="/v1", responses=problems({**GUARDED, 503: _AWAY}))
 
@@ -98,8 +110,9 @@ def application(ready: Readiness, reader: Reader, auditors: Gate) -> FastAPI:
 
     @router.get("/entries", summary="Read the log", response_description="A page.", responses=problems({422: _FORM}))
     def entries(
-        start: Start = 0,
+        start: Start = None,
         limit: Limit = 1000,
+        order: Order = "oldest",
         permit: OfPermit = None,
         actor: OfActor = None,
         action: OfAction = None,
@@ -107,10 +120,24 @@ def application(ready: Readiness, reader: Reader, auditors: Gate) -> FastAPI:
         end: End = None,
         _auditor: Auditor = Depends(auditor),
     ) -> Entries:
-        """The entries from a number on, in their order: all, or those of a permit, an actor, an action, a time."""
-        found = reader.entries(start, limit, Wanted(permit, actor, action, begin, end))
+        """The entries from a number on, or back from it: all, or those of a permit, an actor, an action, a time."""
+        wanted = Wanted(permit, actor, action, begin, end)
+        if order == "oldest":
+            found = reader.entries(start or 0, limit, wanted)
+            following = found[-1].number + 1 if len(found) == limit else None
+        else:
+            found = reader.entries_back(_MOST if start is None else start, limit, wanted)
+            following = found[-1].number - 1 if len(found) == limit and found[-1].number else None
         shown = [EntryShown(number=one.number, line=one.line.decode(), hash=one.hashed.hex()) for one in found]
-        return Entries(entries=shown, next_start=found[-1].number + 1 if len(found) == limit else None)
+        return Entries(entries=shown, next_start=following)
+
+    @router.get("/state", summary="See whether the log is held fast", response_description="Its state.")
+    def state(_auditor: Auditor = Depends(auditor)) -> State:
+        """How much there is, how much of it is signed, and whether signing goes on. (It says what this service says of
+        itself; who trusts nobody verifies the log with `estuaire audit verify`.)"""
+        kept, note = reader.size(), reader.last_checkpoint()
+        signed = int(note.splitlines()[1]) if note else 0
+        return State(entries=kept, signed=signed, note=note, trouble=trouble())
 
     @router.get(
         "/checkpoint",

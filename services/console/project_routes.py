@@ -10,15 +10,14 @@ from starlette.responses import Response
 
 from contracts.projects import ACTS, OF_PROJECTS
 from runtime.http import ProblemError
-from services.console.adapters import Refusal, path_of
+from services.console.acts import Wrong, do
+from services.console.adapters import path_of
 from services.console.domain.board import acts_of, board, card
-from services.console.domain.forms import MORE, Form, Given, Unreadable, as_yaml
+from services.console.domain.forms import Form, Given, as_yaml
 from services.console.permit_routes import dry_run_of
 from services.console.visits import Posted, Sent, SignedIn, Visit
 
 _PROJECTS: Final = "/v1/projects"
-_JUDGED: Final = (409, 422)
-"""What an act is refused with that whoever asked can mend."""
 
 Done = Annotated[str, Query(max_length=50)]
 Chosen = Annotated[str, Query(max_length=50, description="The call to apply in.")]
@@ -63,7 +62,7 @@ def add_project_routes(app: FastAPI) -> None:
         visit = sent.visit
         told = visit.ask("GET", _PROJECTS + path_of(project))
         form = _form(visit, _of_projects(act), told, sent.given)
-        wrong = _done(sent, form, f"{_PROJECTS}{path_of(project, act)}")
+        wrong = do(sent, form, f"{_PROJECTS}{path_of(project, act)}")
         if wrong is None:
             return visit.go(f"{path_of('projects', project)}?done={act}")
         return _act_page(visit, act, form, wrong, told=told)
@@ -89,7 +88,7 @@ def add_project_routes(app: FastAPI) -> None:
     def announce(sent: Sent) -> Response:
         """Announce a call."""
         form = _form(sent.visit, "announce", given=sent.given)
-        wrong = _done(sent, form, "/v1/calls")
+        wrong = do(sent, form, "/v1/calls")
         return (
             sent.visit.go("/calls?done=announce") if wrong is None else _act_page(sent.visit, "announce", form, wrong)
         )
@@ -116,7 +115,7 @@ def _application_page(visit: Visit, call: str, sent: Posted | None) -> Response:
     form = Form(ACTS["apply"].says, given, known)
     wrong = None
     if sent is not None:
-        wrong = _done(sent, form, _PROJECTS)
+        wrong = do(sent, form, _PROJECTS)
         if wrong is None:
             return visit.go(f"{path_of('projects', str(form.says().get('id', '')))}?done=apply")
     today = visit.today.isoformat()
@@ -124,34 +123,10 @@ def _application_page(visit: Visit, call: str, sent: Posted | None) -> Response:
     return _act_page(visit, "apply", form, wrong, calls=open_calls, chosen=chosen)
 
 
-def _act_page(visit: Visit, act: str, form: Form, wrong: _Wrong | None = None, **more: Any) -> Response:
+def _act_page(visit: Visit, act: str, form: Form, wrong: Wrong | None = None, **more: Any) -> Response:
     """The page of an act: of a project (`told`), or one that begins a call or a project (`calls`, `chosen`)."""
     values = {"act": act, "form": form, "wrong": wrong, "told": None, "calls": None, "chosen": None} | more
     return visit.page("act.html", 422 if wrong and wrong.sentences else 200, **values)
-
-
-class _Wrong:
-    """Why an act was not done: what it is, every sentence, and those about a field by its path."""
-
-    def __init__(self, form: Form, title: str = "", detail: str = "") -> None:
-        self.title = title
-        self.sentences, self.by_place = form.by_place(detail) if detail else ([], {})
-
-
-def _done(sent: Posted, form: Form, path: str) -> _Wrong | None:
-    """Have it done; what is wrong with it, if it was not. Without a sentence, where another row was asked for."""
-    if MORE in sent.given:
-        return _Wrong(form)
-    try:
-        sent.visit.ask("POST", path, form.says())
-    except Unreadable as unreadable:
-        line = f" (line {unreadable.line})" if unreadable.line else ""
-        return _Wrong(form, "this cannot be taken as it is written", f"permit: it is neither YAML nor JSON{line}")
-    except Refusal as refusal:
-        if refusal.status not in _JUDGED:
-            raise
-        return _Wrong(form, refusal.title, refusal.detail or refusal.title)
-    return None
 
 
 def _form(visit: Visit, act: str, told: Mapping[str, Any] | None = None, given: Given | None = None) -> Form:

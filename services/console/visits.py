@@ -49,6 +49,9 @@ MENU: Final = (
     Page("/projects", "menu.projects", frozenset({"officer", "reviewer", "subscriber"})),
     Page("/calls", "menu.calls", frozenset({"officer", "reviewer", "subscriber"})),
     Page("/permits", "menu.permits", frozenset({"officer", "subscriber"})),
+    Page("/requests", "menu.requests", frozenset({"officer"})),
+    Page("/reviews", "menu.reviews", frozenset({"steward"})),
+    Page("/audit", "menu.audit", frozenset({"auditor"})),
     Page("/catalogue", "menu.catalogue"),
 )
 """What it leads to each service allows or refuses by itself."""

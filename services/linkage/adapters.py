@@ -316,13 +316,14 @@ class SqlPatientIndex:
         latest = {(one.left, one.right): one for one in sorted(decisions, key=lambda it: it.decided_at)}
         ordered = [latest[pair] for pair in sorted(latest)]
         self._write(
-            "INSERT INTO steward_decisions AS known (a, b, together, steward, decided_at)"
-            " SELECT a, b, together, steward, to_timestamp(decided_at / 1000.0)"
-            " FROM unnest(%b::bytea[], %b::bytea[], %b::boolean[], %b::text[], %b::bigint[])"
-            " AS said (a, b, together, steward, decided_at)"
+            "INSERT INTO steward_decisions AS known (a, b, together, steward, decided_at, second)"
+            " SELECT a, b, together, steward, to_timestamp(decided_at / 1000.0), second"
+            " FROM unnest(%b::bytea[], %b::bytea[], %b::boolean[], %b::text[], %b::bigint[], %b::text[])"
+            " AS said (a, b, together, steward, decided_at, second)"
             " ON CONFLICT (a, b) DO UPDATE SET together = excluded.together, steward = excluded.steward,"
-            " decided_at = excluded.decided_at WHERE excluded.decided_at >= known.decided_at",
-            [(one.left, one.right, one.together, one.steward, one.decided_at) for one in ordered],
+            " second = excluded.second, decided_at = excluded.decided_at"
+            " WHERE excluded.decided_at >= known.decided_at",
+            [(one.left, one.right, one.together, one.steward, one.decided_at, one.second) for one in ordered],
         )
         self._write(_BIND, sorted(chain.from_iterable((pair, pair[::-1]) for pair in latest)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 from typing import Final
 
@@ -26,6 +27,7 @@ from services.linkage.linking import PATIENT_LINKS
 from services.linkage.lookup import Lookup, SqlLookup
 from services.linkage.routes import Doors, application
 from services.linkage.settings import LinkageSettings
+from services.linkage.stewardship import Stewardship
 
 ROUTE = Route(
     lanes=LANES,
@@ -71,6 +73,8 @@ def main() -> int:
     lookup = SqlLookup(url)
     lookup.open()
 
+    publisher = KafkaPublisher(settings)
+    stewardship = Stewardship(lookup, publisher, settings.four_eyes, lambda: dt.datetime.now(dt.UTC))
     doors = Doors(Role(issuer, "operator"), Role(issuer, "steward"))
 
     def seal(plaintext: bytes, associated: bytes) -> bytes:
@@ -78,7 +82,7 @@ def main() -> int:
 
     letters = DeadLetters("linkage", settings, LANES, restored, replayed)
     reviews = Rounds("counts of reviews", lambda: _count_reviews(lookup), REVIEWS_EVERY_SECONDS)
-    app = application(loop.readiness, lookup, KafkaPublisher(settings), doors, seal)
+    app = application(loop.readiness, lookup, stewardship, publisher, doors, seal)
     add_dead_letter_routes(app, letters, doors.operators.name)
     try:
         return serve(app, settings, [loop, letters, reviews])

@@ -299,8 +299,10 @@ class Link:
             if self._is_gone(one.left, one.right):
                 continue
             decisions.append(one)
-            by, pair = audit.actor("steward", one.steward), (one.left.hex(), one.right.hex())
-            told = audit.leaf("link-decided", by, self._clock(), ids=pair, about=_SAID[one.together])
+            pair = one.left.hex(), one.right.hex()
+            by, first = audit.actor("steward", one.second or one.steward), audit.actor("steward", one.steward)
+            about = _SAID[one.together] + (f", as {first} had said" if one.second else "")
+            told = audit.leaf("link-decided", by, self._clock(), ids=pair, about=about)
             outputs.emit(message, Emit(*audit.message(told), trace="none"))
             heard |= dict.fromkeys((one.left, one.right), message)
         self._index.keep_stewards(decisions)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, Literal, NamedTuple, Protocol
 
 import msgspec
 import psycopg
@@ -14,12 +15,14 @@ from psycopg_pool import ConnectionPool
 from contracts.messages import TokenBlock
 from runtime.messages import RetryLater
 from services.linkage.adapters import DECIDED, STATE, Tally, decided_from, find_version, state_from, with_options
+from services.linkage.domain.comparison import birth_parts
 from services.linkage.domain.components import Pair
 from services.linkage.domain.decide import Outcome
+from services.linkage.domain.opinions import Opines, Opinion, in_force
 from services.linkage.domain.patients import SILENT, Decided
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.states import State
-from services.linkage.domain.tokens import is_unlinkable
+from services.linkage.domain.tokens import ONE_TO_A_PERSON, is_unlinkable, search_tokens
 
 
 class RecordStatus(NamedTuple):
@@ -53,11 +56,12 @@ class Side(NamedTuple):
 
 
 class Word(NamedTuple):
-    """What a steward last said of a pair; `together` is None where the rules decide again."""
+    """What stewards last decided of a pair; `together` is None where the rules decide again. `second` may be empty."""
 
     together: bool | None
     steward: str
     decided_at: dt.datetime
+    second: str
 
 
 class Former(NamedTuple):
@@ -70,13 +74,37 @@ class Former(NamedTuple):
 
 class Review(NamedTuple):
     """A pair as a steward sees it: what the rules make of it (if they ever met) and made before, the latest first, both
-    sides, a steward's word."""
+    sides, the decision that they follow, and what each steward has said.
+
+    `numbers` says by system whether the two have a number in common (True), two others that one person has only one of
+    (False), others (None); systems of only one side are not there. `birth` are the parts of the birth date, where codes
+    tell: whether they are the same.
+    """
 
     decided: Decided | None
     left: Side
     right: Side
     word: Word | None
     former: list[Former]
+    opinions: list[Opinion]
+    numbers: dict[str, bool | None]
+    birth: dict[str, bool]
+
+    @property
+    def pair(self) -> Pair:
+        """The two."""
+        return self.left.subject, self.right.subject
+
+    @property
+    def as_seen(self) -> str:
+        """Changes with what a steward goes by: what linkage makes of the pair, and what holds of it."""
+        made = (self.decided.decision, self.decided.rules, self.decided.guard) if self.decided else None
+        one_patient = self.left.patient == self.right.patient
+        seen = msgspec.json.encode((self.pair, made, one_patient, in_force(self.opinions)), order="deterministic")
+        return hashlib.sha256(seen).hexdigest()[:32]
+
+
+Which = Literal["all", "second", "mine"]
 
 
 class Versions(NamedTuple):
@@ -107,6 +135,25 @@ class LinkedSource(NamedTuple):
     elsewhere: int
 
 
+class Said(NamedTuple):
+    """What a steward said of which pair, and when."""
+
+    pair: Pair
+    says: Opines
+    said_at: dt.datetime
+
+
+class Progress(NamedTuple):
+    """A steward's work: how many pairs wait for them; on how many another's word waits for a second, and their own
+    does; how many they have spoken of since a moment; and what they said last."""
+
+    waiting: int
+    seconds: int
+    mine: int
+    done: int
+    last: Said | None
+
+
 class Lookup(Protocol):
     """What HTTP asks of the index; all raise RetryLater when it does not answer."""
 
@@ -116,8 +163,12 @@ class Lookup(Protocol):
     def version(self, name: str) -> RuleVersion | None:
         """A rule version that is kept."""
 
-    def reviews(self, after: Pair | None, limit: int) -> list[Review]:
-        """So many of the pairs that wait for a steward, those that decide most first, after this one."""
+    def reviews(self, after: Pair | None, limit: int, steward: str, which: Which = "all") -> list[Review]:
+        """So many of the pairs that wait for this steward, those that decide most first, after this one; or of those on
+        which another's word waits for a second, or this one's own does, in the order of their ids."""
+
+    def progress(self, steward: str, since: dt.datetime) -> Progress:
+        """How much waits, and what this steward has done since a moment."""
 
     def waiting(self) -> tuple[int, float]:
         """How many pairs wait for a steward, counted up to MANY, and for how many seconds the oldest of them has."""
@@ -152,7 +203,7 @@ class SqlLookup:
 
     def versions(self) -> Versions:
         """The rule versions of this hub, the one kept last first."""
-        with self._answer() as connection:
+        with self.answer() as connection:
             kept = connection.execute("SELECT name, kept_at FROM rule_versions ORDER BY kept_at DESC").fetchall()
             row = connection.execute("SELECT name, operator, switched_at FROM active_rules").fetchone()
             rescans = connection.execute("SELECT since, reached, until FROM rescans").fetchall()
@@ -161,12 +212,12 @@ class SqlLookup:
 
     def version(self, name: str) -> RuleVersion | None:
         """A rule version that is kept."""
-        with self._answer() as connection:
+        with self.answer() as connection:
             return find_version(connection, name)
 
     def record(self, event: bytes) -> RecordStatus | None:
         """A record by the key of its event id."""
-        with self._answer() as connection, connection.cursor(binary=True) as cursor:
+        with self.answer() as connection, connection.cursor(binary=True) as cursor:
             states = [(state_from(rest), linked_at) for linked_at, *rest in cursor.execute(_STATUS, [event, event])]
             if not states:
                 return None
@@ -177,53 +228,82 @@ class SqlLookup:
             method, rule_version = best or (None, None)
             return RecordStatus(current.subject, patient, source, current, linked_at, states, method, rule_version)
 
-    def reviews(self, after: Pair | None, limit: int) -> list[Review]:
-        """So many of the pairs that wait for a steward, those that decide most first, after this one."""
-        beyond = "" if after is None else _BEYOND
-        with self._answer() as connection, connection.cursor(binary=True) as cursor:
-            pairs = cursor.execute(
-                f"{WAITING} {beyond} ORDER BY e.rank, (-e.weight), e.a, e.b LIMIT %s",
-                [list(SILENT), *(after or ()), limit],
-            ).fetchall()
-            found = (self._review(cursor, (left, right)) for left, right in pairs)
+    def reviews(self, after: Pair | None, limit: int, steward: str, which: Which = "all") -> list[Review]:
+        """So many of the pairs that wait for this steward, those that decide most first, after this one; or of those on
+        which another's word waits for a second, or this one's own does, in the order of their ids."""
+        if which == "all":
+            beyond = "" if after is None else _BEYOND
+            query = f"{WAITING} {_UNTOUCHED} {beyond} ORDER BY e.rank, (-e.weight), e.a, e.b LIMIT %s"
+            asked = [list(SILENT), steward, *(after or ()), limit]
+        else:
+            beyond = "" if after is None else "AND (o.a, o.b) > (%s, %s)"
+            query = f"{_SECOND if which == 'second' else _MINE} {beyond} ORDER BY o.a, o.b LIMIT %s"
+            asked = [steward] * (2 if which == "second" else 1) + [*(after or ()), limit]
+        with self.answer() as connection, connection.cursor(binary=True) as cursor:
+            pairs = cursor.execute(query, asked).fetchall()
+            found = (self.review_by(cursor, (left, right)) for left, right in pairs)
             return [one for one in found if one is not None]
 
     def waiting(self) -> tuple[int, float]:
         """How many pairs wait for a steward, counted up to MANY, and for how many seconds the oldest of them has."""
-        with self._answer() as connection:
+        with self.answer() as connection:
             row = connection.execute(_OLDEST.encode(), [list(SILENT), MANY]).fetchone()
         count, seconds = row or (0, 0.0)
         return int(count), float(seconds)
 
+    def progress(self, steward: str, since: dt.datetime) -> Progress:
+        """How much waits, each up to MOST_COUNTED, and what this steward has done since a moment."""
+        with self.answer() as connection, connection.cursor(binary=True) as cursor:
+            counts = (
+                (f"{WAITING} {_UNTOUCHED}", [list(SILENT), steward]),
+                (_SECOND, [steward, steward]),
+                (_MINE, [steward]),
+            )
+            waiting, seconds, mine = (
+                cursor.execute(f"{_COUNT} ({query} LIMIT %s)", [*asked, MOST_COUNTED]).fetchall()[0][0]
+                for query, asked in counts
+            )
+            ((done,),) = cursor.execute(_DONE, [steward, since]).fetchall()
+            last = cursor.execute(_LAST, [steward]).fetchone()
+        return Progress(waiting, seconds, mine, done, Said(last[:2], *last[2:]) if last else None)
+
     def review(self, pair: Pair) -> Review | None:
         """Any two subjects; None where one of them is not there."""
-        with self._answer() as connection, connection.cursor(binary=True) as cursor:
-            return self._review(cursor, pair)
+        with self.answer() as connection, connection.cursor(binary=True) as cursor:
+            return self.review_by(cursor, pair)
 
-    def _review(self, cursor: psycopg.Cursor[tuple[Any, ...]], pair: Pair) -> Review | None:
-        sides = {row[0]: self._side(*row) for row in cursor.execute(_SIDES, [list(pair)])}
-        if sides.keys() != set(pair):
+    def review_by(self, cursor: psycopg.Cursor[tuple[Any, ...]], pair: Pair) -> Review | None:
+        """Any two subjects, read in a transaction of the caller's; None where one of them is not there."""
+        rows = {row[0]: row for row in cursor.execute(_SIDES, [list(pair)])}
+        if rows.keys() != set(pair):
             return None
+        blocks = [self._block.decode(rows[one][3]) for one in pair]
+        left, right = (_side(block, *rows[one]) for one, block in zip(pair, blocks, strict=True))
         edge = cursor.execute(_PAIR, pair).fetchone()
         said = cursor.execute(_WORD, pair).fetchone()
         return Review(
             decided_from(edge) if edge else None,
-            sides[pair[0]],
-            sides[pair[1]],
+            left,
+            right,
             Word(*said) if said else None,
             [Former(Outcome(outcome), *rest) for outcome, *rest in cursor.execute(_FORMER, pair)],
+            [Opinion(*one) for one in cursor.execute(_OPINIONS, pair)],
+            numbers_of(*blocks),
+            self._birth(cursor, pair, *blocks),
         )
 
-    def _side(
-        self, subject: bytes, patient: bytes, source: str, block: bytes, records: int, events: list[bytes]
-    ) -> Side:
-        known = self._block.decode(block)
-        systems = tuple(sorted({one.system for one in known.identifiers}))
-        return Side(subject, patient, source, known.status, systems, known.present, records, events)
+    def _birth(
+        self, cursor: psycopg.Cursor[tuple[Any, ...]], pair: Pair, left: TokenBlock, right: TokenBlock
+    ) -> dict[str, bool]:
+        """The parts of the birth dates, by the codes under a token that both carry."""
+        shared = sorted(search_tokens(left).keys() & search_tokens(right).keys())
+        rows = {(token, subject): codes for token, subject, codes in cursor.execute(_CODES, [shared, list(pair)])}
+        found = (birth_parts(*(rows.get((token, one), b"") for one in pair)) for token in shared)
+        return next((one for one in found if one), {})
 
     def counts(self) -> Tally:
         """How many there are."""
-        with self._answer() as connection:
+        with self.answer() as connection:
             row = connection.execute(_COUNTS).fetchone()
             return Tally(*(int(one) for one in row or ()))
 
@@ -233,7 +313,7 @@ class SqlLookup:
         Ids are spread evenly, so the first of a source are a random sample of it, and the last of them says how large a
         part. All are looked at where there are no more than ENOUGH.
         """
-        with self._answer() as connection, connection.cursor(binary=True) as cursor:
+        with self.answer() as connection, connection.cursor(binary=True) as cursor:
             cursor.execute("SET LOCAL enable_sort = off")  # or it may read all of a large source to sort it
             under_hash = cursor.execute(_OF_SOURCE, [source, ENOUGH]).fetchall()
             cursor.execute("SET LOCAL enable_sort = on")
@@ -244,12 +324,32 @@ class SqlLookup:
         return LinkedSource(share, len(found), len(found) - len(linkable), shared, elsewhere)
 
     @contextmanager
-    def _answer(self) -> Iterator[psycopg.Connection]:
+    def answer(self) -> Iterator[psycopg.Connection]:
+        """A transaction. Raises RetryLater when the index does not answer."""
         try:
             with self._pool.connection() as connection:
                 yield connection
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
             raise RetryLater("the index does not answer, or has no tables yet") from None
+
+
+def numbers_of(left: TokenBlock, right: TokenBlock) -> dict[str, bool | None]:
+    """By system whether the two have a number in common, as `Review` says it."""
+    mine, theirs = ({one.system: set[bytes]() for one in block.identifiers} for block in (left, right))
+    for found, block in ((mine, left), (theirs, right)):
+        for one in block.identifiers:
+            found[one.system].add(one.token)
+    return {
+        system: True if mine[system] & theirs[system] else (False if system in ONE_TO_A_PERSON else None)
+        for system in sorted(mine.keys() & theirs.keys())
+    }
+
+
+def _side(
+    known: TokenBlock, subject: bytes, patient: bytes, source: str, _block: bytes, records: int, events: list[bytes]
+) -> Side:
+    systems = tuple(sorted({one.system for one in known.identifiers}))
+    return Side(subject, patient, source, known.status, systems, known.present, records, events)
 
 
 def _share(rescans: Iterable[tuple[bytes, bytes, bytes]]) -> float:
@@ -306,7 +406,9 @@ SELECT count(*) FILTER (WHERE shared), count(*) FILTER (WHERE elsewhere) FROM mi
 ENOUGH: Final = 2_000
 """Identities of a source that are looked at: each is a page from anywhere in a large table."""
 _PAIR: Final = f"SELECT {DECIDED} FROM edges e WHERE e.a = %s AND e.b = %s"  # noqa: S608
-_WORD: Final = "SELECT together, steward, decided_at FROM steward_decisions WHERE a = %s AND b = %s"
+_WORD: Final = "SELECT together, steward, decided_at, second FROM steward_decisions WHERE a = %s AND b = %s"
+_CODES: Final = "SELECT token, subject, codes FROM subject_tokens WHERE token = ANY(%s) AND subject = ANY(%s)"
+_OPINIONS: Final = "SELECT steward, says, said_at, alone FROM steward_opinions WHERE a = %s AND b = %s ORDER BY steward"
 _FORMER: Final = """
 SELECT outcome, rule_version, replaced_at FROM former_edges WHERE a = %s AND b = %s ORDER BY replaced_at DESC LIMIT 10
 """
@@ -329,6 +431,24 @@ _OLDEST: Final = f"""
 SELECT count(*), coalesce(extract(epoch FROM now() - min(decided_at)), 0)
 FROM (SELECT w.decided_at FROM edges w JOIN ({WAITING}) p USING (a, b) LIMIT %s) AS waiting
 """  # noqa: S608
+_UNTOUCHED: Final = """
+AND NOT EXISTS (
+    SELECT FROM steward_opinions o WHERE o.a = e.a AND o.b = e.b AND o.steward = %s
+    AND (o.says IN ('together', 'apart') OR o.says = 'unsure' AND o.said_at >= e.decided_at))
+"""
+"""... for this steward: who was unsure is asked again once linkage makes something else of the pair."""
+_SECOND: Final = """
+SELECT DISTINCT o.a, o.b FROM steward_opinions o WHERE o.waits AND o.steward <> %s AND NOT EXISTS (
+    SELECT FROM steward_opinions m WHERE m.a = o.a AND m.b = o.b AND m.steward = %s AND (m.waits OR m.says = 'unsure'))
+"""
+_MINE: Final = "SELECT o.a, o.b FROM steward_opinions o WHERE o.waits AND o.steward = %s"
+_COUNT: Final = "SELECT count(*) FROM"
+_DONE: Final = "SELECT count(*) FROM steward_opinions WHERE steward = %s AND said_at >= %s"
+_LAST: Final = """
+SELECT a, b, says, said_at FROM steward_opinions WHERE steward = %s ORDER BY said_at DESC, a, b LIMIT 1
+"""
+MOST_COUNTED: Final = 1_000
+"""Up to how many that wait are counted: it is asked after every decision."""
 _BEYOND: Final = """
 AND (e.rank, (-e.weight), e.a, e.b) > (SELECT x.rank, -x.weight, x.a, x.b FROM edges x WHERE x.a = %s AND x.b = %s)
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request
@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response
 
 from contracts import audit, messages
-from contracts.messages import RulesSwitched, StewardDecision
+from contracts.messages import RulesSwitched
 from runtime.http import (
     NO_NUL,
     Authorization,
@@ -29,28 +29,20 @@ from runtime.http import (
 from runtime.kafka import BrokerAway, Publisher
 from runtime.messages import RetryLater
 from runtime.oidc import GUARDED, Gate
-from services.linkage.domain.components import Pair, pair_id, pair_of
-from services.linkage.domain.decide import METHODS, SCORED, Outcome
+from services.linkage.domain.decide import METHODS
 from services.linkage.domain.rules import RuleVersion, to_bytes
 from services.linkage.domain.states import State
-from services.linkage.erasure import DECISIONS
 from services.linkage.handlers import PSEUDONYMISED, RULES_SWITCHED, event_key
-from services.linkage.lookup import Lookup, RecordStatus, Review, Side
+from services.linkage.lookup import Lookup, RecordStatus
+from services.linkage.review_routes import Steward, add_review_routes
+from services.linkage.stewardship import Stewardship
 
 Clock = Callable[[], dt.datetime]
-Says = Literal["together", "apart", "as-the-rules-say"]
 
 
 @dataclass(frozen=True, slots=True)
 class Operator:
     """Somebody who may trace records and see counts."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Steward:
-    """Somebody who may decide which subjects are one person."""
 
     name: str
 
@@ -103,82 +95,10 @@ class LinkedRecord(BaseModel):
     states: list[RecordState]
 
 
-class PairSide(BaseModel):
-    """One of the two subjects of a pair: what is known of it, without anything of its identity."""
-
-    subject_id: str
-    patient_id: str
-    source: str
-    identity_status: str
-    identifiers: list[str] = Field(description="The systems that it has a number of.")
-    traits: list[str] = Field(description="The traits that it has.")
-    records: int = Field(description="How many records are about it, counted up to 1,000.")
-    event_ids: list[str] = Field(description="The hub's ids of up to five of them, by which the source can find them.")
-
-
-class StewardWord(BaseModel):
-    """What a steward said of a pair last."""
-
-    decision: Says
-    steward: str
-    decided_at: dt.datetime
-
-
-class FormerDecision(BaseModel):
-    """What an earlier rule version made of a pair."""
-
-    outcome: Outcome
-    rule_version: str
-    replaced_at: dt.datetime
-
-
-class PairReview(BaseModel):
-    """Two subjects, what the rules make of them, and what a steward has said."""
-
-    id: str
-    reason: str = Field(description="Why it is a question; empty where it is none.")
-    method: str = Field(description="The rule that was asked, in words; empty where the two share nothing.")
-    weight: float | None = Field(description="The match weight in bits, where the traits decided.")
-    evidence: dict[str, float] = Field(description="How alike each trait is, from 0 (another) to 1 (the same).")
-    rule_version: str | None
-    left: PairSide
-    right: PairSide
-    word: StewardWord | None
-    former: list[FormerDecision] = Field(description="What earlier rule versions made of it, the latest first.")
-
-
-class Reviews(BaseModel):
-    """Pairs that wait for a steward, those that decide most first."""
-
-    reviews: list[PairReview]
-    next_cursor: str | None
-
-
-class Decision(BaseModel):
-    """What a steward says: it outranks every rule until it is taken back."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    decision: Says
-
-
-class Decided(BaseModel):
-    """The decision is kept; the patients follow within seconds."""
-
-    id: str
-    decision: Says
-    decided_at: dt.datetime
-
-
 DEFINITION = (
     "Of the distinct identities of this source that current records are about and that have something to be linked by,"
     " the share whose patient has an identity of another source, too."
 )
-_PAIR = r"^[0-9a-f]{32}-[0-9a-f]{32}$"
-PairId = Annotated[
-    str,
-    Path(pattern=_PAIR, description="Two subjects' ids joined by a hyphen, in either order."),
-]
 EventId = Annotated[str, Path(description="The hub's own id of the record: `event_id` of the receipt.")]
 
 
@@ -256,6 +176,7 @@ OfSource = Annotated[str, Query(alias="source", max_length=256, pattern=NO_NUL, 
 def application(
     ready: Readiness,
     lookup: Lookup,
+    stewardship: Stewardship,
     publisher: Publisher,
     doors: Doors,
     seal: Callable[[bytes, bytes], bytes],
@@ -307,52 +228,6 @@ def application(
             with_another_identity=found.shared,
             with_another_source=found.elsewhere,
             rate=round(found.elsewhere / linkable, 4) if linkable else None,
-        )
-
-    @router.get(
-        "/reviews",
-        summary="List the pairs that wait for a steward",
-        response_description="A page of pairs.",
-        responses=problems({422: "The cursor or the limit is none."}),
-    )
-    def reviews(
-        cursor: Annotated[str | None, Query(pattern=_PAIR, description="`next_cursor` of the page before.")] = None,
-        limit: Annotated[int, Query(ge=1, le=100, description="Pairs a page.")] = 20,
-        _steward: Steward = Depends(doors.steward),
-    ) -> Reviews:
-        """The doubtful pairs and the links that guards hold back, unless a steward has decided: exact rules before
-        weights, the strongest first."""
-        found = lookup.reviews(_pair(cursor) if cursor else None, limit)
-        shown = [_review(one) for one in found]
-        return Reviews(reviews=shown, next_cursor=shown[-1].id if len(shown) == limit else None)
-
-    @router.get(
-        "/reviews/{pair}",
-        summary="See a pair",
-        response_description="The pair.",
-        responses=problems({404: _NO_PAIR, 422: "The address is no pair of subjects."}),
-    )
-    def review(pair: PairId, _steward: Steward = Depends(doors.steward)) -> PairReview:
-        """Any two subjects: what the rules make of them, whose they are, and what a steward has said."""
-        return _review(_found(lookup, pair))
-
-    @router.post(
-        "/reviews/{pair}",
-        status_code=202,
-        summary="Decide on a pair",
-        response_description="The decision is kept.",
-        responses=problems({404: _NO_PAIR, 422: "The body is no decision, or the address no pair of subjects."}),
-    )
-    def decide(pair: PairId, body: Decision, steward: Steward = Depends(doors.steward)) -> Decided:
-        """Say that two subjects are one person, or are not, or leave it to the rules again. The answer comes when the
-        decision is kept for good; patients, timelines and views follow within seconds."""
-        sides = _found(lookup, pair)
-        ends = sides.left.subject, sides.right.subject
-        now = int(clock().timestamp() * 1000)
-        said = StewardDecision(*ends, _TOGETHER[body.decision], steward.name, now)
-        publisher.publish(DECISIONS, pair_id(ends), messages.encode(said))
-        return Decided(
-            id=pair_id(ends), decision=body.decision, decided_at=dt.datetime.fromtimestamp(now / 1000, dt.UTC)
         )
 
     @router.get("/rules", summary="List the rule versions", response_description="The versions.")
@@ -415,15 +290,9 @@ def application(
         detail = "The broker has not acknowledged it: send it again later."
         return problem_response(503, "the broker does not answer", detail, {"Retry-After": "5"})
 
+    add_review_routes(router, lookup, stewardship, doors.steward)
     app.include_router(router)
     return app
-
-
-def _pair(text: str) -> Pair:
-    left, right = (bytes.fromhex(one) for one in text.split("-"))
-    if left == right:
-        raise ProblemError(422, "one subject is no pair", "Give the ids of two different subjects.")
-    return pair_of(left, right)
 
 
 def _known(lookup: Lookup, name: str) -> RuleVersion:
@@ -431,45 +300,6 @@ def _known(lookup: Lookup, name: str) -> RuleVersion:
     if rules is None:
         raise ProblemError(404, "no such rule version", f"{_NO_VERSION} `estuaire rules list` shows those that are.")
     return rules
-
-
-def _found(lookup: Lookup, pair: str) -> Review:
-    found = lookup.review(_pair(pair))
-    if found is None:
-        raise ProblemError(404, "no such pair", _NO_PAIR)
-    return found
-
-
-def _review(found: Review) -> PairReview:
-    decided, word = found.decided, found.word
-    decision = decided.decision if decided else None
-    return PairReview(
-        id=pair_id((found.left.subject, found.right.subject)),
-        reason=(decided.guard or decided.decision.reason) if decided else "",
-        method=METHODS.get(decision.method, decision.method) if decision else "",
-        weight=decision.weight if decision and decision.rank >= SCORED else None,
-        evidence=decision.evidence if decision else {},
-        rule_version=decided.rules if decided else None,
-        left=_side(found.left),
-        right=_side(found.right),
-        word=StewardWord(decision=_SAYS[word.together], steward=word.steward, decided_at=word.decided_at)
-        if word
-        else None,
-        former=[FormerDecision(**one._asdict()) for one in found.former],
-    )
-
-
-def _side(side: Side) -> PairSide:
-    return PairSide(
-        subject_id=side.subject.hex(),
-        patient_id=side.patient.hex(),
-        source=side.source,
-        identity_status=side.status,
-        identifiers=list(side.systems),
-        traits=list(side.traits),
-        records=side.records,
-        event_ids=[one.hex() for one in side.events],
-    )
 
 
 def _linked_record(event_id: str, status: RecordStatus) -> LinkedRecord:
@@ -505,6 +335,3 @@ def _record_state(state: State, linked_at: dt.datetime) -> RecordState:
 _NO_VERSION = "No rule version of this name is kept."
 _ALONE = "no other identity is linked to this one"
 _AWAY = "The patient index or the broker does not answer."
-_NO_PAIR = "The index does not hold both subjects."
-_TOGETHER: dict[Says, bool | None] = {"together": True, "apart": False, "as-the-rules-say": None}
-_SAYS: dict[bool | None, Says] = {said: words for words, said in _TOGETHER.items()}

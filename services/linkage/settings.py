@@ -18,3 +18,6 @@ class LinkageSettings(GuardedSettings):
 
     keys: Path = Field(validation_alias=_own("keys"), description="Folder with linkage-private.")
     database_url: SecretStr = Field(validation_alias=_own("database_url"))
+    four_eyes: bool = Field(
+        False, validation_alias=_own("four_eyes"), description="Whether stewards' decisions take two of them."
+    )

@@ -176,8 +176,9 @@ def write_links(subjects: list[bytes]) -> None:
     flagged = LinkReview(first, third, "nir-contradicts-sex", {}, "2026-1")
     for name, review in (("doubtful-pair", doubtful), ("contradiction", flagged)):
         write("link-reviews", name, f"{review.left.hex()}-{review.right.hex()}", {}, review)
-    for name, together in (("together", True), ("apart", False), ("as-the-rules-say", None)):
-        said = StewardDecision(first, second, together, "steward", 1_772_359_200_000)
+    words = (("together", True, ""), ("apart", False, ""), ("as-the-rules-say", None, ""), ("confirmed", True, "other"))
+    for name, together, confirmed_by in words:
+        said = StewardDecision(first, second, together, "steward", 1_772_359_200_000, confirmed_by)
         write("link-decisions", name, f"{first.hex()}-{second.hex()}", {}, said)
     version = msgspec.msgpack.encode({"name": "2026-2", "link": 2.0})
     write("link-rules", "switched", "rules", {}, RulesSwitched("2026-2", version, "operator", 1_772_359_200_000))

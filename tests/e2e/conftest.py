@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser
@@ -12,10 +13,10 @@ from tests.browser import NoChromium, Person, chromium
 from tests.hub import Hub
 
 ROLES = {
-    "reviewer-1": ["reviewer"],
-    "reviewer-2": ["reviewer"],
-    "team-hearts": ["subscriber"],
-    "team-spf": ["subscriber"],
+    "reviewer-1": "reviewer",
+    "reviewer-2": "reviewer",
+    "team-hearts": "subscriber",
+    "team-spf": "subscriber",
 }
 """As what people are signed in; anybody else is in the role of their name."""
 Enter = Callable[..., Person]
@@ -35,11 +36,11 @@ def enter(browser: Browser, hub: Hub) -> Iterator[Enter]:
     """Signs somebody in, by a link."""
     people: list[Person] = []
 
-    def signed_in(name: str, **options: object) -> Person:
-        url = hub.platform.console_url
-        person = Person(browser, url, **options)  # type: ignore[arg-type]
+    def signed_in(name: str, role: str = "", url: str = "", **options: Any) -> Person:
+        url = url or hub.platform.console_url
+        person = Person(browser, url, **options)
         people.append(person)
-        person.go(sign_in_link(hub.platform.home, url, name, *ROLES.get(name, [name])))
+        person.go(sign_in_link(hub.platform.home, url, name, role or ROLES.get(name, name)))
         return person
 
     yield signed_in

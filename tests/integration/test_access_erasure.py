@@ -386,6 +386,7 @@ def test_requests_are_for_officers_and_what_is_wrong_is_said_in_words(hub: Hub, 
     for who in ("team", "operator", "reviewer"):
         assert request(api, "r", who).status_code == 403
         assert api.get("/v1/requests", headers=as_(who)).status_code == 403
+        assert api.get("/v1/oppositions", headers=as_(who)).status_code == 403
     assert request(api, "nothing").status_code == 404
     assert do(api, "r", "forget").json()["detail"] == "The acts are answer, refuse, extend, erase."
     wrong = do(api, "r", "refuse", ground="because", document={**PAPER, "sha256": "x"})

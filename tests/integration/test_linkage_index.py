@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import random
 import threading
@@ -33,6 +34,7 @@ from services.linkage.handlers import RESCANS, Link, event_key
 from services.linkage.lookup import SqlLookup
 from services.linkage.routes import Doors, application
 from services.linkage.shadow import TrialRuns, try_rules
+from services.linkage.stewardship import Stewardship
 from tests.unit.linkage.builders import (
     SEALER,
     Topic,
@@ -351,10 +353,13 @@ class Deaf(Paper):
         raise BrokerAway("the broker does not answer")
 
 
-def door(lookup: SqlLookup, paper: Paper | None = None) -> TestClient:
-    """HTTP for an operator whose token is `secret`, and for a steward whose token is `steward's`."""
-    operators, stewards = Bearers({hash_token("secret"): "operator"}), Bearers({hash_token("steward's"): "Camille"})
-    return TestClient(application(lambda: None, lookup, paper or Paper(), Doors(operators, stewards), SEALER.seal))
+def door(lookup: SqlLookup, paper: Paper | None = None, *, four_eyes: bool = False) -> TestClient:
+    """HTTP for an operator whose token is `secret`, and for stewards, whose token is their name in small letters."""
+    operators = Bearers({hash_token("secret"): "operator"})
+    stewards = Bearers({hash_token(one.lower()): one for one in ("Camille", "Dominique", "Sacha")})
+    paper = paper or Paper()
+    stewardship = Stewardship(lookup, paper, four_eyes, lambda: dt.datetime.now(dt.UTC))
+    return TestClient(application(lambda: None, lookup, stewardship, paper, Doors(operators, stewards), SEALER.seal))
 
 
 def test_the_linkage_rate_is_what_the_index_says(worker: Worker, url: str) -> None:
@@ -445,7 +450,7 @@ def test_a_steward_decides_and_takes_it_back(worker: Worker, url: str) -> None:
     newborn = identity("n", NIR, status="qualified", **PAUL)
     worker.take(topic.record("e1", mother), topic.record("e2", newborn), topic.record("e3", newborn))
     paper = Paper()
-    headers = {"Authorization": "Bearer steward's"}
+    headers = {"Authorization": "Bearer camille"}
     with closing(SqlLookup(url)) as lookup:
         lookup.open()
         client = door(lookup, paper)
@@ -491,6 +496,140 @@ def test_a_steward_decides_and_takes_it_back(worker: Worker, url: str) -> None:
         assert "decision" in wrong.json()["detail"]
 
 
+def doubtful(worker: Worker) -> Topic:
+    """A mother and her newborn on one number."""
+    topic = Topic()
+    mother = identity("m", NIR, status="qualified", **ANNE)
+    worker.take(topic.record("e1", mother), topic.record("e2", identity("n", NIR, status="qualified", **PAUL)))
+    return topic
+
+
+def told(paper: Paper) -> list[tuple[str, str, str]]:
+    """What the audit log was told over HTTP."""
+    leaves = [msgspec.msgpack.decode(one.value, type=AuditLeaf) for one in paper.messages if one.topic == "audit"]
+    return [(one.actor, one.action, one.about) for one in leaves]
+
+
+def test_with_four_eyes_a_decision_takes_a_second_steward(worker: Worker, url: str) -> None:
+    doubtful(worker)
+    paper = Paper()
+    camille, dominique, sacha = ({"Authorization": f"Bearer {one}"} for one in ("camille", "dominique", "sacha"))
+    with closing(SqlLookup(url)) as lookup:
+        lookup.open()
+        client = door(lookup, paper, four_eyes=True)
+
+        def listed(who: dict[str, str], which: str = "all") -> int:
+            return len(client.get(f"/v1/reviews?which={which}", headers=who).json()["reviews"])
+
+        def progress(who: dict[str, str]) -> dict[str, object]:
+            since = {"since": "2026-01-01T00:00:00Z"}
+            found: dict[str, object] = client.get("/v1/reviews/progress", headers=who, params=since).json()
+            return found
+
+        (pair,) = client.get("/v1/reviews", headers=camille).json()["reviews"]
+        assert pair["birth_date_parts"] == {"year": False, "month": False, "day": False}
+        assert (pair["numbers"], pair["mine"], pair["others"], pair["in_force"]) == ({"ins-nir": "same"}, None, 0, None)
+        address, apart = f"/v1/reviews/{pair['id']}", {"decision": "apart", "as_seen": pair["as_seen"]}
+        for _ in range(2):
+            said = client.post(address, headers=camille, json=apart).json()
+            assert (said["decision"], said["in_force"], said["waits"]) == ("apart", None, True), "nobody is a second"
+        assert not [one for one in paper.messages if one.topic == "link-decisions"]
+        assert (listed(camille), listed(camille, "mine"), listed(dominique), listed(dominique, "second")) == (
+            0,
+            1,
+            1,
+            1,
+        )
+        assert progress(dominique) == {
+            "waiting": 1, "seconds": 1, "mine": 0, "done": 0, "four_eyes": True, "last": None,
+        }  # fmt: skip
+        seen = client.get(address, headers=dominique).json()
+        assert (seen["mine"], seen["others"], seen["as_seen"]) == (None, 1, pair["as_seen"])
+        assert "Camille" not in str(seen), "a second steward looks for themselves"
+        assert client.post(address, headers=sacha, json={"decision": "unsure"}).json()["waits"] is False
+        assert (listed(sacha), listed(sacha, "second")) == (0, 0)
+        said = client.post(address, headers=dominique, json=apart).json()
+        assert (said["in_force"], said["waits"]) == ("apart", False)
+        outputs = worker.take(paper.messages[-1])
+        (leaf,) = (
+            msgspec.msgpack.decode(one.value or b"", type=AuditLeaf) for _, one in outputs.emits if one.topic == "audit"
+        )
+        assert (leaf.actor, leaf.action) == ("steward:Dominique", "link-decided")
+        assert leaf.about == "apart, as steward:Camille had said"
+        word = client.get(address, headers=sacha).json()["word"]
+        assert (word["decision"], word["steward"], word["second"]) == ("apart", "Camille", "Dominique")
+        late = client.post(address, headers=sacha, json={"decision": "together", "as_seen": pair["as_seen"]})
+        assert (late.status_code, late.json()["title"]) == (409, "it is decided by now")
+        assert [progress(one)["done"] for one in (camille, dominique, sacha)] == [1, 1, 1]
+        last = progress(dominique)["last"]
+        assert isinstance(last, dict)
+        assert (last["id"], last["decision"]) == (pair["id"], "apart")
+        assert told(paper) == [
+            ("steward:Camille", "link-proposed", "apart"),
+            ("steward:Camille", "link-proposed", "apart"),
+            ("steward:Sacha", "link-doubted", ""),
+        ]
+        back = client.delete(address, headers=dominique).json()
+        assert (back["decision"], back["in_force"]) == (None, None)
+        worker.take(paper.messages[-1])
+        assert (listed(dominique), listed(camille, "mine")) == (1, 1), "it waits for a second again"
+        assert client.delete(address, headers=dominique).status_code == 404
+        assert client.delete(address, headers=camille).status_code == 202
+        assert told(paper)[-1] == ("steward:Camille", "link-taken-back", "")
+        assert (listed(camille), listed(camille, "mine")) == (1, 0)
+
+
+def test_what_has_changed_since_it_was_seen_is_not_decided_on(worker: Worker, url: str) -> None:
+    topic = doubtful(worker)
+    paper, camille = Paper(), {"Authorization": "Bearer camille"}
+    with closing(SqlLookup(url)) as lookup:
+        lookup.open()
+        client = door(lookup, paper)
+        (pair,) = client.get("/v1/reviews", headers=camille).json()["reviews"]
+        address, said = f"/v1/reviews/{pair['id']}", {"decision": "unsure", "as_seen": pair["as_seen"]}
+        assert client.post(address, headers=camille, json=said).json()["in_force"] is None
+        assert client.get("/v1/reviews", headers=camille).json()["reviews"] == []
+        with psycopg.connect(url) as connection:
+            connection.execute("UPDATE edges SET reason = 'something else', decided_at = now()")
+        stale = client.post(address, headers=camille, json=said | {"decision": "apart"})
+        assert (stale.status_code, stale.json()["title"]) == (409, "its evidence has changed")
+        (again,) = client.get("/v1/reviews", headers=camille).json()["reviews"]
+        assert (again["reason"], again["mine"]) == ("something else", "unsure"), "who was unsure is asked again"
+        deaf = door(lookup, Deaf())
+        fresh = {"decision": "apart", "as_seen": again["as_seen"]}
+        assert deaf.post(address, headers=camille, json=fresh).status_code == 503
+        assert client.get(address, headers=camille).json()["mine"] == "unsure", "what is not acknowledged is not kept"
+        assert client.post(address, headers=camille, json=fresh).json()["in_force"] == "apart"
+        worker.take(paper.messages[-1])
+        ends = [bytes.fromhex(one) for one in pair["id"].split("-")]
+        erased = messages.encode(messages.SubjectsErased(bytes(16), tuple(ends[:1])))
+        worker.take(Message("erasures", 0, 0, 0, b"", erased, {}))
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT count(*) FROM steward_opinions").fetchone() == (0,)
+        assert client.post(address, headers=camille, json={"decision": "apart"}).status_code == 404
+        assert client.delete(address, headers=camille).status_code == 404
+        assert topic
+
+
+def test_taking_back_one_word_leaves_what_was_said_before_it(worker: Worker, url: str) -> None:
+    doubtful(worker)
+    paper = Paper()
+    camille, dominique = ({"Authorization": f"Bearer {one}"} for one in ("camille", "dominique"))
+    with closing(SqlLookup(url)) as lookup:
+        lookup.open()
+        client = door(lookup, paper)
+        (pair,) = client.get("/v1/reviews", headers=camille).json()["reviews"]
+        address = f"/v1/reviews/{pair['id']}"
+        client.post(address, headers=camille, json={"decision": "together"})
+        client.post(address, headers=dominique, json={"decision": "apart"})
+        assert client.delete(address, headers=dominique).json()["in_force"] == "together"
+        worker.take(*paper.messages)
+        assert len(set(stored(url).values())) == 1
+        assert client.delete(address, headers=camille).json()["in_force"] is None
+        worker.take(paper.messages[-1])
+        assert len(set(stored(url).values())) == 2
+
+
 def test_pages_of_doubtful_pairs_are_ordered_and_whole(worker: Worker, url: str) -> None:
     topic = Topic()
     for number_ in range(7):
@@ -499,7 +638,7 @@ def test_pages_of_doubtful_pairs_are_ordered_and_whole(worker: Worker, url: str)
             topic.record(f"m{number_}", identity(f"m{number_}", same, status="qualified", **ANNE)),
             topic.record(f"n{number_}", identity(f"n{number_}", same, status="qualified", **PAUL)),
         )
-    headers = {"Authorization": "Bearer steward's"}
+    headers = {"Authorization": "Bearer camille"}
     with closing(SqlLookup(url)) as lookup:
         lookup.open()
         client = door(lookup)
@@ -696,7 +835,7 @@ def test_what_a_version_would_change_is_what_it_changes_once_switched_on(worker:
     def waiting() -> int:
         with closing(SqlLookup(url)) as lookup:
             lookup.open()
-            return len(lookup.reviews(None, 10_000))
+            return len(lookup.reviews(None, 10_000, "nobody"))
 
     assert trial.waiting_before == waiting() > 0
     done = switch(worker, rules)

@@ -15,3 +15,15 @@ for (const paper of document.querySelectorAll("[data-paper]")) {
     if (!into("date").value) into("date").value = new Date(chosen.lastModified).toISOString().slice(0, 10);
   });
 }
+
+// Keys of one letter press the buttons that show them, but not while somebody writes, holds a key down, or means a command.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing) return;
+  if (event.target.closest("input, select, textarea, [contenteditable]")) return;
+  for (const button of document.querySelectorAll("[data-key]")) {
+    if (button.dataset.key !== event.key.toLowerCase() || button.disabled) continue;
+    event.preventDefault();
+    button.click();
+    return;
+  }
+});

@@ -48,6 +48,8 @@ TRAITS: Final = tuple(LEVELS)
 ABSENT: Final = -1
 TAGGED_CODES: Final = 1 + ROW_CODES
 """A row of codes after the tag of its version."""
+_BIRTH_PARTS: Final = {"year": slice(4), "month": slice(4, 6), "day": slice(6, 8)}
+"""Where the parts of a birth date are among its digits."""
 _NAME_LIMITS: Final = (12, 9, 6, 5)
 _AT_ONCE: Final = 4096
 """Pairs that are compared at once: about as many as a processor's cache holds."""
@@ -117,6 +119,18 @@ def compare_rows(rows: Codes, left: NDArray[np.intp], right: NDArray[np.intp]) -
         mine, theirs = (np.ascontiguousarray(rows[side[some]].T) for side in (left, right))
         found[some] = np.where(mine[0] == theirs[0], _compare(mine[1:], theirs[1:]), ABSENT).T
     return found
+
+
+def birth_parts(left: bytes, right: bytes) -> dict[str, bool]:
+    """Whether year, month and day of birth are the same, by two tagged rows under one token; none that one lacks."""
+    if not (len(left) == len(right) == CODE_BYTES + ROW_BYTES and left[:CODE_BYTES] == right[:CODE_BYTES]):
+        return {}
+    mine, theirs = (_codes(np.frombuffer(one, "<u2")[1:], "birth_digits") for one in (left, right))
+    return {
+        part: bool((mine[digits] == theirs[digits]).all())
+        for part, digits in _BIRTH_PARTS.items()
+        if mine[digits].all() and theirs[digits].all()
+    }
 
 
 def distinct_births(rows: Iterable[bytes]) -> int:

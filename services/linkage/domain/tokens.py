@@ -62,7 +62,8 @@ SYSTEMS: Final = {
 }
 OTHER: Final = SystemRule("other", 80, reused=True)
 """The rule of a system that is not in the table."""
-_ONE_TO_A_PERSON: Final = frozenset((INS_NIR, "ins-nia", "ben-nir-ano"))
+ONE_TO_A_PERSON: Final = frozenset((INS_NIR, "ins-nia", "ben-nir-ano"))
+"""The systems that give a person one number."""
 
 
 def rule_of(system: str) -> SystemRule:
@@ -129,5 +130,5 @@ def numbers_differ(left: TokenBlock, right: TokenBlock) -> bool:
     """Whether both have a number of a system that gives one to a person, and it is not the same."""
     theirs = {one.system: one.token for one in right.identifiers}
     return any(
-        one.system in _ONE_TO_A_PERSON and theirs.get(one.system, one.token) != one.token for one in left.identifiers
+        one.system in ONE_TO_A_PERSON and theirs.get(one.system, one.token) != one.token for one in left.identifiers
     )

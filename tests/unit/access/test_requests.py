@@ -194,6 +194,9 @@ class Slow:
     def held(self, request: bytes) -> Held:
         return Held([b"s" * 16], [], [], [], [], "0" * 32)
 
+    def oppositions(self) -> list[tuple[str, int]]:
+        return []
+
     def publish(self, topic: str, key: str, value: bytes) -> None:
         act = msgspec.msgpack.decode(value, type=RequestAct)
         self.done.append(ActRow(act.request, act.id, act.act, act.by, at(DAY), act.details, 0))

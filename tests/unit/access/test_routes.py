@@ -54,6 +54,7 @@ def test_the_document_says_what_is_answered(app: FastAPI) -> None:
             "GET /v1/permits/{permit_id}/indicators": {200, 401, 403, 404, 422, 503},
             "GET /v1/records/{event_id}": {200, 401, 403, 404, 422, 503},
             "GET /v1/counts": {200, 401, 403, 503},
+            "GET /v1/oppositions": {200, 401, 403, 503},
             "GET /v1/requests": {200, 401, 403, 422, 503},
             "GET /v1/requests/{request_id}": {200, 401, 403, 404, 422, 503},
             "POST /v1/requests/{request_id}/{act}": {200, 401, 403, 404, 409, 422, 503},

@@ -47,6 +47,10 @@ class FakeReader:
         found = [Stored(number, line, leaf_hash(line)) for number, line in enumerate(self.lines)]
         return found[start:][:most]
 
+    def entries_back(self, start: int, most: int, wanted: Wanted) -> list[Stored]:
+        self.asked.append(wanted)
+        return [one for one in self.entries(0, 100, wanted)[::-1] if one.number <= start][:most]
+
     def checkpoints(self, after: int, most: int) -> list[tuple[int, str]]:
         return [one for one in self.notes if one[0] > after][:most]
 
@@ -70,6 +74,7 @@ def test_the_document_says_what_is_answered() -> None:
         application(lambda: None, nothing, Bearers({})),
         {
             "GET /v1/entries": {200, 401, 403, 422, 503},
+            "GET /v1/state": {200, 401, 403, 503},
             "GET /v1/checkpoint": {200, 401, 403, 404, 503},
             "GET /v1/checkpoints": {200, 401, 403, 422, 503},
             "GET /v1/proofs/inclusion": {200, 401, 403, 422, 503},
@@ -79,7 +84,7 @@ def test_the_document_says_what_is_answered() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["entries", "checkpoint", "checkpoints", "proofs/inclusion?number=0", "proofs/consistency?old=1"]
+    "path", ["entries", "state", "checkpoint", "checkpoints", "proofs/inclusion?number=0", "proofs/consistency?old=1"]
 )
 def test_it_is_for_auditors_alone(client: TestClient, path: str) -> None:
     for token in ("", "Bearer other"):
@@ -97,6 +102,23 @@ def test_pages_lead_on_until_nothing_follows(client: TestClient, reader: FakeRea
     assert page == {"checkpoints": [{"size": 3, "note": "three"}], "next_after": 3}
     assert client.get("/v1/checkpoints?after=3").json()["next_after"] is None
     assert client.get("/v1/checkpoint").text == "five"
+
+
+def test_pages_lead_back_from_the_newest(client: TestClient) -> None:
+    first = client.get("/v1/entries?limit=3&order=newest").json()
+    assert ([one["number"] for one in first["entries"]], first["next_start"]) == ([4, 3, 2], 1)
+    rest = client.get(f"/v1/entries?limit=2&order=newest&start={first['next_start']}").json()
+    assert ([one["number"] for one in rest["entries"]], rest["next_start"]) == ([1, 0], None)
+
+
+def test_the_state_says_how_much_is_signed_and_why_no_more_is(reader: FakeReader) -> None:
+    reader.notes = [(3, "estuaire.local/audit\n3\nroot\n")]
+    auditors = Bearers({hash_token("secret"): "auditor"})
+    client = TestClient(application(lambda: None, reader, auditors, lambda: "damaged"), headers=AUDITOR)
+    found = client.get("/v1/state").json()
+    assert found == {"entries": 5, "signed": 3, "note": reader.notes[0][1], "trouble": "damaged"}
+    reader.notes = []
+    assert (client.get("/v1/state").json()["signed"], client.get("/v1/state").json()["note"]) == (0, None)
 
 
 def test_proofs_prove(client: TestClient, reader: FakeReader) -> None:
@@ -120,6 +142,7 @@ def hashes(client: TestClient, path: str) -> list[bytes]:
         *(
             "entries?start=-1",
             "entries?limit=0",
+            "entries?order=best",
             "entries?limit=10001",
             "entries?from=yesterday",
             "entries?permit=A%20B",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
+from contracts.merkle import leaf_hash
 from runtime.oidc import Issuer
 from services.console import reject_routes
 from services.console.adapters import Links, Refusal
@@ -46,6 +48,18 @@ class FakeHub:
             ("GET", "statistics/v1/sources/quality?source=urn%3Achu"): QUALITY,
             ("GET", "linkage/v1/linkage?source=urn%3Achu"): {"rate": 0.913},
             ("GET", "/v1/catalogue?q="): CATALOGUE,
+            ("GET", "/v1/requests"): {"requests": [REQUEST]},
+            ("GET", "/v1/requests?all=true"): {"requests": [REQUEST]},
+            ("GET", f"/v1/requests/{REQUEST['id']}"): REQUEST | {"report": REPORT},
+            ("GET", "/v1/oppositions"): {"in_force": 3, "by_what": [{"withholds": "*", "oppositions": 3}]},
+            **{("GET", f"linkage/v1/reviews?which=all&limit={most}"): {"reviews": [PAIR]} for most in (5, 20)},
+            ("GET", "linkage/v1/reviews/progress"): PROGRESS,
+            ("GET", "audit/v1/state"): STATE,
+            ("GET", "audit/v1/entries?order=newest&limit=50"): {"entries": [ENTRY], "next_start": 6},
+            ("GET", "audit/v1/entries?start=0&limit=1"): {"entries": [ENTRY], "next_start": 1},
+            ("GET", "audit/v1/entries?start=0&limit=5000"): {"entries": [ENTRY], "next_start": None},
+            ("GET", "audit/v1/proofs/inclusion?number=0&size=1"): {"size": 1, "hashes": []},
+            ("GET", f"linkage/v1/reviews/{PAIR['id']}"): PAIR,
         }
         for step in reject_routes.STEPS:
             at = "" if step == "access" else step
@@ -60,6 +74,8 @@ class FakeHub:
         self.asked.append((method, path, body))
         self.tokens.append(token)
         path = "statistics/v1/flow" if path.startswith("statistics/v1/flow?") else path
+        if path.startswith("linkage/v1/reviews/progress?since="):
+            path = "linkage/v1/reviews/progress"
         answer = self.answers.get((method, path), Refusal(404, "not found", "There is nothing here."))
         if isinstance(answer, Refusal):
             raise answer
@@ -201,6 +217,92 @@ CATALOGUE: dict[str, Any] = {
         }
     ],
     "dcat:resource": [],
+}
+SIDE: dict[str, Any] = {
+    "subject_id": "1" * 32,
+    "patient_id": "1" * 32,
+    "source": "urn:one",
+    "identity_status": "qualified",
+    "identifiers": ["ins-nir", "ipp"],
+    "traits": ["birth_date", "given_name", "family_name"],
+    "records": 3,
+    "event_ids": ["e" * 32],
+}
+PAIR: dict[str, Any] = {
+    "id": f"{'1' * 32}-{'2' * 32}",
+    "reason": "alike, but not enough to be sure",
+    "method": "the likeness of names, birth, sex and residence",
+    "weight": -1.5,
+    "evidence": {"family_name": 1.0, "given_name": 0.5, "birth_date": 0.9, "sex": 0.0, "names_in_order": 0.0},
+    "birth_date_parts": {"year": True, "month": False, "day": False},
+    "numbers": {"ins-nir": "different"},
+    "rule_version": "2026-1",
+    "left": SIDE,
+    "right": SIDE | {"subject_id": "2" * 32, "source": "urn:two", "identifiers": ["ins-nir"], "traits": []},
+    "word": None,
+    "former": [],
+    "in_force": None,
+    "mine": None,
+    "others": 1,
+    "as_seen": "a" * 32,
+}
+PROGRESS: dict[str, Any] = {
+    "waiting": 12,
+    "seconds": 2,
+    "mine": 1,
+    "done": 7,
+    "four_eyes": True,
+    "last": {"id": f"{'3' * 32}-{'4' * 32}", "decision": "apart", "said_at": "2026-03-01T10:00:00Z"},
+}
+LINE = (
+    '{"number":0,"at":"2026-03-01T10:00:05.123Z","actor":"=officer:ada","action":"released","permit":"hearts",'
+    '"count":3,"root":"80b5","about":"","origin":"0@57"}'
+)
+ENTRY = {"number": 0, "line": LINE, "hash": leaf_hash(LINE.encode()).hex()}
+SIGNED = f"log.example\n1\n{b64encode(leaf_hash(LINE.encode())).decode()}\ntime 2026-03-01T10:00:10Z\n"
+STATE: dict[str, Any] = {
+    "entries": 2,
+    "signed": 1,
+    "note": f"{SIGNED}\n\u2014 log.example c2ln\n",
+    "trouble": None,
+}
+LETTER = {"title": "letter.pdf", "date": "2026-03-02", "sha256": "cd" * 32}
+REQUEST: dict[str, Any] = {
+    "id": "5" * 32,
+    "kind": "erasure",
+    "source": "urn:one",
+    "received": "2026-03-01",
+    "standing": "open",
+    "due": "2026-04-01",
+    "overdue": True,
+    "acts": [
+        {
+            "act": "extend",
+            "by": "officer:ada",
+            "at": "2026-03-02T10:00:00+00:00",
+            "says": {"reason": "Many records.", "document": LETTER},
+            "records": 0,
+        }
+    ],
+}
+REPORT: dict[str, Any] = {
+    "identities": 2,
+    "records": [{"source": "urn:one", "type": "claim.v1", "records": 4, "first": "2026-01-01", "last": None}],
+    "demographics": ["sex"],
+    "objects_to": ["*"],
+    "views": [
+        {
+            "permit": "hearts",
+            "title": "Hearts",
+            "subscribers": ["team-heart"],
+            "environment": None,
+            "state": "open",
+            "records": 4,
+            "messages": 5,
+            "expires": "2035-12-31",
+        }
+    ],
+    "as_seen": "b" * 32,
 }
 RELEASED: dict[str, Any] = {
     "whole": False,

@@ -10,9 +10,10 @@ from urllib.parse import quote
 import pytest
 from starlette.routing import Route
 
+from contracts.requests import ACTS as OF_REQUESTS
 from services.console.adapters import HttpHub, Refusal, path_of
 from services.console.visits import within
-from tests.unit.console.desk import CALL, PROJECT, RELEASED, Console, FakeIssuer
+from tests.unit.console.desk import CALL, PAIR, PROJECT, RELEASED, REQUEST, Console, FakeIssuer
 
 pytestmark = pytest.mark.unit
 
@@ -37,6 +38,15 @@ PAGES = (
     "/rejects/linkage?topic=records-pseudonymised-dlq&reason=conflict&source=urn%3Achu",
     "/producers",
     "/producers/report?source=urn%3Achu",
+    "/requests",
+    "/requests?all=true",
+    f"/requests/{REQUEST['id']}",
+    *(f"/requests/{REQUEST['id']}/{act}" for act in OF_REQUESTS),
+    "/audit",
+    "/audit/0",
+    "/reviews",
+    "/reviews/next",
+    f"/reviews/{PAIR['id']}",
     "/catalogue",
     "/catalogue/urn:x:y",
     "/sign-in",
@@ -102,6 +112,7 @@ def test_who_has_not_signed_in_does_so_and_comes_back(console: Console, path: st
 def posts(console: Console) -> list[str]:
     found = [one.path for one in console.app.routes if isinstance(one, Route) and "POST" in (one.methods or ())]
     names = {"project": "hearts", "act": "sign", "permit": "hearts", "step": "linkage"}
+    names |= {"one": PAIR["id"], "request": REQUEST["id"]}
     return [re.sub(r"{(\w+)}", lambda one: names[one[1]], path) for path in found]
 
 

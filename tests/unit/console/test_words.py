@@ -5,29 +5,62 @@ from __future__ import annotations
 import re
 import string
 from importlib.resources import files
+from typing import get_args
 
 import pytest
 
+from contracts import audit, requests
+from contracts.events import IdentityStatus
 from contracts.projects import ACTS, Call
 from services.console.domain.board import COLUMNS, ROLES
 from services.console.domain.forms import Field, Form
+from services.console.domain.pairs import TRAITS
 from services.console.visits import MENU
 from services.console.wording import LANGUAGES, Words, catalogue, preferred
+from services.linkage.domain.comparison import LEVELS
+from services.linkage.domain.opinions import Opines
+from services.linkage.domain.tokens import SYSTEMS
 
 pytestmark = pytest.mark.unit
 
-FAMILIES = {"act", "actor", "about", "choice", "due", "dry-run", "entry", "field", "hint", "potential", "role"} | {
+FAMILIES = {
+    "about",
     "about-reason",
+    "act",
+    "actor",
     "alarm",
+    "birth",
+    "choice",
+    "demographic",
+    "did",
+    "dry-run",
+    "due",
+    "entry",
+    "field",
+    "hint",
     "lateness",
+    "likeness",
+    "numbers",
+    "pair",
+    "potential",
     "reason",
+    "request-about",
+    "request-act",
+    "request-kind",
+    "request-standing",
+    "role",
+    "said",
+    "says",
     "selection",
+    "sending",
     "sign-in",
     "standing",
     "state",
     "status",
     "step",
     "stop",
+    "system",
+    "trait",
 }
 """Names that templates make of what they show."""
 
@@ -65,6 +98,14 @@ def test_whatever_contracts_have_a_form_for_has_words() -> None:
         for one in fields(Form(act.says, given).fields):
             wanted.add(f"field.{one.name}")
             wanted |= {f"choice.{one.name}.{value}" for value in one.choices}
+    wanted |= {f"did.{act}" for act in audit.ACTS}
+    wanted |= {f"{family}.{act}" for act in requests.ACTS for family in ("request-act", "request-about")}
+    wanted |= {f"choice.ground.{ground}" for grounds in requests.GROUNDS.values() for ground in grounds}
+    wanted |= {f"likeness.{trait}.p{round(level * 100)}" for trait in TRAITS for level in LEVELS[trait]} | {
+        f"trait.{one}" for one in LEVELS
+    }
+    wanted |= {f"system.{one}" for one in SYSTEMS} | {f"status.{one}" for one in get_args(IdentityStatus)}
+    wanted |= {f"says.{one}" for one in get_args(Opines)}
     assert not {name for name in wanted if not words.knows(name)}
     assert {"weight", "accompanied_months"} <= {name.removeprefix("field.") for name in wanted} | set(Call.model_fields)
 

@@ -8,7 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from services.linkage.domain.comparison import LEVELS, TRAITS, compare_tagged, distinct_births, evidence, tagged_rows
+from services.linkage.domain.comparison import (
+    LEVELS,
+    TRAITS,
+    birth_parts,
+    compare_tagged,
+    distinct_births,
+    evidence,
+    tagged_rows,
+)
 from services.linkage.domain.decide import HOUSEHOLD, Outcome, decide
 from services.linkage.domain.estimation import estimate
 from services.linkage.domain.rules import RULES
@@ -83,6 +91,24 @@ def test_rows_of_two_versions_do_not_compare() -> None:
     mine, theirs = tagged_rows(one), tagged_rows(other)
     levels = compare_tagged([(mine[token], theirs[token]) for token in mine])
     assert evidence(levels[0]) == {}
+
+
+@pytest.mark.parametrize(
+    ("born", "parts"),
+    [
+        ("1985-05-12", {"year": True, "month": True, "day": True}),
+        ("1985-12-05", {"year": True, "month": False, "day": False}),
+        ("1986-05-12", {"year": False, "month": True, "day": True}),
+        ("1985", {"year": True}),
+    ],
+)
+def test_parts_of_birth_dates_are_told_apart(born: str, parts: dict[str, bool]) -> None:
+    one = identity("a", blocked=True, **ANNE)
+    other = identity("b", blocked=True, **ANNE | {"birth_date": born})
+    mine, theirs = tagged_rows(one), tagged_rows(other)
+    token = next(iter(mine.keys() & theirs.keys()))
+    assert birth_parts(mine[token], theirs[token]) == parts
+    assert birth_parts(mine[token], b"") == {}
 
 
 def test_weights_are_probabilities() -> None:

@@ -1,0 +1,36 @@
+"""An act by its form: done, or what is wrong with it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from services.console.adapters import Refusal
+from services.console.domain.forms import MORE, Form, Unreadable
+from services.console.visits import Posted
+
+_JUDGED: Final = (409, 422)
+"""What an act is refused with that whoever asked can mend."""
+
+
+class Wrong:
+    """Why an act was not done: what it is, every sentence, and those about a field by its path."""
+
+    def __init__(self, form: Form, title: str = "", detail: str = "") -> None:
+        self.title = title
+        self.sentences, self.by_place = form.by_place(detail) if detail else ([], {})
+
+
+def do(sent: Posted, form: Form, path: str) -> Wrong | None:
+    """Have it done; what is wrong with it, if it was not. Without a sentence, where another row was asked for."""
+    if MORE in sent.given:
+        return Wrong(form)
+    try:
+        sent.visit.ask("POST", path, form.says())
+    except Unreadable as unreadable:
+        line = f" (line {unreadable.line})" if unreadable.line else ""
+        return Wrong(form, "this cannot be taken as it is written", f"permit: it is neither YAML nor JSON{line}")
+    except Refusal as refusal:
+        if refusal.status not in _JUDGED:
+            raise
+        return Wrong(form, refusal.title, refusal.detail or refusal.title)
+    return None
