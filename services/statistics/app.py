@@ -14,7 +14,7 @@ from runtime.settings import read_settings
 from runtime.telemetry import start_logging
 from runtime.watched import WatchedFile
 from services.statistics.adapters import MIGRATIONS, PostgresMemory, PostgresReader, SummariesReader
-from services.statistics.handlers import Count
+from services.statistics.handlers import Count, Opening
 from services.statistics.routes import application
 from services.statistics.settings import StatisticsSettings
 
@@ -32,7 +32,7 @@ def main() -> int:
         return 2
     url = settings.database_url.get_secret_value()
     database = Database(url, MIGRATIONS)
-    count = Count(PostgresMemory(database), opener, lambda source: source in registry())
+    count = Count(PostgresMemory(database), Opening(opener), lambda source: source in registry())
     summaries = SummariesReader(settings, database, count)
     reader = PostgresReader(url)
     reader.open()

@@ -18,7 +18,7 @@ from contracts.messages import Measures, encode, measures_associated
 from runtime.messages import FlowSummary, Message
 from runtime.sealing import Opener, Sealer
 from services.statistics.domain.counting import MOST_SOURCES, MOST_WORDS, Counted
-from services.statistics.handlers import Count
+from services.statistics.handlers import Count, Opening
 from tests.contract.seal_examples import private_key
 
 pytestmark = pytest.mark.unit
@@ -74,7 +74,7 @@ def measured(
 
 
 def count(memory: FakeMemory, *batch: Message, registered: Collection[str] = ()) -> FakeMemory:
-    Count(memory, Opener([PRIVATE]), registered.__contains__, lambda: NOW).handle(batch)
+    Count(memory, Opening(Opener([PRIVATE])), registered.__contains__, lambda: NOW).handle(batch)
     return memory
 
 
