@@ -356,11 +356,11 @@ class FlowWindow(msgspec.Struct, omit_defaults=True):
     it; what several partitions tell is added up by who reads it.
 
     The window begins at `start` (s since the epoch) and is `seconds` long. `offset` is that of the last summary in it:
-    what is not newer is counted. `types` are records by type (of ingest: all that it answered for), `verdicts` what
-    became of them. `ages` are of how many records, and the sum and the highest of their times since acceptance (ms).
-    `last` is the newest moment (ms). An empty `source` is for the step itself and what names no source: there, `waiting`
-    has by topic and partition the newest number of messages not yet read, and when that was (ms). `writers` are the last
-    numbers of the messages of measures, by their writer in hexadecimal digits.
+    what is not newer is counted. `last` is the newest moment (ms). `types` are records by type (of ingest: all that it
+    answered for), `verdicts` what became of them. `ages` are of how many records, and the sum and the highest of their
+    times since acceptance (ms). An empty `source` is for the step itself and what names no source: there, `waiting` has
+    by topic and partition when it was known last (ms), and how many messages were left to read then. `writers` are the
+    last numbers of the messages of measures, by their writer in hexadecimal digits.
     """
 
     step: str

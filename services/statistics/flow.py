@@ -26,7 +26,7 @@ def main() -> int:
     settings = read_settings(FlowSettings)
     start_logging(settings.log_level)
     for talkative in ("faust", "mode", "aiokafka", "services.statistics.worker"):
-        logging.getLogger(talkative).setLevel(logging.WARNING)
+        logging.getLogger(talkative).setLevel("INFO" if settings.log_level == "DEBUG" else "WARNING")
     try:
         opening = Opening(Opener(FolderKeyStore(settings.keys).private("statistics-private")))
         registry = WatchedFile(settings.sources, sources_from).now if settings.sources else dict

@@ -1,8 +1,8 @@
 """The Faust application: flow-summaries in, the table of windows out, each summary in it once.
 
-Faust delivers at least once, and acknowledges a message whose agent has raised. So here a message is acknowledged by hand,
-when the broker has every window that it changes; what cannot be written is tried again, and what is broken is passed
-over. A window takes no summary that is not newer than what it has, so that one that comes again changes nothing.
+Faust delivers at least once, and acknowledges a message whose agent has raised. So here a message is acknowledged by
+hand, when the broker has every window that it changes; what cannot be written is tried again, and what is broken is
+passed over. A window takes no summary that is not newer than what it has, so that one that comes again changes nothing.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Suspended(Exception):
     """This process stood still for so long that another may have its partitions."""
 
 
-class Table(faust.Table):
+class Table(faust.Table[bytes, bytes]):
     """A table whose state is never set back: of two states of a window, the one that has seen more holds."""
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
@@ -175,17 +175,17 @@ class FlowWorker:
             stream_recovery_delay=0.0,
             logging_config=None,
         )
-        app.transport.Consumer = _Consumer
-        raw = {"key_type": bytes, "value_type": bytes, "key_serializer": "raw", "value_serializer": "raw"}
-        self._table = app.tables.add(
-            Table(
-                app,
-                name=WINDOWS,
-                key_type=bytes,
-                value_type=bytes,
-                changelog_topic=app.topic(prefix + WINDOWS, **raw, acks=False, internal=True, allow_empty=True),
-            )
-        )
+        transport: Any = app.transport
+        transport.Consumer = _Consumer
+        raw: dict[str, Any] = {
+            "key_type": bytes,
+            "value_type": bytes,
+            "key_serializer": "raw",
+            "value_serializer": "raw",
+        }
+        changelog = app.topic(prefix + WINDOWS, **raw, acks=False, internal=True, allow_empty=True)
+        self._table = Table(app, name=WINDOWS, key_type=bytes, value_type=bytes, changelog_topic=changelog)
+        app.tables.add(self._table)
 
         @app.agent(app.topic(prefix + SUMMARIES, **raw), name="count")
         async def count(stream: Any) -> None:
@@ -242,12 +242,10 @@ class FlowWorker:
         """Write windows and wait until the broker has them; only then are they held. Raises what the client raises."""
         if time.monotonic() - self._alive > _SUSPENDED_SECONDS:
             raise Suspended("this process stood still: asking the group anew")
-        sent = [
-            (key, value, self._table.send_changelog(parse_key(key).partition, key, value))
-            for key, value in ((key, window and encode(window)) for key, window in windows.items())
-        ]
-        await asyncio.wait_for(asyncio.gather(*(future for _, _, future in sent)), 30)
-        for key, value, _ in sent:
+        values = {key: None if window is None else encode(window) for key, window in windows.items()}
+        sent = [self._table.send_changelog(parse_key(key).partition, key, value) for key, value in values.items()]
+        await asyncio.wait_for(asyncio.gather(*sent), 30)
+        for key, value in values.items():
             self._table.keep(key, value)
         HELD.set(len(self._table.data))
 
@@ -290,8 +288,8 @@ def credentials(config: Mapping[str, Any]) -> Any:
     mechanism = str(config.get("sasl.mechanism", config.get("sasl.mechanisms", ""))).upper()
     if not protocol.startswith("SASL_") or mechanism not in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
         raise Unsupported(
-            "ESTUAIRE_KAFKA_CONFIG: the flow's worker connects by PLAINTEXT or SSL, or by SASL_PLAINTEXT or SASL_SSL with"
-            f" sasl.mechanism PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; it says {protocol} {mechanism}".rstrip()
+            "ESTUAIRE_KAFKA_CONFIG: the flow's worker connects by PLAINTEXT or SSL, or by SASL_PLAINTEXT or SASL_SSL"
+            f" with sasl.mechanism PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; it says {protocol} {mechanism}".rstrip()
         )
     return faust.SASLCredentials(
         username=config.get("sasl.username"),

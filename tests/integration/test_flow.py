@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from contracts.messages import FlowWindow, Measures, encode, measures_associated
@@ -67,6 +67,7 @@ class Process:
             "ESTUAIRE_TOPIC_PREFIX": settings.topic_prefix,
             "ESTUAIRE_STATISTICS_KEYS": str(folder),
             "ESTUAIRE_PORT": str(self._port),
+            "ESTUAIRE_LOG_LEVEL": "DEBUG",
         }
         command = [sys.executable, "-m", "services.statistics.flow"]
         self.process = subprocess.Popen(command, env=environment, stderr=self.log, stdout=self.log)
@@ -161,13 +162,15 @@ class Load:
 def everything(settings: RuntimeSettings, topic: str) -> list[Any]:
     """Every committed message of a topic, now."""
     consumer = Consumer(consumer_config(settings, f"{settings.topic_prefix}recount") | {"enable.partition.eof": True})
-    found, left = [], PARTITIONS
+    found, at_end = [], set()
     consumer.assign([TopicPartition(settings.topic_prefix + topic, number, 0) for number in range(PARTITIONS)])
     try:
-        while left:
+        while len(at_end) < PARTITIONS:
             for one in consumer.consume(1000, 1):
-                left -= one.error() is not None
-                found += [one] if one.error() is None else []
+                if (error := one.error()) is None:
+                    found.append(one)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    at_end.add(one.partition())
         return found
     finally:
         consumer.close()

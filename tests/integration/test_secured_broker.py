@@ -64,6 +64,7 @@ TABLE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("erasures", (A,), (L,)),
     ("erasures-dlq", (L,), ()),
     ("flow-summaries", (G, P, L, A, U), (G, S)),
+    ("flow-windows", (S,), (S,)),
     ("link-decisions", (L,), (L,)),
     ("link-decisions-dlq", (L,), ()),
     ("link-reviews", (L,), ()),

@@ -65,7 +65,9 @@ def send(settings: RuntimeSettings, values: list[bytes]) -> None:
 
 def reader(settings: RuntimeSettings, url: str) -> SummariesReader:
     database = Database(url, MIGRATIONS)
-    return SummariesReader(settings, database, Count(PostgresMemory(database), Opening(Opener([PRIVATE])), lambda _: False))
+    return SummariesReader(
+        settings, database, Count(PostgresMemory(database), Opening(Opener([PRIVATE])), lambda _: False)
+    )
 
 
 @contextmanager

@@ -1,8 +1,8 @@
 """Flow summaries as windows: what each step made of each source's records in 10 seconds and in an hour. Pure.
 
-A message may come again, and of what it changes some may be kept and some not. So each window has the offset of the last
-summary that is in it, and takes none that is not newer. Everything here depends on the message alone, never on the
-clock, so that a message that comes again falls into the windows that it was in before.
+A message may come again, and of what it changes some may be kept and some not. So each window has the offset of the
+last summary that is in it, and takes none that is not newer. Which windows a message falls into depends on the message
+alone, never on the clock, so that one that comes again falls into those that it was in before.
 """
 
 from __future__ import annotations
@@ -177,9 +177,10 @@ def _add(window: FlowWindow, offset: int, moment: int, part: Part) -> None:
     _count(window.verdicts, part.verdicts, str, MOST_VERDICTS)
     window.ages = _older(window.ages, part.ages)
     window.waiting = dict(window.waiting)
-    for place, (at, left) in part.waiting.items():
-        if (place in window.waiting or len(window.waiting) < MOST_INPUTS) and window.waiting.get(place, (0, 0))[0] <= at:
-            window.waiting[place] = (at, left)
+    for place, told in part.waiting.items():
+        known = window.waiting.get(place)
+        if known is not None or len(window.waiting) < MOST_INPUTS:
+            window.waiting[place] = max(known or told, told)
 
 
 def _count(into: dict[str, int], counts: Mapping[str, int], name: Callable[[str], str], most: int) -> None:

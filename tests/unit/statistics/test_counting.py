@@ -175,7 +175,7 @@ def test_what_is_not_well_formed_is_passed_over_and_the_rest_counts() -> None:
 
 def test_every_example_is_counted() -> None:
     memory = FakeMemory()
-    read = Count(memory, Opener([private_key("statistics")]), lambda _: False, lambda: NOW)
+    read = Count(memory, Opening(Opener([private_key("statistics")])), lambda _: False, lambda: NOW)
     read.handle([message(example.value) for example in examples.load("flow-summaries")])
     assert memory.counts[SOURCE, "2026-03-01", "hospital-stay.v1", "records"] == 2
     assert memory.counts[SOURCE, "2026-03-01", "", "pseudonym.pseudonymised"] == 998
