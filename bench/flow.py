@@ -15,7 +15,7 @@ from confluent_kafka import Consumer, Producer
 
 from contracts.registry import TopicToCreate
 from estuaire.demo import bundled_permits, grant
-from estuaire.platform import SERVICES, Platform
+from estuaire.platform import PORTS, Platform
 from estuaire.producer import Producer as Client
 from estuaire.sample import sample
 from runtime.kafka import consumer_config, create_topics, producer_config
@@ -32,9 +32,9 @@ def main(home: Path, port: int, events: int = 20_000) -> dict[str, Any]:
         platform.keyring.ensure_producers(sources)
         run = f"bench-{time.time_ns()}"
         _send(platform, sources, 2_000, f"{run}-warm")
-        before = {name: _cpu_seconds(platform, name) for name in SERVICES}
+        before = {name: _cpu_seconds(platform, name) for name in PORTS}
         seconds, size = _send(platform, sources, events, run)
-        cpu = {name: round((_cpu_seconds(platform, name) - before[name]) * 1e6 / events, 1) for name in SERVICES}
+        cpu = {name: round((_cpu_seconds(platform, name) - before[name]) * 1e6 / events, 1) for name in PORTS}
         passthrough = passthrough_rate(platform, events, size)
     rate = events / seconds
     return {

@@ -40,7 +40,7 @@ def topic_breaks(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
     found = [
         f"{name} changed from {old[name]} to {new.get(name)}"
         for name in ("key", "partitions", "encoding")
-        if name in old and old[name] != new.get(name)
+        if name in old and old[name] != new.get(name) and not (name == "partitions" and _grown(old, new))
     ]
     found += [
         f"{name} changed" for name in ("per_permit", "append_time") if old.get(name, False) != new.get(name, False)
@@ -49,6 +49,12 @@ def topic_breaks(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         gone = [str(one) for one in old.get(name, ()) if one not in new.get(name, ())]
         found += [f"{name} lost {one}" for one in gone]
     return found
+
+
+def _grown(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether a topic that may grow has only become more."""
+    before, after = old["partitions"], new.get("partitions")
+    return bool(new.get("may_grow")) and isinstance(before, int) and isinstance(after, int) and before < after
 
 
 @dataclass(frozen=True)

@@ -352,6 +352,31 @@ class AuditLeaf(msgspec.Struct, frozen=True, omit_defaults=True):
     about: str = ""
 
 
+class FlowWindow(msgspec.Struct, omit_defaults=True):
+    """flow-windows: what one step made of one source's records in one window, as one partition of flow-summaries tells
+    it; what several partitions tell is added up by who reads it.
+
+    The window begins at `start` (s since the epoch) and is `seconds` long. `offset` is that of the last summary in it:
+    what is not newer is counted. `last` is the newest moment (ms). `types` are records by type (of ingest: all that it
+    answered for), `verdicts` what became of them. `ages` are of how many records, and the sum and the highest of their
+    times since acceptance (ms). An empty `source` is for the step itself and what names no source: there, `waiting` has
+    by topic and partition when it was known last (ms), and how many messages were left to read then. `writers` are the
+    last numbers of the messages of measures, by their writer in hexadecimal digits.
+    """
+
+    step: str
+    source: str
+    start: int
+    seconds: int
+    offset: int = -1
+    last: int = 0
+    types: dict[str, int] = {}
+    verdicts: dict[str, int] = {}
+    ages: tuple[int, int, int] = (0, 0, 0)
+    waiting: dict[str, tuple[int, int]] = {}
+    writers: dict[str, int] = {}
+
+
 def associated(event_id: str, record_type: str, source: str, digest: str) -> bytes:
     """What a record's sealed bodies are bound to, so that nobody in between can swap them."""
     return "\n".join((event_id, record_type, source, digest)).encode()
@@ -431,5 +456,6 @@ VALUES: Final[dict[str, Any]] = {
     "erasures": SubjectsErased,
     "audit": AuditLeaf,
     "receipts": DailyReceipt,
+    "flow-windows": FlowWindow,
 }
 """The type of a topic's values. (`flow-summaries` is the runtime's, `view-<permit>` is `events.ViewEvent`.)"""

@@ -33,6 +33,10 @@ class Topic(BaseModel):
         description="With both, what was written may also be deleted at once, up to some offset."
     )
     retention_days: int | None = Field(None, description="Days; -1 is for ever.")
+    compaction_lag_hours: int = Field(0, description="So long every message of a compacted topic is kept at least.")
+    may_grow: bool = Field(
+        False, description="Partitions may be added to a topic in use: nobody relies on the order of a key across that."
+    )
     append_time: bool = Field(False, description="The broker stamps messages on arrival.")
     per_permit: bool = False
     headers: tuple[str, ...] = Field((), description="Headers every message has; `traceparent` may always be there.")
@@ -45,6 +49,8 @@ class Topic(BaseModel):
         settings: dict[str, str] = {"cleanup.policy": self.cleanup}
         if self.retention_days is not None:
             settings["retention.ms"] = str(self.retention_days * DAY_MS if self.retention_days > 0 else -1)
+        if self.compaction_lag_hours:
+            settings["min.compaction.lag.ms"] = str(self.compaction_lag_hours * 60 * 60 * 1000)
         if self.append_time:
             settings["message.timestamp.type"] = "LogAppendTime"
         return settings
@@ -65,6 +71,7 @@ class TopicToCreate(BaseModel):
     name: str
     partitions: int
     settings: dict[str, str]
+    may_grow: bool = False
 
 
 @cache
@@ -84,7 +91,7 @@ def topics_to_create(hot_partitions: int, prefix: str = "") -> list[TopicToCreat
             continue
         count = hot_partitions if topic.partitions == "hot" else topic.partitions
         wanted += [
-            TopicToCreate(name=prefix + name, partitions=count, settings=topic.settings())
+            TopicToCreate(name=prefix + name, partitions=count, settings=topic.settings(), may_grow=topic.may_grow)
             for name in topic.lane_names()
         ]
         if topic.dead_letters:

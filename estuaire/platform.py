@@ -28,9 +28,19 @@ from estuaire.rights import RightsKeeper, write_accounts
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
 
-PORTS = {"ingest": 0, "access": 1, "pseudonym": 2, "linkage": 3, "statistics": 4, "audit": 5, "console": 80}
-"""All services, and where each listens, from the base port on."""
-SERVICES = tuple(PORTS)
+PORTS = {
+    "ingest": 0,
+    "access": 1,
+    "pseudonym": 2,
+    "linkage": 3,
+    "statistics": 4,
+    "audit": 5,
+    "statistics.flow": 6,
+    "console": 80,
+}
+"""All processes, by the module they run, and where each listens, from the base port on."""
+SERVICES = tuple(name for name in PORTS if "." not in name)
+"""All services: one has a second process, which goes by the account, the keys and the settings of the service."""
 DATABASES = ("linkage", "access", "statistics", "audit")
 """The services that have a database of their own."""
 READERS = {"access": ("staff", "subscriber")}
@@ -147,7 +157,7 @@ class Platform:
 
     def start_services(self, *names: str) -> None:
         """Start these services (all, when none is named) and wait until they are ready."""
-        chosen = [self.services[name] for name in names or SERVICES]
+        chosen = [self.services[name] for name in names or PORTS]
         for service in chosen:
             service.start()
         deadline = time.monotonic() + 60
@@ -199,7 +209,9 @@ class Platform:
         return {f"ESTUAIRE_{name.upper()}_{kind.upper()}_URL": url for kind, url in urls.items()}
 
     def _write_addresses(self) -> None:
-        found = {f"ESTUAIRE_{name.upper()}_URL": service.url for name, service in self.services.items()}
+        found = {
+            f"ESTUAIRE_{name.upper().replace('.', '_')}_URL": service.url for name, service in self.services.items()
+        }
         found["ESTUAIRE_BROKER"] = self.bootstrap_servers
         if self._secured:
             found["ESTUAIRE_BROKER_USER"] = ADMIN
@@ -229,7 +241,8 @@ class Platform:
             raise StartError("the broker does not take its access rules in time")
 
     def _environment(self, name: str, ports: Mapping[str, int]) -> dict[str, str]:
-        own = f"ESTUAIRE_{name.upper()}_"
+        service = name.partition(".")[0]
+        own = f"ESTUAIRE_{service.upper()}_"
         inherited = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
         common = {**inherited, "ESTUAIRE_PORT": str(ports[name]), **self._callers(name)}
         if name == "console":
@@ -241,13 +254,13 @@ class Platform:
         return {
             **common,
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap_servers,
-            "ESTUAIRE_KAFKA_CONFIG": json.dumps(self.settings_as(name).kafka_config),
+            "ESTUAIRE_KAFKA_CONFIG": json.dumps(self.settings_as(service).kafka_config),
             "ESTUAIRE_TRACE_FILE": str(self.home / "logs" / f"{name}.spans.ndjson"),
             "ESTUAIRE_TRACE_RATIO": str(self._trace_ratio),
             **(self.observers.environment() if self.observers else {}),
-            f"{own}KEYS": str(self.keyring.folder(name)),
+            f"{own}KEYS": str(self.keyring.folder(service)),
             **({f"{own}CHECKPOINTS": str(self.home / CHECKPOINTS)} if name == "audit" else {}),
-            **{own + key: str(self.home / file) for file, (key, readers) in OWN_FILES.items() if name in readers},
+            **{own + key: str(self.home / file) for file, (key, readers) in OWN_FILES.items() if service in readers},
         }
 
     def _callers(self, name: str) -> dict[str, str]:
@@ -255,6 +268,8 @@ class Platform:
         match name:
             case "ingest":
                 return {"ESTUAIRE_INGEST_PRODUCERS": str(self.keyring.producers)}
+            case "statistics.flow":
+                return {}
         keys = self.keyring.issuer_keys.absolute().as_uri()
         return {"ESTUAIRE_OIDC_ISSUER": ISSUER, "ESTUAIRE_OIDC_AUDIENCE": AUDIENCE, "ESTUAIRE_OIDC_KEYS": keys}
 

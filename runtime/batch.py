@@ -18,6 +18,7 @@ from runtime.messages import (
     ORIGIN,
     SUMMARIES,
     TRACEPARENT,
+    TYPE,
     Emit,
     FlowSummary,
     InvalidMessage,
@@ -80,12 +81,17 @@ class Report:
         for reason in Reason:  # from 0 on, or the first one is no increase to whoever watches
             telemetry.DEAD_LETTERS.labels(name, reason)
 
-    def complete(self, batch: Batch, outputs: Outputs) -> list[tuple[Message, Emit]]:
-        """All that the batch writes, in order: outputs with their traces, dead letters, markers, the summary."""
+    def complete(
+        self, batch: Batch, outputs: Outputs, waiting: Mapping[Place, int] | None = None
+    ) -> list[tuple[Message, Emit]]:
+        """All that the batch writes, in order: outputs with their traces, dead letters, markers, the summary.
+
+        `waiting` is how many messages are left to read after it.
+        """
         emits = [(cause, self._traced(cause, emit, batch.begun)) for cause, emit in outputs.emits]
         emits += [(cause, self._dead_letter(cause, why, batch.begun)) for cause, why in outputs.dead]
         emits += [(marker, emit) for marker, _ in batch.markers for emit in self._forwarded(marker)]
-        summary = msgspec.msgpack.encode(self._summary(batch, outputs))
+        summary = msgspec.msgpack.encode(self._summary(batch, outputs, waiting or {}))
         key = f"{self._name}-{self._settings.slot}".encode()
         return [*emits, (batch.messages[0], Emit(SUMMARIES, key, summary))]
 
@@ -163,7 +169,8 @@ class Report:
             for partition in range(self._settings.hot_partitions):
                 yield Emit(target, None, b"", headers, partition, "none")
 
-    def _summary(self, batch: Batch, outputs: Outputs) -> FlowSummary:
+    def _summary(self, batch: Batch, outputs: Outputs, waiting: Mapping[Place, int]) -> FlowSummary:
+        now = int(time.time() * 1000)
         counts: defaultdict[str, dict[str, int]] = defaultdict(dict)
         for (source, verdict), count in outputs.counts.items():
             counts[source][verdict] = count
@@ -173,7 +180,7 @@ class Report:
         return FlowSummary(
             self._name,
             self._settings.slot,
-            int(time.time() * 1000),
+            now,
             tuple(
                 (self.plain(place.topic), place.partition, messages[0].offset, messages[-1].offset + 1)
                 for place, messages in batch.places.items()
@@ -181,7 +188,26 @@ class Report:
             dict(counts),
             tuple(self._passed(passed) for _, passed in batch.markers),
             round(time.time() - batch.begun, 4),
+            b"",
+            *self._types_and_ages(batch.records, now),
+            tuple((self.plain(place.topic), place.partition, left) for place, left in waiting.items()),
         )
+
+    def _types_and_ages(
+        self, records: Iterable[Message], now: int
+    ) -> tuple[dict[str, dict[str, int]], dict[str, tuple[int, int, int]]]:
+        """Records by source and type, and by source how old they are. It is done to every record, so it is plain."""
+        types: dict[str, dict[str, int]] = {}
+        ages: dict[str, list[int]] = {}
+        for one in records:
+            source, accepted = self._origin(one)
+            if kind := one.headers.get(TYPE):
+                of_source = types.setdefault(source, {})
+                name = kind.decode("utf-8", "replace")
+                of_source[name] = of_source.get(name, 0) + 1
+            if accepted:
+                ages.setdefault(source, []).append(max(0, now - accepted))
+        return types, {source: (len(found), sum(found), max(found)) for source, found in ages.items()}
 
     def _passed(self, passed: Passed) -> Passed:
         return msgspec.structs.replace(passed, topic=self.plain(passed.topic))

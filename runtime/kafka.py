@@ -8,7 +8,7 @@ from typing import Any, Final, Protocol
 
 from confluent_kafka import OFFSET_END, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from runtime.settings import RuntimeSettings
 
@@ -25,6 +25,8 @@ class Wanted(Protocol):
     def partitions(self) -> int: ...
     @property
     def settings(self) -> dict[str, str]: ...
+    @property
+    def may_grow(self) -> bool: ...
 
 
 def common(settings: RuntimeSettings) -> dict[str, Any]:
@@ -73,9 +75,20 @@ def consumer_config(settings: RuntimeSettings, group: str, instance: str | None 
 
 
 def create_topics(settings: RuntimeSettings, wanted: Iterable[Wanted], replication: int = -1) -> list[str]:
-    """Create those topics that do not exist, in one call; returns the names of the new ones."""
+    """Create those topics that do not exist, in one call; returns the names of the new ones.
+
+    One that may grow and has fewer partitions than wanted, as it was made by an older release, gets the others.
+    """
+    wanted = list(wanted)
     admin = AdminClient(common(settings))
     existing = admin.list_topics(timeout=10).topics
+    grown = [
+        NewPartitions(one.name, one.partitions)
+        for one in wanted
+        if one.may_grow and one.name in existing and len(existing[one.name].partitions) < one.partitions
+    ]
+    for future in admin.create_partitions(grown, operation_timeout=20).values() if grown else ():
+        future.result()
     fresh = [
         NewTopic(one.name, num_partitions=one.partitions, replication_factor=replication, config=one.settings)
         for one in wanted

@@ -319,10 +319,11 @@ class Loop:
             if any(emit.value and len(emit.value) > LARGEST for _, emit in outputs.emits):
                 raise ValueError("an output is larger than the broker takes")
             tallies = self._keep_limits(batch, outputs)
-            emits = self._report.complete(batch, outputs)
+            ends = batch.next_offsets()
+            emits = self._report.complete(batch, outputs, self._waiting(ends))
             if self._store:
                 mine = by_place(emits)
-                for place, next_offset in batch.next_offsets().items():
+                for place, next_offset in ends.items():
                     self._store.advance(place, self._next[place], next_offset, mine.get(place, ()))
         return _Done(batch, outputs, [emit for _, emit in emits], tallies)
 
@@ -437,12 +438,23 @@ class Loop:
                 self._is_message(polled)
 
     def _measure_lag(self) -> None:
-        for place, at in self._next.items():
+        for place, left in self._waiting({}).items():
+            telemetry.LAG.labels(self.name, self._report.plain(place.topic), str(place.partition)).set(left)
+
+    def _waiting(self, ends: Mapping[Place, int]) -> dict[Place, int]:
+        """How many messages are left to read, once these ends are reached, as the broker's last answers have it.
+
+        One offset is none: a transaction ends with a mark that takes one, and no reader ever gets it.
+        """
+        found = {}
+        for place, next_offset in self._next.items():
             with suppress(KafkaException):
                 low, high = self._consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
                 if high >= 0:
-                    lag = telemetry.LAG.labels(self.name, self._report.plain(place.topic), str(place.partition))
-                    lag.set(max(0, high - (low if at is None else at)))
+                    at = ends.get(place, next_offset)
+                    left = high - (low if at is None else at)
+                    found[place] = left if left > 1 else 0
+        return found
 
 
 def _cause(doubt: Exception) -> str:

@@ -11,6 +11,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 import msgspec
 
 TRACEPARENT: Final = "traceparent"
+TYPE: Final = "ce_type"
 MARKER: Final = "marker"
 ORIGIN: Final = "marker_origin"
 DEAD_LETTERS: Final = "-dlq"
@@ -140,7 +141,10 @@ class Passed(msgspec.Struct, frozen=True, array_like=True):
 class FlowSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     """flow-summaries: one batch of one step. `inputs` are (topic, partition, first offset, next offset);
     `counts` are by source and verdict; `seconds` is the time the batch took. `measures` are more that a step has
-    counted, sealed to whoever it is for."""
+    counted, sealed to whoever it is for. `types` are the records read, by source and type. `ages` are by source: of how
+    many records, the sum and the highest of their times since acceptance (ms). `waiting` are (topic, partition, number)
+    of messages that the slot has not read yet, on all it is assigned; one offset that is left counts as none, for it is
+    as a rule the end of a transaction."""
 
     step: str
     slot: int
@@ -150,6 +154,9 @@ class FlowSummary(msgspec.Struct, frozen=True, omit_defaults=True):
     passed: tuple[Passed, ...] = ()
     seconds: float = 0.0
     measures: bytes = b""
+    types: dict[str, dict[str, int]] = {}
+    ages: dict[str, tuple[int, int, int]] = {}
+    waiting: tuple[tuple[str, int, int], ...] = ()
 
 
 SUMMARIES: Final = "flow-summaries"

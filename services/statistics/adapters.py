@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from threading import Event
 from typing import Any, Final, NamedTuple, Protocol
@@ -21,6 +21,7 @@ from runtime.kafka import consumer_config
 from runtime.loop import message_from
 from runtime.messages import SUMMARIES, Message, Place, RetryLater
 from runtime.settings import RuntimeSettings
+from services.statistics.domain.alarms import Alarm
 from services.statistics.domain.counting import Counted
 from services.statistics.handlers import Count
 
@@ -275,9 +276,31 @@ class PostgresReader:
         )
         return Totals({(kind, measure): count for kind, measure, count in counts}, days)
 
+    def last_seen(self) -> dict[str, dt.datetime]:
+        """When each source was last heard of."""
+        return dict(self._read("SELECT source, last_seen FROM sources WHERE last_seen IS NOT NULL"))
+
+    def alarms(self) -> list[Alarm]:
+        """The alarms that stand."""
+        return [Alarm(*row) for row in self._read("SELECT source, kind, since, expected, seen FROM alarms")]
+
+    def replace_alarms(self, standing: Iterable[Alarm]) -> None:
+        """From now on these stand."""
+        rows = [(one.source, one.kind, one.since, one.expected, one.seen) for one in standing]
+        with self._connected() as connection:
+            connection.execute("LOCK TABLE alarms IN EXCLUSIVE MODE")
+            connection.execute("DELETE FROM alarms")
+            with connection.cursor() as cursor:
+                cursor.executemany("INSERT INTO alarms VALUES (%s, %s, %s, %s, %s)", rows)
+
     def _read(self, query: str, *parameters: Any) -> list[Any]:
+        with self._connected() as connection:
+            return connection.execute(query.encode(), parameters).fetchall()
+
+    @contextmanager
+    def _connected(self) -> Iterator[psycopg.Connection]:
         try:
             with self._pool.connection() as connection:
-                return connection.execute(query.encode(), parameters).fetchall()
+                yield connection
         except (psycopg.OperationalError, psycopg.errors.UndefinedTable):
             raise RetryLater("the database does not answer, or has no tables yet") from None

@@ -14,9 +14,11 @@ from runtime.settings import read_settings
 from runtime.telemetry import start_logging
 from runtime.watched import WatchedFile
 from services.statistics.adapters import MIGRATIONS, PostgresMemory, PostgresReader, SummariesReader
-from services.statistics.handlers import Count
+from services.statistics.handlers import Count, Opening
+from services.statistics.published import Published, WindowsReader
 from services.statistics.routes import application
 from services.statistics.settings import StatisticsSettings
+from services.statistics.watch import Watch
 
 
 def main() -> int:
@@ -32,13 +34,22 @@ def main() -> int:
         return 2
     url = settings.database_url.get_secret_value()
     database = Database(url, MIGRATIONS)
-    count = Count(PostgresMemory(database), opener, lambda source: source in registry())
+    count = Count(PostgresMemory(database), Opening(opener), lambda source: source in registry())
     summaries = SummariesReader(settings, database, count)
     reader = PostgresReader(url)
     reader.open()
+    published = Published()
+    windows = WindowsReader(settings, published)
+    watch = Watch(published, windows.counted_until, reader, registry)
+
+    def ready() -> str | None:
+        return summaries.readiness() or windows.readiness()
+
     try:
-        app = application(summaries.readiness, reader, registry, operators)
-        return serve(app, settings, [summaries])
+        app = application(
+            ready, reader, registry, operators, published=published, reading=windows.readiness, remembered=reader
+        )
+        return serve(app, settings, [summaries, windows, watch])
     finally:
         reader.close()
         database.close()

@@ -43,9 +43,45 @@ class Memory(Protocol):
         """Add to the counts, and note the writers' last numbers."""
 
 
-class _Opened(NamedTuple):
+class Opened(NamedTuple):
+    """A summary, and the measures in it."""
+
     summary: FlowSummary
     measures: Measures | None
+
+
+class Opening:
+    """Reads summaries. What is not well-formed is told of and passed over."""
+
+    def __init__(self, opener: Opener) -> None:
+        self._opener = opener
+        self._summary = msgspec.msgpack.Decoder(FlowSummary)
+        self._measures = msgspec.msgpack.Decoder(Measures)
+
+    def open(self, message: Message) -> Opened | None:
+        """What a message says; None if it is not one that counts."""
+        try:
+            summary = self._summary.decode(message.value)
+        except msgspec.MsgspecError:
+            _ignore("decoding")
+            return None
+        if summary.step not in STEPS:
+            _ignore("step")
+            return None
+        if not summary.measures:
+            return Opened(summary, None)
+        try:
+            opened = self._opener.open(summary.measures, measures_associated(summary.at))
+            measures = self._measures.decode(opened)
+        except SealBroken:
+            _ignore("keys")
+        except msgspec.MsgspecError:
+            _ignore("schema")
+        else:
+            if len(measures.writer) <= _WRITER_BYTES and 0 < measures.number < _LARGEST_NUMBER:
+                return Opened(summary, measures)
+            _ignore("schema")
+        return Opened(summary, None)
 
 
 class Count:
@@ -54,20 +90,18 @@ class Count:
     def __init__(
         self,
         memory: Memory,
-        opener: Opener,
+        opening: Opening,
         is_registered: Callable[[str], bool],
         clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
     ) -> None:
         self._memory = memory
-        self._opener = opener
+        self._opening = opening
         self._is_registered = is_registered
         self._clock = clock
-        self._summary = msgspec.msgpack.Decoder(FlowSummary)
-        self._measures = msgspec.msgpack.Decoder(Measures)
 
     def handle(self, batch: Sequence[Message]) -> None:
         """Count a batch; a message of a writer that was counted before is not counted again."""
-        opened = [one for one in map(self._open, batch) if one is not None]
+        opened = [one for one in map(self._opening.open, batch) if one is not None]
         now = self._clock()
         counting = Counting(self._is_registered, self._memory.sources(), self._memory.words(), now)
         writers = {one.measures.writer for one in opened if one.measures is not None}
@@ -80,30 +114,6 @@ class Count:
         self._memory.add(counting.counted, numbers, now.date())
         for one in opened:
             COUNTED.labels(one.summary.step).inc()
-
-    def _open(self, message: Message) -> _Opened | None:
-        try:
-            summary = self._summary.decode(message.value)
-        except msgspec.MsgspecError:
-            _ignore("decoding")
-            return None
-        if summary.step not in STEPS:
-            _ignore("step")
-            return None
-        if not summary.measures:
-            return _Opened(summary, None)
-        try:
-            opened = self._opener.open(summary.measures, measures_associated(summary.at))
-            measures = self._measures.decode(opened)
-        except SealBroken:
-            _ignore("keys")
-        except msgspec.MsgspecError:
-            _ignore("schema")
-        else:
-            if len(measures.writer) <= _WRITER_BYTES and 0 < measures.number < _LARGEST_NUMBER:
-                return _Opened(summary, measures)
-            _ignore("schema")
-        return _Opened(summary, None)
 
 
 def _ignore(reason: str) -> None:

@@ -1,4 +1,4 @@
-"""HTTP of statistics: the registry of sources, and the quality of what each sent. For operators."""
+"""HTTP of statistics: the registry of sources, the quality of what each sent, and the flow. For operators."""
 
 from __future__ import annotations
 
@@ -25,6 +25,9 @@ from runtime.messages import RetryLater
 from runtime.oidc import GUARDED, Gate
 from services.statistics.adapters import Reader
 from services.statistics.domain.quality import WEEK_DAYS, Quality, Source, listed, report
+from services.statistics.flow_routes import flow_router
+from services.statistics.published import Published
+from services.statistics.watch import Remembered
 
 Clock = Callable[[], dt.datetime]
 MONTH_DAYS = 30
@@ -59,8 +62,12 @@ def application(
     registry: Callable[[], Mapping[str, Registered]],
     operators: Gate,
     clock: Clock = lambda: dt.datetime.now(dt.UTC),
+    *,
+    published: Published,
+    reading: Readiness,
+    remembered: Remembered,
 ) -> FastAPI:
-    """The application of this service."""
+    """The application of this service. `reading` says why `published` is not complete yet."""
     app = create_app("Estuaire statistics", "What each producer sent, and how good it is.", ready)
     router = APIRouter(prefix="/v1", responses=problems({**GUARDED, 503: _AWAY}))
 
@@ -100,9 +107,10 @@ def application(
     async def away(_request: Request, _error: RetryLater) -> Response:
         return problem_response(503, "try again later", _AWAY, {"Retry-After": "5"})
 
+    router.include_router(flow_router(operator, published, reading, remembered, registry, clock))
     app.include_router(router)
     return app
 
 
-_AWAY = "The database of counts does not answer."
+_AWAY = "The database of counts does not answer, or the windows of the flow are being read."
 _NOBODY = "No producer of this source is registered or was seen."

@@ -26,8 +26,8 @@ class Contained(Service):
     def start(self) -> None:
         """Start a container; its own environment is only what the platform gives a service."""
         own = {key: text for key, text in self.environment.items() if key.startswith(("ESTUAIRE_", "KAFKA_"))}
-        container = DockerContainer(image(self.name)).with_kwargs(network_mode="host", user="0:0")
-        for key, text in own.items():
+        container = DockerContainer(image(self.name.partition(".")[0])).with_kwargs(network_mode="host", user="0:0")
+        for key, text in {**own, "SERVICE": self.name}.items():
             container.with_env(key, text)
         home = str(self.log.parent.parent)
         container.with_volume_mapping(home, home, "rw")

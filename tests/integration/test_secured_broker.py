@@ -65,6 +65,7 @@ TABLE: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...] = (
     ("erasures", (A, L), (L,)),
     ("erasures-dlq", (L,), (L,)),
     ("flow-summaries", (G, P, L, A, U), (G, S)),
+    ("flow-windows", (S,), (S,)),
     ("link-decisions", (L,), (L,)),
     ("link-decisions-dlq", (L,), (L,)),
     ("link-reviews", (L,), ()),

@@ -23,7 +23,7 @@ from runtime.messages import FlowSummary, Message, Place, RetryLater
 from runtime.sealing import Opener, Sealer
 from runtime.settings import RuntimeSettings
 from services.statistics.adapters import MIGRATIONS, PostgresMemory, PostgresReader, SummariesReader
-from services.statistics.handlers import Count
+from services.statistics.handlers import Count, Opening
 from tests.integration.looping import settings_for, until
 
 pytestmark = pytest.mark.integration
@@ -65,7 +65,9 @@ def send(settings: RuntimeSettings, values: list[bytes]) -> None:
 
 def reader(settings: RuntimeSettings, url: str) -> SummariesReader:
     database = Database(url, MIGRATIONS)
-    return SummariesReader(settings, database, Count(PostgresMemory(database), Opener([PRIVATE]), lambda _: False))
+    return SummariesReader(
+        settings, database, Count(PostgresMemory(database), Opening(Opener([PRIVATE])), lambda _: False)
+    )
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -120,6 +121,29 @@ def test_what_a_batch_writes_and_in_which_order() -> None:
         Place("p-in", 0): 7,
         Place("p-in-backfill", 1): 1,
     }
+
+
+def test_a_summary_has_types_ages_and_what_waits() -> None:
+    class Aged(Step):
+        def origin(self, message: Message) -> tuple[str, int]:
+            return message.header("source"), int(message.headers.get("accepted", b"0"))
+
+    settings = RuntimeSettings(bootstrap_servers="nowhere:1", topic_prefix="p-")
+    one = Report("step", settings, Aged(), Route(("in",)), start_tracing("test", None))
+    now = int(time.time() * 1000)
+    ages = [(b"a", 500), (b"a", 3_000), (b"b", 100), (b"b", -60_000)]
+    records = [
+        message(at, source=source, ce_type=b"claim.v1", accepted=str(now - age).encode())
+        for at, (source, age) in enumerate(ages)
+    ]
+    records += [message(4, source=b"a"), message(5), message(6, marker=b"m", marker_origin=b"1", ce_type=b"claim.v1")]
+    waiting = {Place("p-in", 0): 12, Place("p-in", 1): 0}
+    ((_, emit),) = one.complete(Batch(records), Outputs(), waiting)
+    summary = msgspec.msgpack.decode(emit.value or b"", type=FlowSummary)
+    assert summary.types == {"a": {"claim.v1": 2}, "b": {"claim.v1": 2}}
+    assert summary.waiting == (("in", 0, 12), ("in", 1, 0))
+    late = summary.at - now
+    assert summary.ages == {"a": (2, 3_500 + 2 * late, 3_000 + late), "b": (2, 100 + late, 100 + late)}
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from contracts.messages import Measures, encode, measures_associated
 from runtime.messages import FlowSummary, Message
 from runtime.sealing import Opener, Sealer
 from services.statistics.domain.counting import MOST_SOURCES, MOST_WORDS, Counted
-from services.statistics.handlers import Count
+from services.statistics.handlers import Count, Opening
 from tests.contract.seal_examples import private_key
 
 pytestmark = pytest.mark.unit
@@ -74,7 +74,7 @@ def measured(
 
 
 def count(memory: FakeMemory, *batch: Message, registered: Collection[str] = ()) -> FakeMemory:
-    Count(memory, Opener([PRIVATE]), registered.__contains__, lambda: NOW).handle(batch)
+    Count(memory, Opening(Opener([PRIVATE])), registered.__contains__, lambda: NOW).handle(batch)
     return memory
 
 
@@ -175,7 +175,7 @@ def test_what_is_not_well_formed_is_passed_over_and_the_rest_counts() -> None:
 
 def test_every_example_is_counted() -> None:
     memory = FakeMemory()
-    read = Count(memory, Opener([private_key("statistics")]), lambda _: False, lambda: NOW)
+    read = Count(memory, Opening(Opener([private_key("statistics")])), lambda _: False, lambda: NOW)
     read.handle([message(example.value) for example in examples.load("flow-summaries")])
     assert memory.counts[SOURCE, "2026-03-01", "hospital-stay.v1", "records"] == 2
     assert memory.counts[SOURCE, "2026-03-01", "", "pseudonym.pseudonymised"] == 998

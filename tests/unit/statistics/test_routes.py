@@ -52,7 +52,11 @@ def reader() -> FakeReader:
 @pytest.fixture
 def client(reader: FakeReader) -> TestClient:
     operators = Bearers({hash_token("secret"): "operator"})
-    return TestClient(application(lambda: None, reader, dict, operators, lambda: NOW), headers=OPERATOR)
+    nothing: Any = None
+    app = application(
+        lambda: None, reader, dict, operators, lambda: NOW, published=nothing, reading=nothing, remembered=nothing
+    )
+    return TestClient(app, headers=OPERATOR)
 
 
 @pytest.mark.parametrize("params", [{"to": "0001-01-01"}, {"from": "9999-12-31"}, {"source": "a\0b"}])
@@ -63,8 +67,16 @@ def test_a_day_of_no_calendar_and_a_source_that_is_none_are_told_so(client: Test
 def test_the_document_says_what_is_answered() -> None:
     nothing: Any = None
     check_documents(
-        application(lambda: None, nothing, nothing, Bearers({})),
-        {"GET /v1/sources": {200, 401, 403, 503}, "GET /v1/sources/quality": {200, 401, 403, 404, 422, 503}},
+        application(
+            lambda: None, nothing, nothing, Bearers({}), published=nothing, reading=nothing, remembered=nothing
+        ),
+        {
+            "GET /v1/sources": {200, 401, 403, 503},
+            "GET /v1/sources/quality": {200, 401, 403, 404, 422, 503},
+            "GET /v1/flow": {200, 401, 403, 422, 503},
+            "GET /v1/flow/sources": {200, 401, 403, 503},
+            "GET /v1/alarms": {200, 401, 403, 503},
+        },
     )
 
 

@@ -1,0 +1,156 @@
+"""The workers' tables as they publish them: flow-windows, followed from its beginning, without a group.
+
+So HTTP answers over all workers and asks none of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from threading import Event, Lock
+from typing import Final
+
+import msgspec
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+
+from contracts.messages import FlowWindow
+from runtime.kafka import consumer_config
+from runtime.messages import SUMMARIES
+from runtime.settings import RuntimeSettings
+from services.statistics.domain.windows import KEPT, newer, parse_key
+
+log = logging.getLogger("estuaire.statistics")
+
+WINDOWS: Final = "flow-windows"
+GROUP: Final = "statistics-flow"
+
+
+class Published:
+    """All windows that are kept, by length and start. Safe across threads."""
+
+    def __init__(self) -> None:
+        self._windows: Mapping[int, dict[int, dict[bytes, FlowWindow]]] = {seconds: {} for seconds in KEPT}
+        self._lock = Lock()
+        self._decode = msgspec.msgpack.Decoder(FlowWindow).decode
+
+    def take(self, key: bytes, value: bytes | None) -> None:
+        """Hold what is published under a key; without a value, nothing. Raises ValueError."""
+        parsed = parse_key(key)
+        starts = self._windows.get(parsed.seconds)
+        if starts is None:
+            return
+        with self._lock:
+            if value:
+                of_start = starts.setdefault(parsed.start, {})
+                of_start[key] = newer(self._decode(value), of_start.get(key))
+            elif parsed.start in starts:
+                starts[parsed.start].pop(key, None)
+
+    def forget(self, now: float) -> None:
+        """Windows that are over; the workers may be away, who would say so."""
+        with self._lock:
+            for seconds, starts in self._windows.items():
+                for start in [start for start in starts if start + seconds + KEPT[seconds] < now]:
+                    del starts[start]
+
+    def windows(self, seconds: int, begin: float, end: float) -> Iterator[FlowWindow]:
+        """Those of this length that begin from one moment until before another, in the order of their start."""
+        with self._lock:
+            starts = self._windows[seconds]
+            found = [list(starts[start].values()) for start in sorted(starts) if begin <= start < end]
+        for windows in found:
+            yield from windows
+
+
+class WindowsReader:
+    """Follows flow-windows, and knows up to when the workers have counted."""
+
+    LOOK_SECONDS: Final = 2.0
+
+    def __init__(self, settings: RuntimeSettings, published: Published) -> None:
+        self._settings = settings
+        self._published = published
+        self._stop = Event()
+        self._ends: dict[int, int] | None = None
+        self._asked: tuple[float, dict[int, int]] | None = None
+        self._counted_until: float | None = None
+
+    def readiness(self) -> str | None:
+        """None once all has been read that was there at the start, otherwise why not."""
+        return None if self._ends == {} else f"reading {self._settings.topic_prefix}{WINDOWS}"
+
+    def counted_until(self) -> float | None:
+        """The workers have counted everything that was written until then (s since the epoch); None if unknown."""
+        return self._counted_until
+
+    def stop(self) -> None:
+        """End soon."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Read until asked to stop."""
+        group = self._settings.topic_prefix + GROUP
+        windows = Consumer(consumer_config(self._settings, f"{group}-published"))
+        workers = Consumer(consumer_config(self._settings, group))  # to look at what they have committed
+        looked = 0.0
+        try:
+            while not self._stop.is_set():
+                try:
+                    if self._ends is None:
+                        self._begin(windows)
+                    self._read(windows)
+                    if time.monotonic() - looked > self.LOOK_SECONDS:
+                        looked = time.monotonic()
+                        self._published.forget(time.time())
+                        self._look(workers)
+                except (KafkaException, TypeError) as error:  # get_watermark_offsets gives None when nobody answers
+                    log.warning("the broker does not answer about the flow (%s)", type(error).__name__)
+                    self._stop.wait(0.5)
+        finally:
+            windows.close()
+            workers.close()
+
+    def _begin(self, consumer: Consumer) -> None:
+        name = self._settings.topic_prefix + WINDOWS
+        partitions = consumer.list_topics(name, timeout=2).topics[name].partitions
+        ends = {}
+        for number in partitions:
+            low, high = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=2)
+            if low < high:
+                ends[number] = high
+        if partitions:
+            consumer.assign([TopicPartition(name, number, OFFSET_BEGINNING) for number in partitions])
+            self._ends = ends
+        else:
+            self._stop.wait(0.5)
+
+    def _read(self, consumer: Consumer) -> None:
+        for message in consumer.consume(2000, 0.2):
+            if message.error() is not None:
+                continue
+            try:
+                self._published.take(message.key() or b"", message.value())
+            except (ValueError, msgspec.MsgspecError):
+                log.error("a message of %s is not one", WINDOWS)
+        if self._ends:
+            name = self._settings.topic_prefix + WINDOWS
+            positions = consumer.position([TopicPartition(name, number) for number in self._ends])
+            self._ends = {one.partition: end for one in positions if one.offset < (end := self._ends[one.partition])}
+
+    def _look(self, consumer: Consumer) -> None:
+        """The workers have counted until a moment once they have committed what was written then. The last offset of a
+        transaction is its mark, which they never get."""
+        name = self._settings.topic_prefix + SUMMARIES
+        if self._asked is None:
+            now, ends = time.time(), {}
+            for number in consumer.list_topics(name, timeout=2).topics[name].partitions:
+                low, high = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=2)
+                if low < high:
+                    ends[number] = high
+            self._asked = now, ends
+        now, ends = self._asked
+        committed = consumer.committed([TopicPartition(name, number) for number in ends], timeout=2) if ends else []
+        if all(one.offset >= ends[one.partition] - 1 for one in committed):
+            self._counted_until, self._asked = now, None

@@ -1,0 +1,299 @@
+"""The Faust application: flow-summaries in, the table of windows out, each summary in it once.
+
+Faust delivers at least once, and acknowledges a message whose agent has raised. So here a message is acknowledged by
+hand, when the broker has every window that it changes; what cannot be written is tried again, and what is broken is
+passed over. A window takes no summary that is not newer than what it has, so that one that comes again changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import ssl
+import tempfile
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from threading import Event
+from typing import Any, Final
+
+import faust
+import msgspec
+from faust.transport.drivers import aiokafka as driver
+from prometheus_client import Counter, Gauge
+
+from contracts.messages import FlowWindow, encode
+from runtime import telemetry
+from runtime.messages import SUMMARIES, Message
+from runtime.settings import RuntimeSettings
+from services.statistics.domain.windows import Key, Names, Windows, newer, parse_key
+from services.statistics.handlers import Opening
+
+log = logging.getLogger("estuaire.flow")
+
+WINDOWS: Final = "flow-windows"
+GROUP: Final = "statistics-flow"
+# Windows that this worker holds.
+HELD: Final = Gauge("estuaire_flow_windows", "Windows that this worker holds.")
+# Summaries that made the counting fail, and are passed over.
+BROKEN: Final = Counter("estuaire_flow_summaries_broken", "Summaries that made the counting fail.")
+
+_decode: Final = msgspec.msgpack.Decoder(FlowWindow).decode
+_SESSION_SECONDS: Final = 10.0
+_SUSPENDED_SECONDS: Final = 6.0
+"""Who was still for so long may have been given up by the group, and must not write before it has asked."""
+
+
+class Unsupported(ValueError):
+    """The client settings ask for what this client cannot do."""
+
+
+class Suspended(Exception):
+    """This process stood still for so long that another may have its partitions."""
+
+
+class Table(faust.Table[bytes, bytes]):
+    """A table whose state is never set back: of two states of a window, the one that has seen more holds."""
+
+    def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
+        """Take what the changelog says, as a worker does that takes over."""
+        for event in batch:
+            self.keep(event.message.key, event.message.value)
+
+    def keys_held(self) -> dict[bytes, Key]:
+        """All keys, taken apart."""
+        return {key: parse_key(key) for key in self.data}
+
+    def keep(self, key: bytes, value: bytes | None) -> None:
+        """Hold what the broker has; without a value, nothing."""
+        if not value:
+            self.data.pop(key, None)
+            return
+        try:
+            window = newer(_decode(value), self.held(key))
+        except msgspec.MsgspecError:
+            log.error("a message of %s is not one", WINDOWS)
+            return
+        self.data[key] = encode(window)
+
+    def held(self, key: bytes) -> FlowWindow | None:
+        """What is held under a key."""
+        value = self.data.get(key)
+        return None if value is None else _decode(value)
+
+
+class FlowWorker:
+    """Runs the application in a thread, and makes it anew when it has failed."""
+
+    MOST: Final = 500
+    PAUSE_SECONDS: Final = 0.2
+    """How long a batch waits for more: a window is written once for all that the batch adds to it."""
+    SWEEP_SECONDS: Final = 30.0
+    RETRY_SECONDS: Final = 1.0
+
+    def __init__(
+        self,
+        settings: RuntimeSettings,
+        opening: Opening,
+        is_registered: Callable[[str], bool],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Raises Unsupported."""
+        self._settings = settings
+        self._opening = opening
+        self._is_registered = is_registered
+        self._clock = clock
+        self._credentials = credentials(settings.kafka_config)
+        self._app: Any = None
+        self._table: Table
+        self._stop = Event()
+        self._alive = 0.0
+        self._anew = False
+        self._names = Names(is_registered)
+        self._sweep_at = 0.0
+        self._generation = -1
+
+    def readiness(self) -> str | None:
+        """None when it counts, otherwise why not."""
+        app = self._app
+        if app is None or app.rebalancing or not app.tables.recovery.completed.is_set():
+            return "waiting for partitions"
+        return None
+
+    def stop(self) -> None:
+        """Ask it to end after the batch at hand."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Count until asked to stop."""
+        with tempfile.TemporaryDirectory() as folder:
+            while not self._stop.is_set():
+                try:
+                    asyncio.run(self._serve(folder))
+                except Exception as error:
+                    log.error("the application has failed and is made anew: %s", telemetry.where(error))
+                if not self._stop.is_set():
+                    self._stop.wait(self.RETRY_SECONDS)
+
+    async def _serve(self, folder: str) -> None:
+        self._app, self._anew, self._alive = self.application(folder), False, time.monotonic()
+        app = self._app
+        app.finalize()
+        try:
+            await app.start()
+            while not (self._stop.is_set() or self._anew or app.should_stop or app.crashed):
+                self._alive = time.monotonic()
+                await asyncio.sleep(0.1)
+        finally:
+            self._app = None
+            await app.stop()
+
+    def application(self, folder: str) -> Any:
+        """The application, not started."""
+        settings = self._settings
+        prefix = settings.topic_prefix
+        servers = [f"kafka://{one.strip()}" for one in settings.bootstrap_servers.split(",")]
+        app = faust.App(
+            prefix + GROUP,
+            broker=servers,
+            broker_credentials=self._credentials,
+            broker_session_timeout=_SESSION_SECONDS,
+            broker_heartbeat_interval=2.0,
+            broker_request_timeout=20.0,
+            broker_commit_interval=1.0,
+            consumer_auto_offset_reset="earliest",
+            consumer_metadata_max_age_ms=30_000,
+            producer_request_timeout=15.0,
+            producer_compression_type="lz4",
+            producer_linger=0.005,
+            store="memory://",
+            datadir=folder,
+            web_enabled=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            table_standby_replicas=0,
+            stream_wait_empty=False,
+            stream_recovery_delay=0.0,
+            logging_config=None,
+        )
+        transport: Any = app.transport
+        transport.Consumer = _Consumer
+        raw: dict[str, Any] = {
+            "key_type": bytes,
+            "value_type": bytes,
+            "key_serializer": "raw",
+            "value_serializer": "raw",
+        }
+        changelog = app.topic(prefix + WINDOWS, **raw, acks=False, internal=True, allow_empty=True)
+        self._table = Table(app, name=WINDOWS, key_type=bytes, value_type=bytes, changelog_topic=changelog)
+        app.tables.add(self._table)
+
+        @app.agent(app.topic(prefix + SUMMARIES, **raw), name="count")
+        async def count(stream: Any) -> None:
+            async for events in stream.noack_take(self.MOST, within=self.PAUSE_SECONDS):
+                await self._take(app, stream, events)
+
+        return app
+
+    async def _take(self, app: Any, stream: Any, events: Sequence[Any]) -> None:
+        """Count a batch and acknowledge it once it is written. What was read before a change of partitions is left to
+        whoever reads it again."""
+        while not self._anew:
+            mine = [one for one in events if one.message.generation_id == app.consumer_generation_id]
+            if not mine:
+                return
+            if self._generation != app.consumer_generation_id:  # what is held has changed
+                self._generation, self._sweep_at = app.consumer_generation_id, 0.0
+            try:
+                await self.write(self.windows([_message(one.message) for one in mine]))
+            except Suspended as still:
+                log.warning("%s", still)
+                self._anew = True
+            except Exception as error:
+                log.warning("cannot write windows, trying again: %s", telemetry.where(error))
+                await asyncio.sleep(self.RETRY_SECONDS)
+            else:
+                for one in mine:
+                    await stream.ack(one)
+                return
+
+    def windows(self, messages: Sequence[Message]) -> dict[bytes, FlowWindow | None]:
+        """What becomes of the windows. A message that is broken, or makes the counting fail, is passed over."""
+        now = self._clock()
+        over = self._sweep(now, {one.partition for one in messages}) if now >= self._sweep_at else []
+        read = Windows(self._table.held, self._names, now)
+        for message in messages:
+            try:
+                opened = self._opening.open(message)
+                if opened is not None:
+                    read.add(message.partition, message.offset, message.timestamp, *opened)
+            except Exception as error:
+                BROKEN.inc()
+                log.error("a summary cannot be counted and is passed over: %s", telemetry.where(error))
+        return {**dict.fromkeys(over), **read.changed}
+
+    def _sweep(self, now: float, partitions: Collection[int]) -> list[bytes]:
+        """The windows of these partitions that are over; and count sources anew, under which there are windows."""
+        self._sweep_at = now + self.SWEEP_SECONDS
+        held = self._table.keys_held()
+        self._names = Names(self._is_registered, {one.source for one in held.values()})
+        return [key for key, one in held.items() if one.partition in partitions and one.is_over(now)]
+
+    async def write(self, windows: Mapping[bytes, FlowWindow | None]) -> None:
+        """Write windows and wait until the broker has them; only then are they held. Raises what the client raises."""
+        if time.monotonic() - self._alive > _SUSPENDED_SECONDS:
+            raise Suspended("this process stood still: asking the group anew")
+        values = {key: None if window is None else encode(window) for key, window in windows.items()}
+        sent = [self._table.send_changelog(parse_key(key).partition, key, value) for key, value in values.items()]
+        await asyncio.wait_for(asyncio.gather(*sent), 30)
+        for key, value in values.items():
+            self._table.keep(key, value)
+        HELD.set(len(self._table.data))
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):
+    """Reads what is committed: summaries are written in transactions, and Faust reads so in its own mode alone."""
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._isolation_level = "read_committed"
+        return consumer
+
+
+class _Consumer(driver.Consumer):
+    def _new_consumer_thread(self) -> Any:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+
+def _message(raw: Any) -> Message:
+    """A message as handlers know it."""
+    headers = {name: value for name, value in dict(raw.headers or ()).items() if value is not None}
+    stamp = round((raw.timestamp or 0) * 1000)
+    return Message(raw.topic, raw.partition, raw.offset, stamp, raw.key, raw.value or b"", headers)
+
+
+def credentials(config: Mapping[str, Any]) -> Any:
+    """Client settings as librdkafka knows them, for the client under Faust. Raises Unsupported, naming the setting."""
+    protocol = str(config.get("security.protocol", "PLAINTEXT")).upper()
+    if protocol == "PLAINTEXT":
+        return None
+    context = None
+    if protocol.endswith("SSL"):
+        context = ssl.create_default_context(cafile=config.get("ssl.ca.location"), cadata=config.get("ssl.ca.pem"))
+        if "ssl.certificate.location" in config:
+            context.load_cert_chain(
+                config["ssl.certificate.location"], config.get("ssl.key.location"), config.get("ssl.key.password")
+            )
+    if protocol == "SSL":
+        return faust.SSLCredentials(context)
+    mechanism = str(config.get("sasl.mechanism", config.get("sasl.mechanisms", ""))).upper()
+    if not protocol.startswith("SASL_") or mechanism not in ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"):
+        raise Unsupported(
+            "ESTUAIRE_KAFKA_CONFIG: the flow's worker connects by PLAINTEXT or SSL, or by SASL_PLAINTEXT or SASL_SSL"
+            f" with sasl.mechanism PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512; it says {protocol} {mechanism}".rstrip()
+        )
+    return faust.SASLCredentials(
+        username=config.get("sasl.username"),
+        password=config.get("sasl.password"),
+        mechanism=mechanism,
+        ssl_context=context,
+    )

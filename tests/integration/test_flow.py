@@ -1,0 +1,270 @@
+"""The flow's workers on a real broker: whatever is killed, started and moved, the tables are a plain recount.
+
+`ESTUAIRE_FLOW_SUMMARIES` and `ESTUAIRE_FLOW_TURNS` make the load longer (`make flow`).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from contracts.messages import FlowWindow, Measures, encode, measures_associated
+from runtime.kafka import consumer_config, producer_config
+from runtime.keys import write_key
+from runtime.messages import FlowSummary
+from runtime.sealing import Opener, Sealer
+from runtime.settings import RuntimeSettings
+from tests.integration.looping import settings_for, until
+
+pytestmark = pytest.mark.integration
+
+PRIVATE = X25519PrivateKey.generate()
+SEALER = Sealer(PRIVATE.public_key())
+PRIVATE_OPENER = Opener([PRIVATE])
+SUMMARIES = int(os.environ.get("ESTUAIRE_FLOW_SUMMARIES", "3000"))
+TURNS = int(os.environ.get("ESTUAIRE_FLOW_TURNS", "1"))
+STEPS = ("pseudonym", "linkage", "access")
+TYPES = ("claim.v1", "observation.v1", "hospital-stay.v1.deleted", "horoscope.v1")
+PARTITIONS = 4
+
+
+@pytest.fixture
+def settings(broker: str, topics: str) -> RuntimeSettings:
+    return settings_for(broker, topics)
+
+
+class Process:
+    """One worker's process."""
+
+    def __init__(self, settings: RuntimeSettings, folder: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self._port = probe.getsockname()[1]
+        if not (folder / "statistics-private.json").exists():
+            write_key(folder, "statistics-private", {1: PRIVATE.private_bytes_raw()})
+        self.log = (folder / f"{self._port}.log").open("wb")
+        environment = {
+            **os.environ,
+            "KAFKA_BOOTSTRAP_SERVERS": settings.bootstrap_servers,
+            "ESTUAIRE_TOPIC_PREFIX": settings.topic_prefix,
+            "ESTUAIRE_STATISTICS_KEYS": str(folder),
+            "ESTUAIRE_PORT": str(self._port),
+            "ESTUAIRE_LOG_LEVEL": "DEBUG",
+        }
+        command = [sys.executable, "-m", "services.statistics.flow"]
+        self.process = subprocess.Popen(command, env=environment, stderr=self.log, stdout=self.log)
+
+    def ready(self) -> bool:
+        """Whether it counts."""
+        assert self.process.poll() is None, "the worker has ended"
+        try:
+            return httpx.get(f"http://127.0.0.1:{self._port}/readyz", timeout=2).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False
+
+    def end(self, how: signal.Signals) -> None:
+        """End it, by this signal."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+            self.process.wait(40)
+        self.log.close()
+
+
+@contextmanager
+def workers(settings: RuntimeSettings, folder: Path) -> Iterator[Any]:
+    """Makes workers; those that are left are stopped at the end."""
+    started: list[Process] = []
+
+    def start() -> Process:
+        started.append(Process(settings, folder))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for one in started:
+            one.end(signal.SIGKILL)
+
+
+class Load:
+    """Summaries as steps and ingest write them: in transactions, some of which come to nothing, and some messages of
+    ingest twice."""
+
+    def __init__(self, settings: RuntimeSettings, seed: int = 1) -> None:
+        self._random = random.Random(seed)
+        self._topic = f"{settings.topic_prefix}flow-summaries"
+        self._steps = Producer(producer_config(settings, f"{settings.topic_prefix}load-{secrets.token_hex(4)}"))
+        self._steps.init_transactions(20)
+        self._ingest = Producer(producer_config(settings))
+        self._number = 0
+        self._begun = time.time()
+
+    def send(self, count: int, seconds: float = 0.0) -> None:
+        """Send about so many, over about so long."""
+        pace = threading.Event()
+        for _ in range(count // 10):
+            self._transaction()
+            if self._random.random() < 0.5:
+                self._measured()
+            pace.wait(seconds / (count // 10))
+        assert self._ingest.flush(30) == 0
+
+    def _transaction(self) -> None:
+        self._steps.begin_transaction()
+        for _ in range(10):
+            step, slot = self._random.choice(STEPS), self._random.randrange(3)
+            self._steps.produce(self._topic, encode(self._summary(step, slot)), f"{step}-{slot}".encode())
+        if self._random.random() < 0.1:
+            self._steps.abort_transaction(20)
+        else:
+            self._steps.commit_transaction(20)
+
+    def _summary(self, step: str, slot: int) -> FlowSummary:
+        at = int((time.time() - self._random.choice((0, 0, 0, 30, 700, 3 * 86_400))) * 1000)
+        counts: dict[str, dict[str, int]] = {}
+        types: dict[str, dict[str, int]] = {}
+        ages: dict[str, tuple[int, int, int]] = {}
+        for number in self._random.sample(range(4), 2):
+            source, records = f"urn:{number}", self._random.randint(1, 50)
+            counts[source] = {"done": records, "dead_lettered:conflict": 1}
+            types[source] = {self._random.choice(TYPES): records}
+            ages[source] = (records, records * 100, self._random.randint(100, 100 * records))
+        waiting = ((f"{step}-in", slot, self._random.randrange(1000)),)
+        return FlowSummary(step, slot, at, (), counts, (), 0.1, b"", types, ages, waiting)
+
+    def _measured(self) -> None:
+        self._number += 1
+        at = int(time.time() * 1000)
+        measures = Measures(b"writer", self._number, {"urn:0": {"claim.v1": {"records": 3, "refused.bad-value": 1}}})
+        summary = FlowSummary("ingest", 0, at, (), measures=SEALER.seal(encode(measures), measures_associated(at)))
+        for _ in range(self._random.choice((1, 1, 2))):
+            self._ingest.produce(self._topic, encode(summary), b"ingest-0")
+
+
+def everything(settings: RuntimeSettings, topic: str) -> list[Any]:
+    """Every committed message of a topic, now."""
+    consumer = Consumer(consumer_config(settings, f"{settings.topic_prefix}recount") | {"enable.partition.eof": True})
+    found, at_end = [], set()
+    consumer.assign([TopicPartition(settings.topic_prefix + topic, number, 0) for number in range(PARTITIONS)])
+    try:
+        while len(at_end) < PARTITIONS:
+            for one in consumer.consume(1000, 1):
+                if (error := one.error()) is None:
+                    found.append(one)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    at_end.add(one.partition())
+        return found
+    finally:
+        consumer.close()
+
+
+Tables = dict[tuple[int, int, str, str], dict[str, Any]]
+
+
+def recount(settings: RuntimeSettings) -> Tables:
+    """The tables as flow-summaries have them, counted plainly: no state, no offsets, all of it at once."""
+    tables: Tables = defaultdict(lambda: {"types": Counter(), "verdicts": Counter(), "ages": (0, 0, 0)})
+    newest: dict[tuple[Any, ...], tuple[int, int]] = {}
+    counted = 0
+    for raw in everything(settings, "flow-summaries"):
+        summary = msgspec.msgpack.decode(raw.value(), type=FlowSummary)
+        said = {source: (summary.counts[source], types) for source, types in summary.types.items()}
+        if summary.step == "ingest":
+            opened = PRIVATE_OPENER.open(summary.measures, measures_associated(summary.at))
+            number = msgspec.msgpack.decode(opened, type=Measures).number
+            if number <= counted:
+                continue
+            counted = number
+            said = {"urn:0": ({"accepted": 3, "rejected": 1}, {"claim.v1": 4})}
+        for seconds in (10, 3600):
+            start = summary.at // 1000 // seconds * seconds
+            if seconds == 10 and summary.at < (time.time() - 3600) * 1000:
+                continue
+            for source, (verdicts, types) in said.items():
+                one = tables[seconds, start, summary.step, source]
+                one["verdicts"].update(verdicts)
+                for kind, count in types.items():
+                    known = "other" if kind == "horoscope.v1" else kind.removesuffix(".deleted")
+                    one["types"][known] += count
+                if source in summary.ages:
+                    count, total, most = one["ages"]
+                    more = summary.ages[source]
+                    one["ages"] = (count + more[0], total + more[1], max(most, more[2]))
+            for topic, partition, left in summary.waiting:
+                place = (seconds, start, summary.step, f"{topic}/{partition}")
+                newest[place] = max(newest.get(place, (0, 0)), (summary.at, left))
+    for (seconds, start, step, place), found in newest.items():
+        tables[seconds, start, step, ""].setdefault("waiting", {})[place] = found[0]
+    return dict(tables)
+
+
+def published(settings: RuntimeSettings) -> Tables:
+    """The tables as the workers have written them: of each key the newest message, partitions added up."""
+    newest = {raw.key(): raw.value() for raw in everything(settings, "flow-windows")}
+    tables: Tables = defaultdict(lambda: {"types": Counter(), "verdicts": Counter(), "ages": (0, 0, 0)})
+    for value in newest.values():
+        if value is None:
+            continue
+        window = msgspec.msgpack.decode(value, type=FlowWindow)
+        one = tables[window.seconds, window.start, window.step, window.source]
+        one["types"].update(window.types)
+        one["verdicts"].update(window.verdicts)
+        count, total, most = one["ages"]
+        one["ages"] = (count + window.ages[0], total + window.ages[1], max(most, window.ages[2]))
+        for place, (at, _) in window.waiting.items():
+            waiting = one.setdefault("waiting", {})
+            waiting[place] = max(at, waiting.get(place, 0))
+    return dict(tables)
+
+
+def agree(settings: RuntimeSettings) -> bool:
+    """Whether the tables are the recount. What is not alike is shown when it stays so."""
+    return recount(settings) == published(settings)
+
+
+def test_workers_killed_restarted_and_rebalanced_end_with_a_plain_recount(
+    settings: RuntimeSettings, tmp_path: Path
+) -> None:
+    load = Load(settings)
+    with workers(settings, tmp_path) as start:
+        running = [start(), start()]
+        until(lambda: all(one.ready() for one in running), 60)
+        for turn in range(TURNS):
+            sending = threading.Thread(target=load.send, args=(SUMMARIES // TURNS, 20))
+            sending.start()
+            running[0].end(signal.SIGKILL)  # its partitions go to the other one after the session's end
+            running[0] = start()
+            until(lambda: all(one.ready() for one in running), 60)
+            running.append(start())  # partitions move to a third
+            until(lambda: all(one.ready() for one in running), 60)
+            running.pop(1).end(signal.SIGTERM)  # and from one that goes in peace
+            if turn % 2 == 0:  # one stands still until it is given up, and goes on
+                running[0].process.send_signal(signal.SIGSTOP)
+                until(lambda: running[1].ready(), 60)
+                threading.Event().wait(1)
+            sending.join()
+            running[0].process.send_signal(signal.SIGCONT)
+            until(lambda: all(one.ready() for one in running), 60)
+        deadline = time.monotonic() + 60
+        while not agree(settings) and time.monotonic() < deadline:
+            threading.Event().wait(0.5)
+        assert published(settings) == recount(settings)
+        assert sum(sum(one["types"].values()) for one in recount(settings).values()) > SUMMARIES
