@@ -20,7 +20,7 @@ from contracts.permits import Permit, read_permit
 from estuaire.files import FileSender, Sent, groups_of
 from estuaire.keyring import OFFICER, OPERATOR
 from estuaire.platform import Platform
-from estuaire.producer import Producer, SendError
+from estuaire.producer import Producer, SendError, checked
 from estuaire.sample import sample
 from estuaire.subscriber import Subscriber
 from estuaire.topics import read
@@ -100,10 +100,17 @@ def grant(platform: Platform, permits: Sequence[Permit], deadline_seconds: float
                 raise SendError(f"permit {permit.id} is not granted: {response.text}")
         wanted = {permit.id for permit in permits}
         deadline = time.monotonic() + deadline_seconds
-        while wanted - {one["id"] for one in access.get("/v1/permits").json()["permits"] if one["state"] == "open"}:
+        while wanted - _open(access.get("/v1/permits")):
             if time.monotonic() > deadline:
                 raise SendError(f"not open in time: {', '.join(sorted(wanted))}")
             time.sleep(0.05)
+
+
+def _open(answer: httpx.Response) -> set[str]:
+    """The permits that are open, by what access answers; none, while it is busy. Raises SendError."""
+    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+        return set()
+    return {one["id"] for one in checked(answer)["permits"] if one["state"] == "open"}
 
 
 def verdicts(platform: Platform) -> Counter[str]:

@@ -248,7 +248,7 @@ class Platform:
         if name == "console":
             return common | {
                 f"{own}URL": _url(ports[name]),
-                **{f"{own}{one.upper()}": _url(port) for one, port in ports.items() if one != name},
+                **{f"{own}{one.upper()}": _url(ports[one]) for one in SERVICES if one != name},
                 f"{own}LINKS": str(links_folder(self.home)),
             }
         return {

@@ -31,6 +31,7 @@ from services.access.domain.policy import Evidence, Facts, Rows
 from services.access.domain.views import Entry, Told, told_by
 from services.access.projects import STEPS, TAKEN, StepRow
 from services.access.requests import ASKED, DONE, ActRow, RequestRow
+from services.access.sizes import SIZES, Sizes
 
 log = logging.getLogger("estuaire.access")
 
@@ -897,16 +898,19 @@ class PooledReader:
 class PostgresReader(PooledReader):
     """What officers, operators and the service itself read, as the role of the staff."""
 
+    def __init__(self, url: str, connections: int) -> None:
+        super().__init__(url, connections)
+        self._sizes = Sizes()
+
     def permits(self) -> list[PermitRow]:
-        """All permits with the size of their views."""
+        """All permits with the size of their views; of large ones as `Sizes` has it."""
         with self._pool.connection() as connection:
+            sizes = self._sizes.now(lambda: connection.execute(SIZES).fetchall())
             rows = connection.execute(
-                "SELECT permit, definition, granted, key, state, coalesce(records, 0), coalesce(patients, 0),"
-                " (SELECT count(*) FROM permit_scans s WHERE s.permit = p.permit) FROM permits p LEFT JOIN"
-                " (SELECT permit, count(*) AS records, count(DISTINCT patient) AS patients FROM view_entries"
-                "  GROUP BY permit) e USING (permit) ORDER BY permit"
+                "SELECT permit, definition, granted, key, state,"
+                " (SELECT count(*) FROM permit_scans s WHERE s.permit = p.permit) FROM permits p ORDER BY permit"
             )
-            return [PermitRow(*row) for row in rows]
+            return [PermitRow(row[0], row[1], row[2], row[3], row[4], *sizes.get(row[0], (0, 0)), row[5]) for row in rows]
 
     def count_permits(self) -> dict[str, int]:
         """How many permits are in each state."""

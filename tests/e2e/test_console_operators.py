@@ -72,7 +72,13 @@ def test_a_record_is_found_by_keyboard_and_what_is_no_id_is_told(enter: Enter) -
     assert page.get_by_label("The hub’s id of the record").get_attribute("aria-invalid") == "true"
 
 
-PAGES = ("/rejects", "/records", "/producers", "/rejects/linkage?topic=records-pseudonymised-dlq&reason=conflict")
+PAGES = (
+    "/flow",
+    "/rejects",
+    "/records",
+    "/producers",
+    "/rejects/linkage?topic=records-pseudonymised-dlq&reason=conflict",
+)
 
 
 @pytest.mark.parametrize(("language", "said"), [("en-GB", "Producers"), ("fr-FR", "Producteurs")])
@@ -86,12 +92,39 @@ def test_every_page_is_accessible_in_both_languages_light_and_dark_on_a_desk_and
         page = operator.go(path)
         assert page.get_by_role("navigation").first.get_by_role("link", name=said).is_visible()
         operator.is_accessible()
-        if language == "fr-FR" and path in ("/rejects", "/producers"):
+        if language == "fr-FR" and path in ("/flow", "/rejects", "/producers"):
             operator.picture(f"{'phone' if phone else 'french'}-{path.strip('/')}")
 
 
 def test_who_is_no_operator_is_told_so(enter: Enter) -> None:
     officer = enter("officer")
-    for path in PAGES[:1]:
+    for path in ("/rejects",):
         officer.go(path)
         officer.sees("This is for: operator.")
+
+
+def test_the_flow_is_a_live_picture_that_can_be_replayed(hub: Hub, enter: Enter, observation: Make) -> None:
+    source = hub.source()
+    hub.send(source, [observation(source, f"f{number}", number) for number in range(300)])
+    operator = enter("operator")
+    operator.go("/flow")
+    access = operator.page.locator(".stage", has=operator.page.get_by_role("heading", name="Access"))
+    operator.page.wait_for_function(
+        "[...document.querySelectorAll('.stage strong')].every((one) => Number(one.textContent) > 0)"
+    )
+    assert access.get_by_text("Since accepted").is_visible()
+    operator.page.locator("#chart canvas").wait_for()
+    operator.is_accessible()
+    operator.picture("flow")
+    operator.choose("Producer", source)
+    operator.press("Show")
+    operator.page.wait_for_url("**/flow?source=*")
+    operator.page.locator("#chart canvas").wait_for()
+    operator.page.get_by_role("slider").fill("-3000")
+    operator.sees("The minute before")
+    assert {one.inner_text() for one in operator.page.locator(".stage strong").all()} == {"0.0"}
+    operator.press("Replay")
+    assert operator.page.get_by_role("button", name="Replay").get_attribute("aria-pressed") == "true"
+    operator.page.wait_for_function("Number(document.getElementById('moment').value) > -2990")
+    operator.press("Replay")
+    operator.is_accessible()
