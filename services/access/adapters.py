@@ -910,7 +910,8 @@ class PostgresReader(PooledReader):
                 "SELECT permit, definition, granted, key, state,"
                 " (SELECT count(*) FROM permit_scans s WHERE s.permit = p.permit) FROM permits p ORDER BY permit"
             )
-            return [PermitRow(row[0], row[1], row[2], row[3], row[4], *sizes.get(row[0], (0, 0)), row[5]) for row in rows]
+            found = ((*row[:5], *sizes.get(row[0], (0, 0)), *row[5:]) for row in rows)
+            return [PermitRow(*one) for one in found]
 
     def count_permits(self) -> dict[str, int]:
         """How many permits are in each state."""

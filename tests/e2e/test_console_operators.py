@@ -28,7 +28,7 @@ def test_what_was_rejected_leads_to_the_record_and_its_producer(hub: Hub, enter:
 
     operator.go("/rejects")
     row = operator.page.get_by_role("row", name=source).first
-    operator.page.wait_for_function(f"document.body.textContent.includes('{source}')") if not row.count() else None
+    hub.wait_for(lambda: bool(row.count() or operator.page.reload() is None))
     operator.is_accessible()
     operator.picture("rejects")
     row.get_by_role("link", name="Conflict").click()
@@ -109,9 +109,8 @@ def test_the_flow_is_a_live_picture_that_can_be_replayed(hub: Hub, enter: Enter,
     operator = enter("operator")
     operator.go("/flow")
     access = operator.page.locator(".stage", has=operator.page.get_by_role("heading", name="Access"))
-    operator.page.wait_for_function(
-        "[...document.querySelectorAll('.stage strong')].every((one) => Number(one.textContent) > 0)"
-    )
+    rates = operator.page.locator(".stage strong")
+    hub.wait_for(lambda: all(float(one) > 0 for one in rates.all_inner_texts()))
     assert access.get_by_text("Since accepted").is_visible()
     operator.page.locator("#chart canvas").wait_for()
     operator.is_accessible()
@@ -122,9 +121,10 @@ def test_the_flow_is_a_live_picture_that_can_be_replayed(hub: Hub, enter: Enter,
     operator.page.locator("#chart canvas").wait_for()
     operator.page.get_by_role("slider").fill("-3000")
     operator.sees("The minute before")
-    assert {one.inner_text() for one in operator.page.locator(".stage strong").all()} == {"0.0"}
+    assert set(rates.all_inner_texts()) == {"0.0"}
     operator.press("Replay")
     assert operator.page.get_by_role("button", name="Replay").get_attribute("aria-pressed") == "true"
-    operator.page.wait_for_function("Number(document.getElementById('moment').value) > -2990")
+    slider = operator.page.get_by_role("slider")
+    hub.wait_for(lambda: int(slider.input_value()) > -2990)
     operator.press("Replay")
     operator.is_accessible()

@@ -11,12 +11,13 @@
   const draw = (told) => {
     const data = [told.at, ...Object.values(told.rates)];
     if (chart) return chart.setData(data);
-    const axis = { stroke: color("--soft"), grid: { stroke: color("--line") }, ticks: { stroke: color("--line") } };
+    const line = { stroke: color("--line"), width: 1 };
+    const axis = { stroke: color("--soft"), grid: line, ticks: line };
     const lines = Object.keys(told.rates).map((step, number) => ({
       label: told.names[step], stroke: color(`--series-${number + 1}`), width: 2, dash: dashes[number], points: { show: false },
     }));
     chart = new uPlot({
-      width: place.clientWidth, height: 240, axes: [axis, { ...axis, size: 64 }], series: [{ value: "{HH}:{mm}:{ss}" }, ...lines],
+      width: place.clientWidth, height: 240, axes: [{ ...axis, values: "{HH}:{mm}" }, { ...axis, size: 64 }], series: [{ label: place.dataset.time, value: "{HH}:{mm}:{ss}" }, ...lines],
       scales: { y: { range: (_, low, high) => [0, Math.max(1, high * 1.1)] } },
     }, data, place);
     window.addEventListener("resize", () => chart.setSize({ width: place.clientWidth, height: 240 }));
