@@ -53,6 +53,11 @@ class Stewardship:
             time.sleep(0.1)
         raise SendError("the decision is kept, but linkage has not followed it yet: look again with `review show`")
 
+    def take_back(self, pair: str) -> Review:
+        """Take back what one has said; the pair after that, which the index follows within seconds."""
+        checked(self._client.delete(f"/v1/reviews/{pair}"))
+        return self.pair(pair)
+
 
 def described(review: Review) -> str:
     """A pair in a few lines."""

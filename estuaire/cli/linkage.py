@@ -150,6 +150,14 @@ def review_decide(pair: Pair, decision: Says, linkage: LinkageUrl = LINKAGE, tok
     show(described(_steward(linkage, token).decide(pair, decision.value)))
 
 
+@reviews.command("take-back")
+def review_take_back(pair: Pair, linkage: LinkageUrl = LINKAGE, token: Token = None) -> None:
+    """Take back what you have said of a pair: what others have said of it holds, or the rules."""
+    from estuaire.reviews import described
+
+    show(described(_steward(linkage, token).take_back(pair)))
+
+
 @rules.command("list")
 def rules_list(linkage: LinkageUrl = LINKAGE, token: Token = None) -> None:
     """The version that decides, how far the index has followed it, and all versions that are kept."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
@@ -30,6 +31,16 @@ class Words:
     def knows(self, name: str) -> bool:
         """Whether there are words for it."""
         return name in self._said
+
+    def sentence(self, family: str, said: str) -> str | None:
+        """A service's sentence in this language, where `family` has it in English; None for one that is not known.
+
+        What stands for `{system}` is a system of identifiers.
+        """
+        for name, pattern in _sentences(family):
+            if found := pattern.fullmatch(said):
+                return self(name, **{blank: self(f"{blank}.{one}") for blank, one in found.groupdict().items()})
+        return None
 
     def day(self, text: str) -> str:
         """A day, from its ISO form."""
@@ -72,6 +83,12 @@ def catalogue() -> Mapping[str, Mapping[str, str]]:
     """All names, with what they are in each language."""
     read = yaml.safe_load((files("services.console") / "words.yaml").read_text(encoding="utf-8"))
     return dict(_flat(read, ""))
+
+
+@cache
+def _sentences(family: str) -> list[tuple[str, re.Pattern[str]]]:
+    named = [(name, said["en"]) for name, said in catalogue().items() if name.startswith(f"{family}.")]
+    return [(name, re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[\\w-]+)", re.escape(one)))) for name, one in named]
 
 
 def _flat(below: Mapping[str, Any], at: str) -> list[tuple[str, Mapping[str, str]]]:

@@ -239,7 +239,7 @@ class SqlLookup:
             beyond = "" if after is None else "AND (o.a, o.b) > (%s, %s)"
             query = f"{_SECOND if which == 'second' else _MINE} {beyond} ORDER BY o.a, o.b LIMIT %s"
             asked = [steward] * (2 if which == "second" else 1) + [*(after or ()), limit]
-        with self.answer() as connection, connection.cursor(binary=True) as cursor:
+        with self._snapshot() as cursor:
             pairs = cursor.execute(query, asked).fetchall()
             found = (self.review_by(cursor, (left, right)) for left, right in pairs)
             return [one for one in found if one is not None]
@@ -253,7 +253,7 @@ class SqlLookup:
 
     def progress(self, steward: str, since: dt.datetime) -> Progress:
         """How much waits, each up to MOST_COUNTED, and what this steward has done since a moment."""
-        with self.answer() as connection, connection.cursor(binary=True) as cursor:
+        with self._snapshot() as cursor:
             counts = (
                 (f"{WAITING} {_UNTOUCHED}", [list(SILENT), steward]),
                 (_SECOND, [steward, steward]),
@@ -269,7 +269,7 @@ class SqlLookup:
 
     def review(self, pair: Pair) -> Review | None:
         """Any two subjects; None where one of them is not there."""
-        with self.answer() as connection, connection.cursor(binary=True) as cursor:
+        with self._snapshot() as cursor:
             return self.review_by(cursor, pair)
 
     def review_by(self, cursor: psycopg.Cursor[tuple[Any, ...]], pair: Pair) -> Review | None:
@@ -322,6 +322,13 @@ class SqlLookup:
             linkable = [subject for subject, block in found if not is_unlinkable(self._block.decode(block))]
             shared, elsewhere = cursor.execute(_SHARED, {"sample": linkable, "source": source}).fetchone() or (0, 0)
         return LinkedSource(share, len(found), len(found) - len(linkable), shared, elsewhere)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[psycopg.Cursor[tuple[Any, ...]]]:
+        """One moment: a pair is never half before and half after what the loop does to it. Raises RetryLater."""
+        with self.answer() as connection, connection.cursor(binary=True) as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield cursor
 
     @contextmanager
     def answer(self) -> Iterator[psycopg.Connection]:

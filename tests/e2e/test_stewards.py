@@ -106,5 +106,11 @@ def test_a_steward_lists_shows_and_decides(hub: Hub, observation: Make) -> None:
     assert "birth date 0, " in shown
     assert "steward said apart" in estuaire(hub, "review", "decide", pair, "apart").stdout
     assert pair not in estuaire(hub, "review", "list", "--max", "1000").stdout
+    assert pair in estuaire(hub, "review", "take-back", pair).stdout
+    hub.wait_for(lambda: pair in estuaire(hub, "review", "list", "--max", "1000").stdout)
+    assert "you said unsure" in estuaire(hub, "review", "decide", pair, "unsure").stdout
+    assert pair not in estuaire(hub, "review", "list", "--max", "1000").stdout
+    nothing = estuaire(hub, "review", "take-back", "-".join(("0" * 32, "1" * 32)), expect=1).stderr
+    assert "nothing to take back" in nothing
     assert "no such pair" in estuaire(hub, "review", "show", "-".join(("0" * 32, "1" * 32)), expect=1).stderr
     assert "string_pattern_mismatch" in estuaire(hub, "review", "show", "nonsense", expect=1).stderr

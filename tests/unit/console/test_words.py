@@ -18,7 +18,9 @@ from services.console.domain.pairs import TRAITS
 from services.console.visits import MENU
 from services.console.wording import LANGUAGES, Words, catalogue, preferred
 from services.linkage.domain.comparison import LEVELS
+from services.linkage.domain.decide import METHODS
 from services.linkage.domain.opinions import Opines
+from services.linkage.domain.patients import SILENT
 from services.linkage.domain.tokens import SYSTEMS
 
 pytestmark = pytest.mark.unit
@@ -40,6 +42,8 @@ FAMILIES = {
     "hint",
     "lateness",
     "likeness",
+    "method",
+    "why",
     "numbers",
     "pair",
     "potential",
@@ -63,6 +67,9 @@ FAMILIES = {
     "trait",
 }
 """Names that templates make of what they show."""
+
+
+TOKENS = (files("services.linkage.domain") / "tokens.py").read_text()
 
 
 def templates() -> str:
@@ -108,6 +115,24 @@ def test_whatever_contracts_have_a_form_for_has_words() -> None:
     wanted |= {f"says.{one}" for one in get_args(Opines)}
     assert not {name for name in wanted if not words.knows(name)}
     assert {"weight", "accompanied_months"} <= {name.removeprefix("field.") for name in wanted} | set(Call.model_fields)
+
+
+def test_every_sentence_of_linkage_on_a_pair_is_known_in_french() -> None:
+    words, english = Words("fr"), Words("en")
+    source = "".join((files("services.linkage.domain") / f"{name}.py").read_text() for name in ("decide", "patients"))
+    guards = set(re.findall(r'^_?[A-Z_]+: Final = "([a-z][^"]+ [^"]+)"$', source, re.MULTILINE)) - set(SILENT)
+    said = [*re.findall(r'Outcome\.REVIEW, f?"([^"]+)"', source), *guards, "alike, but not enough to be sure"]
+    said += [
+        f"{one}, but the same {{system}}" for one in re.findall(r'return (?:None if .+ else )?"(two [^"]+)"', TOKENS)
+    ]
+    sentences = {one.replace("{system}", "ins-nir") for one in said if one}
+    assert len(sentences) >= 10
+    assert not {one for one in sentences if words.sentence("why", one) is None}
+    assert not {one for one in METHODS.values() if words.sentence("method", one) in (None, one)}
+    contradicted = "the same ipp, but no trait agrees"
+    assert words.sentence("why", contradicted) == "le même Numéro d’un hôpital (IPP), mais aucun trait ne concorde"
+    assert english.sentence("why", contradicted) == "the same Number of a hospital, but no trait agrees"
+    assert words.sentence("why", "something new") is None
 
 
 def test_what_has_no_words_is_said_by_its_name() -> None:
