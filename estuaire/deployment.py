@@ -179,6 +179,7 @@ def _write_servers(folder: Path, keyring: Keyring, passwords: Passwords) -> None
     for data in (folder / "kafka" / "data", folder / "postgres", folder / CHECKPOINTS, links_folder(folder)):
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(folder / "secrets" / POSTGRES / "password", passwords.of(DATABASE_ADMIN))
+    (folder / "secrets" / "console").mkdir(exist_ok=True, mode=0o700)
     path = folder / "compose.env"
     if not path.exists():
         owner = f"{os.getuid() or USER}:{os.getgid() or USER}"
@@ -202,7 +203,9 @@ _VARIABLES = """# The variables of infra/compose.yaml. Written once: yours to ed
 ESTUAIRE_FOLDER={folder}
 # Whom all containers run as: who owns the folder.
 ESTUAIRE_USER={owner}
-ESTUAIRE_VERSION=0.1.0
+ESTUAIRE_VERSION=latest
+# The second place of the audit log: best a disk that the database's administrator cannot write to.
+ESTUAIRE_CHECKPOINTS={folder}/checkpoints
 # Partitions of the hot topics: they are never changed, so think of the day when one machine is not enough.
 ESTUAIRE_HOT_PARTITIONS=12
 # Who issues people's tokens. As it stands, whoever reads this folder does: for a trial. With people, name your identity
