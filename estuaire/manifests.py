@@ -1,4 +1,4 @@
-"""What infra/kubernetes has of the contracts: topics, accounts with their rights, and who may open a connection to whom.
+"""What infra/kubernetes has of the contracts: topics, accounts with their rights, and who may connect to whom.
 
 Written by `python -m estuaire.documents`, so that a cluster allows what the declarations say, and a test that it does.
 """

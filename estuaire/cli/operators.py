@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -108,8 +109,9 @@ def rights(
         out.print(rights_table(keeper.wanted()))
         return
     start_logging("INFO")
-    with _quiet_interrupt():
-        keeper.run()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: keeper.stop())
+    keeper.run()
 
 
 def quality(
