@@ -60,7 +60,7 @@ container: $(UV) ## The end-to-end suite through containers; needs a Docker engi
 bench: $(UV) ## The benchmarks
 	@$(RUN) estuaire bench $(ARGS)
 
-documents: $(UV) ## Write schemas, the AsyncAPI document and the README's table anew
+documents: $(UV) ## Write schemas, the AsyncAPI document, Kubernetes' generated manifests and the README's table anew
 	@$(RUN) python -m estuaire.documents
 
 clean: ## Remove the state of the platform here
