@@ -1,8 +1,10 @@
 .DEFAULT_GOAL := help
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --locked
+VERSION ?= latest
+REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 
-.PHONY: help demo up test check lint fault orders audit volumes joins fuzz fhir-examples http alerts traces container bench documents clean
+.PHONY: help demo up test check lint fault orders audit volumes joins fuzz fhir-examples http alerts traces container images bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -65,10 +67,17 @@ traces: $(UV) ## Build the trace store (Jaeger, from its Go module) into the use
 container: $(UV) ## The end-to-end suite through containers; needs a Docker engine
 	@$(RUN) pytest -m container $(ARGS)
 
+images: ## Build the image of every service, and of the operator's command line; needs a Docker engine (VERSION=latest, ARGS)
+	@for service in ingest pseudonym linkage access statistics audit console; do docker build --quiet -f infra/Dockerfile \
+		--build-arg SERVICE=$$service --build-arg VERSION=$(VERSION) --build-arg REVISION=$(REVISION) \
+		-t estuaire-$$service:$(VERSION) $(ARGS) . || exit 1; done
+	@docker build --quiet -f infra/Dockerfile --target operator --build-arg VERSION=$(VERSION) \
+		--build-arg REVISION=$(REVISION) -t estuaire-operator:$(VERSION) $(ARGS) .
+
 bench: $(UV) ## The benchmarks
 	@$(RUN) estuaire bench $(ARGS)
 
-documents: $(UV) ## Write schemas, the AsyncAPI document and the README's table anew
+documents: $(UV) ## Write schemas, the AsyncAPI document, Kubernetes' generated manifests and the README's table anew
 	@$(RUN) python -m estuaire.documents
 
 clean: ## Remove the state of the platform here

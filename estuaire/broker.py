@@ -84,7 +84,7 @@ def start_broker(home: Path, port: int | None = None, report: Report = print, *,
     """
     given = os.environ.get("KAFKA_BOOTSTRAP_SERVERS")
     if given:
-        if not _answers(given, GIVEN_SECONDS):
+        if not answers(given, GIVEN_SECONDS):
             raise StartError(f"KAFKA_BOOTSTRAP_SERVERS: no broker answers at {given} within {GIVEN_SECONDS} s")
         return Broker(given, "given")
     home = home.absolute()
@@ -123,7 +123,7 @@ def _launch(run: _Run, home: Path, port: int, lock: Lock, config: Mapping[str, s
     properties = (INFRA / "broker.properties").read_text() + _placement(port, free_port(), run.address)
     (folder / "broker.properties").touch(mode=0o600)
     (folder / "broker.properties").chmod(0o600)
-    (folder / "broker.properties").write_text(properties + (_security(config) if config else "") + _more())
+    (folder / "broker.properties").write_text(properties + (security(config) if config else "") + _more())
     log4j = f"-Dlog4j2.configurationFile={INFRA / 'log4j2.yaml'}"
     # a path with an accent is unreadable to Java in the C locale
     environment = os.environ | {"LC_ALL": "C.UTF-8"}
@@ -140,7 +140,7 @@ def _launch(run: _Run, home: Path, port: int, lock: Lock, config: Mapping[str, s
             raise StartError(f"the broker's folder cannot be formatted; see {log}: {formatting.last_error()}")
     child = start("kafka.Kafka", "broker.properties")
     lock.note(f"runs (process {child.pid}, port {port})")
-    if _answers(f"127.0.0.1:{port}", deadline - time.monotonic(), child.running, config):
+    if answers(f"127.0.0.1:{port}", deadline - time.monotonic(), child.running, config):
         return child
     ended = "does not answer in time" if child.running() else "ended while starting"
     child.stop()
@@ -160,7 +160,8 @@ def _placement(port: int, controller: int, address: str) -> str:
     )
 
 
-def _security(config: Mapping[str, str]) -> str:
+def security(config: Mapping[str, str]) -> str:
+    """The settings of a secured broker, whose own account this is."""
     # The controller cannot use SCRAM, whose accounts are in the metadata that it keeps, and accounts in SCRAM are made
     # by somebody who is let in before there are any. So the broker has an account of its own, in this file alone.
     user, password = config["sasl.username"], config["sasl.password"]
@@ -182,9 +183,10 @@ def _cluster_id() -> str:
     return base64.urlsafe_b64encode(b"E" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
 
 
-def _answers(
+def answers(
     servers: str, seconds: float, running: Callable[[], bool] = lambda: True, config: Mapping[str, str] | None = None
 ) -> bool:
+    """Whether a broker answers within so many seconds, while `running`."""
     settings = common(RuntimeSettings(bootstrap_servers=servers)) | dict(config or {})
     admin = AdminClient(settings | {"log_level": 0, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200})
     deadline = time.monotonic() + seconds

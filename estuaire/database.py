@@ -303,14 +303,19 @@ def _wait(child: Child, admin: dict[str, Any]) -> None:
     while child.running() and time.monotonic() < deadline:
         try:
             with psycopg.connect(**admin, connect_timeout=5, autocommit=True) as connection:
-                for name in ("postgres", "template1"):
-                    connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
+                close_shared(connection)
             return
         except psycopg.OperationalError as refused:
             error = refused
             time.sleep(0.02)
     why = child.last_error() if not child.running() or error is None else _first_line(error)
     raise StartError(f"the database does not start; see {child.log}: {why}")
+
+
+def close_shared(connection: psycopg.Connection[Any]) -> None:
+    """Let nobody but an administrator into the databases that every server has."""
+    for name in ("postgres", "template1"):
+        connection.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(sql.Identifier(name)))
 
 
 def _prepare(connection: psycopg.Connection[Any], name: str, password: str) -> None:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 import msgspec
@@ -18,16 +18,29 @@ from rich.table import Table
 from contracts.acl import subscriber
 from contracts.permits import Permit, read_permit
 from estuaire.files import FileSender, Sent, groups_of
-from estuaire.keyring import OFFICER, OPERATOR
-from estuaire.platform import Platform
+from estuaire.keyring import OFFICER, OPERATOR, Keyring
 from estuaire.producer import Producer, SendError, checked
 from estuaire.sample import sample
 from estuaire.subscriber import Subscriber
 from estuaire.topics import read
 from runtime.messages import SUMMARIES, FlowSummary
+from runtime.settings import RuntimeSettings
 
 FILE_SOURCE = "urn:estuaire:producer:files"
 Step = Mapping[str, Mapping[str, int]]
+
+
+class Hub(Protocol):
+    """A hub that runs: the platform here, or one in containers."""
+
+    keyring: Keyring
+
+    @property
+    def ingest_url(self) -> str: ...
+    @property
+    def access_url(self) -> str: ...
+    def settings(self) -> RuntimeSettings: ...
+    def settings_as(self, principal: str) -> RuntimeSettings: ...
 
 
 @dataclass(slots=True)
@@ -49,14 +62,14 @@ class Result:
         return msgspec.json.encode(asdict(self)).decode()
 
 
-def run(platform: Platform, records: Path | None) -> Result:
+def run(hub: Hub, records: Path | None) -> Result:
     """Grant the bundled permits, send the sample (or the files at `records`), wait for the views, and count."""
     begun = time.monotonic()
     permits = bundled_permits()
-    grant(platform, permits)
-    before = verdicts(platform)
-    sent = _send_files(platform, records) if records else _send_sample(platform)
-    after = verdicts(platform)
+    grant(hub, permits)
+    before = verdicts(hub)
+    sent = _send_files(hub, records) if records else _send_sample(hub)
+    after = verdicts(hub)
     linked, duplicates = (after[word] - before[word] for word in ("linked", "duplicates"))
     dead = sum(count - before[word] for word, count in after.items() if word.startswith("dead_lettered"))
     return Result(
@@ -66,8 +79,8 @@ def run(platform: Platform, records: Path | None) -> Result:
         linked=linked,
         duplicates=duplicates,
         dead_lettered=dead,
-        patients=_counts(platform)["patients"],
-        views={permit.id: _entries(platform, permit) for permit in permits},
+        patients=_counts(hub)["patients"],
+        views={permit.id: _entries(hub, permit) for permit in permits},
         seconds=round(time.monotonic() - begun, 2),
     )
 
@@ -89,10 +102,10 @@ def bundled_permits() -> list[Permit]:
     return [read_permit(file.read_text()) for file in sorted(folder.iterdir(), key=lambda one: one.name)]
 
 
-def grant(platform: Platform, permits: Sequence[Permit], deadline_seconds: float = 60.0) -> None:
+def grant(hub: Hub, permits: Sequence[Permit], deadline_seconds: float = 60.0) -> None:
     """Grant permits, with a token for each subscriber, and wait until they are open. Raises SendError."""
-    headers = {"Authorization": f"Bearer {platform.keyring.token(OFFICER, 'officer')}"}
-    with httpx.Client(base_url=platform.access_url, headers=headers, timeout=30) as access:
+    headers = {"Authorization": f"Bearer {hub.keyring.token(OFFICER, 'officer')}"}
+    with httpx.Client(base_url=hub.access_url, headers=headers, timeout=30) as access:
         for permit in permits:
             body = permit.model_dump(mode="json", by_alias=True)
             response = access.post(f"/v1/permits/{permit.id}/grant", json=body)
@@ -113,10 +126,10 @@ def _open(answer: httpx.Response) -> set[str]:
     return {one["id"] for one in checked(answer)["permits"] if one["state"] == "open"}
 
 
-def verdicts(platform: Platform) -> Counter[str]:
+def verdicts(hub: Hub) -> Counter[str]:
     """What linkage has decided so far, by verdict; dead letters of any step count."""
     counts: Counter[str] = Counter()
-    for message in read(platform.settings(), SUMMARIES):
+    for message in read(hub.settings(), SUMMARIES):
         summary = msgspec.msgpack.decode(message.value() or b"", type=FlowSummary)
         for of_source in summary.counts.values():
             for verdict, count in of_source.items():
@@ -125,17 +138,17 @@ def verdicts(platform: Platform) -> Counter[str]:
     return counts
 
 
-def _send_sample(platform: Platform) -> Sent:
+def _send_sample(hub: Hub) -> Sent:
     """Each producer sends its own events in order, side by side with the others."""
     by_source: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
     for one in sample():
         by_source[one.source].append(one.event)
-    platform.keyring.ensure_producers(by_source)
+    hub.keyring.ensure_producers(by_source)
     total = Sent()
 
     def stream(source: str) -> Sent:
         mine = Sent()
-        with Producer(platform.ingest_url, platform.keyring.producer_token(source)) as producer:
+        with Producer(hub.ingest_url, hub.keyring.producer_token(source)) as producer:
             for answer in producer.send(by_source[source]):
                 mine.add(answer)
             _wait(producer, source)
@@ -147,10 +160,10 @@ def _send_sample(platform: Platform) -> Sent:
     return total
 
 
-def _send_files(platform: Platform, records: Path) -> Sent:
-    token = platform.keyring.producer_token(FILE_SOURCE)
+def _send_files(hub: Hub, records: Path) -> Sent:
+    token = hub.keyring.producer_token(FILE_SOURCE)
     total = Sent()
-    with Producer(platform.ingest_url, token) as producer:
+    with Producer(hub.ingest_url, token) as producer:
         sender = FileSender(producer, FILE_SOURCE)
         for group in groups_of([records])[0]:
             total.include(sender.send(group))
@@ -163,13 +176,13 @@ def _wait(producer: Producer, source: str) -> None:
         raise SendError("what was sent is not in the views after two minutes; see the services' logs")
 
 
-def _entries(platform: Platform, permit: Permit) -> int:
+def _entries(hub: Hub, permit: Permit) -> int:
     """What its first subscriber reads of a view, by the rights of its own."""
-    settings = platform.settings_as(subscriber(permit.subscribers[0]))
+    settings = hub.settings_as(subscriber(permit.subscribers[0]))
     return len(Subscriber(settings, permit.id).read().entries())
 
 
-def _counts(platform: Platform) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {platform.keyring.token(OPERATOR, 'operator')}"}
-    counts: dict[str, Any] = httpx.get(f"{platform.access_url}/v1/counts", headers=headers, timeout=30).json()
+def _counts(hub: Hub) -> dict[str, Any]:
+    headers = {"Authorization": f"Bearer {hub.keyring.token(OPERATOR, 'operator')}"}
+    counts: dict[str, Any] = httpx.get(f"{hub.access_url}/v1/counts", headers=headers, timeout=30).json()
     return counts

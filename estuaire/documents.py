@@ -1,4 +1,4 @@
-"""What is written from the contracts: schemas, the AsyncAPI document, the table of topics in the README.
+"""What is written from the contracts: schemas, the AsyncAPI document, manifests, the table of topics in the README.
 
 `python -m estuaire.documents` writes what is out of date; a contract test holds that nothing is.
 """
@@ -22,6 +22,7 @@ from contracts.events import Event, Receipt, ViewEvent
 from contracts.messages import Headers
 from contracts.permits import Permit
 from contracts.registry import DAY_MS, DEAD_LETTERS, Topic, topics
+from estuaire.manifests import manifests
 from runtime.messages import MARKER, ORIGIN, TRACEPARENT, FlowSummary
 
 ROOT: Final = Path(__file__).parent.parent
@@ -45,6 +46,7 @@ OTHER_VALUES: Final[dict[str, Any]] = {
 OTHER_VERSIONS: Final[dict[str, int]] = {"token-block": 2}
 """The newest version of what is no topic's value, where it is not the first."""
 
+_GENERATED = "# Written by `python -m estuaire.documents` from contracts/topics/*.yaml: do not edit.\n"
 _TRACE = {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
     Headers.EVENT_ID: {"type": "string", "description": "The hub's event id; also the message key."},
@@ -151,6 +153,9 @@ def documents() -> dict[Path, str]:
     head = "# Written by `python -m estuaire.documents` from topics/*.yaml: do not edit.\n"
     text = yaml.dump(asyncapi(), Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
     found[ROOT / "contracts" / "asyncapi.yaml"] = head + text
+    for name, resources in manifests().items():
+        text = yaml.dump_all(resources, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=120)
+        found[ROOT / "infra" / "kubernetes" / "base" / "generated" / f"{name}.yaml"] = _GENERATED + text
     readme = ROOT / "README.md"
     before, begin, rest = readme.read_text().partition(BEGIN)
     if begin:

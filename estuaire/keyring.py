@@ -10,7 +10,7 @@ import json
 import os
 import secrets
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import yaml
@@ -52,12 +52,17 @@ ADMIN = "admin"
 
 
 class Keyring:
-    """Keys in `<home>/keys/<service>/`, producers' tokens and the issuer's key in `<home>/tokens/`, broker accounts."""
+    """Keys in `<home>/keys/<service>/`, tokens, the issuer's keys, accounts at the broker.
+
+    What one service may read is a folder of its own, for a container to be given.
+    """
 
     def __init__(self, home: Path) -> None:
         self._keys = home / "keys"
         self._accounts = Passwords(home / "keys" / "kafka.json")
+        self._connection = home / "keys" / "kafka-connection.json"
         self._tokens = home / "tokens"
+        self._producers = home / "producers"
 
     def prepare(self) -> None:
         """Make whatever is missing; what exists stays."""
@@ -68,7 +73,7 @@ class Keyring:
             self._key_pair(recipient)
         self._verifier_key()
         if not self.producers.exists():
-            self._write({})
+            self._write(self._read())
         self._signing_key()
 
     def folder(self, service: str) -> Path:
@@ -83,7 +88,7 @@ class Keyring:
     @property
     def producers(self) -> Path:
         """The file that ingest reads: sources and the hashes of their tokens."""
-        return self._tokens / "producers.yaml"
+        return self._producers / "producers.yaml"
 
     @property
     def issuer_keys(self) -> Path:
@@ -124,8 +129,16 @@ class Keyring:
 
     def kafka_config(self, principal: str) -> dict[str, str]:
         """How a client connects to the broker as this principal; a subscriber's, in a group that it may use."""
-        config = sasl("SCRAM-SHA-512", principal, self._accounts.of(principal))
+        config = sasl("SCRAM-SHA-512", principal, self._accounts.of(principal)) | self._connected()
         return config | ({"group.id": f"{principal}/estuaire"} if principal.startswith(SUBSCRIBER) else {})
+
+    def connect(self, config: Mapping[str, str]) -> None:
+        """Say how clients connect besides, where the broker is not on this machine."""
+        _write(self._connection, json.dumps(dict(config), indent=1), 0o600)
+
+    def _connected(self) -> dict[str, str]:
+        found: dict[str, str] = json.loads(self._connection.read_text()) if self._connection.exists() else {}
+        return found
 
     def _once(self, service: str, name: str) -> None:
         if not (self.folder(service) / f"{name}.json").exists():

@@ -1,11 +1,21 @@
-"""Settings every service has, from the environment. Secrets have no defaults."""
+"""Settings every service has, from the environment or from files. Secrets have no defaults.
+
+A setting may be a file, named like the variable, in the folder that `ESTUAIRE_SECRETS` names: an environment is seen by
+whoever inspects a container, and inherited by every child. Where there are both, the variable holds.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any, TypeVar
 
 from pydantic import AliasChoices, Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SecretsSettingsSource,
+    SettingsConfigDict,
+)
 
 
 class ServiceSettings(BaseSettings):
@@ -18,6 +28,19 @@ class ServiceSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = 0
     log_level: str = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        *_: PydanticBaseSettingsSource,
+        **__: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given, then the environment, then the files."""
+        secrets = SecretsSettingsSource(settings_cls, os.environ.get("ESTUAIRE_SECRETS"))
+        return init_settings, env_settings, secrets
 
 
 class RuntimeSettings(ServiceSettings):

@@ -8,7 +8,7 @@ import sys
 import typer
 from rich.text import Text
 
-from estuaire.cli import audit, linkage, operators, platform, producers, projects, requests
+from estuaire.cli import audit, deployment, linkage, operators, platform, producers, projects, requests
 from estuaire.cli.options import err
 from estuaire.home import addresses, home_folder
 
@@ -45,6 +45,7 @@ app.add_typer(requests.requests, name="request")
 app.add_typer(audit.audits, name="audit")
 app.add_typer(linkage.reviews, name="review")
 app.add_typer(linkage.rules, name="rules")
+app.add_typer(deployment.deployments, name="deployment")
 
 
 def main() -> None:

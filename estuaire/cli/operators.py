@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterator
+import signal
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -26,6 +27,7 @@ from estuaire.cli.options import (
     local_token,
     out,
 )
+from estuaire.home import home_folder
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -88,19 +90,31 @@ def rights(
     site: Annotated[
         list[str] | None, typer.Option(help="An account that runs an ingest of its own; may be given again.")
     ] = None,
+    accounts: Annotated[
+        bool,
+        typer.Option("--accounts", help="With --follow: make each subscriber an account, as $ESTUAIRE_HOME has it."),
+    ] = False,
     broker: Broker = LOCAL_BROKER,
 ) -> None:
     """Who may do what at the broker, by the contracts and the permits that are open; the rest is denied."""
-    from estuaire.rights import RightsKeeper, rights_table
+    from estuaire.keyring import Keyring
+    from estuaire.rights import RightsKeeper, rights_table, write_accounts
     from runtime.telemetry import start_logging
 
-    keeper = RightsKeeper(at_broker(broker), sites=site or ())
+    settings = at_broker(broker)
+
+    def introduce(names: Iterable[str]) -> None:
+        if accounts:
+            write_accounts(settings, Keyring(home_folder()).passwords(names))
+
+    keeper = RightsKeeper(settings, introduce, sites=site or ())
     if not follow:
         out.print(rights_table(keeper.wanted()))
         return
     start_logging("INFO")
-    with _quiet_interrupt():
-        keeper.run()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: keeper.stop())
+    keeper.run()
 
 
 def quality(

