@@ -67,7 +67,7 @@ class Process:
             "ESTUAIRE_TOPIC_PREFIX": settings.topic_prefix,
             "ESTUAIRE_STATISTICS_KEYS": str(folder),
             "ESTUAIRE_PORT": str(self._port),
-            "ESTUAIRE_LOG_LEVEL": "DEBUG",
+            
         }
         command = [sys.executable, "-m", "services.statistics.flow"]
         self.process = subprocess.Popen(command, env=environment, stderr=self.log, stdout=self.log)
