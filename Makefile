@@ -4,7 +4,7 @@ RUN := $(UV) run --locked
 VERSION ?= latest
 REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 
-.PHONY: help demo up test check lint fault orders audit volumes joins fuzz fhir-examples http alerts traces container images bench documents clean
+.PHONY: help demo up test check lint fault orders flow audit volumes joins fuzz fhir-examples http alerts traces container images bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -32,6 +32,9 @@ fault: $(UV) ## The long fault run: 20,000 events, every service killed five tim
 
 orders: $(UV) ## The long run on order: 200 random orders and batchings of 5,000 records
 	@ESTUAIRE_ORDERS=200 ESTUAIRE_ORDER_RECORDS=5000 $(RUN) pytest tests/unit/linkage/test_orders.py $(ARGS)
+
+flow: $(UV) ## The long run on the flow's workers: ten turns of kills, restarts and moves under 60,000 summaries
+	@ESTUAIRE_FLOW_SUMMARIES=60000 ESTUAIRE_FLOW_TURNS=10 $(RUN) pytest --timeout 0 tests/integration/test_flow.py $(ARGS)
 
 audit: $(UV) ## Every bit, deletion, exchange and truncation of an audit log of 10,000 entries; each has to be found
 	@for part in 0 1; do \

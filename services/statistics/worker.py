@@ -103,8 +103,8 @@ class FlowWorker:
         self._is_registered = is_registered
         self._clock = clock
         self._credentials = credentials(settings.kafka_config)
-        self._app: Any = None
         self._table: Table
+        self._ready = False
         self._stop = Event()
         self._alive = 0.0
         self._anew = False
@@ -114,10 +114,7 @@ class FlowWorker:
 
     def readiness(self) -> str | None:
         """None when it counts, otherwise why not."""
-        app = self._app
-        if app is None or app.rebalancing or not app.tables.recovery.completed.is_set():
-            return "waiting for partitions"
-        return None
+        return None if self._ready else "waiting for partitions"
 
     def stop(self) -> None:
         """Ask it to end after the batch at hand."""
@@ -135,16 +132,21 @@ class FlowWorker:
                     self._stop.wait(self.RETRY_SECONDS)
 
     async def _serve(self, folder: str) -> None:
-        self._app, self._anew, self._alive = self.application(folder), False, time.monotonic()
-        app = self._app
-        app.finalize()
+        """One life of the application. It belongs to this thread: what others ask about it is noted here, for even to
+        look into it makes parts of it."""
+        app = self.application(folder)
+        self._anew = False
+        starting = asyncio.ensure_future(app.start())
         try:
-            await app.start()
             while not (self._stop.is_set() or self._anew or app.should_stop or app.crashed):
+                if starting.done():
+                    starting.result()
                 self._alive = time.monotonic()
+                self._ready = starting.done() and not app.rebalancing
                 await asyncio.sleep(0.1)
         finally:
-            self._app = None
+            self._ready = False
+            starting.cancel()
             await app.stop()
 
     def application(self, folder: str) -> Any:

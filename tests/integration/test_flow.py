@@ -39,7 +39,7 @@ pytestmark = pytest.mark.integration
 PRIVATE = X25519PrivateKey.generate()
 SEALER = Sealer(PRIVATE.public_key())
 PRIVATE_OPENER = Opener([PRIVATE])
-SUMMARIES = int(os.environ.get("ESTUAIRE_FLOW_SUMMARIES", "3000"))
+SUMMARIES = int(os.environ.get("ESTUAIRE_FLOW_SUMMARIES", "2000"))
 TURNS = int(os.environ.get("ESTUAIRE_FLOW_TURNS", "1"))
 STEPS = ("pseudonym", "linkage", "access")
 TYPES = ("claim.v1", "observation.v1", "hospital-stay.v1.deleted", "horoscope.v1")
@@ -67,7 +67,6 @@ class Process:
             "ESTUAIRE_TOPIC_PREFIX": settings.topic_prefix,
             "ESTUAIRE_STATISTICS_KEYS": str(folder),
             "ESTUAIRE_PORT": str(self._port),
-            "ESTUAIRE_LOG_LEVEL": "DEBUG",
         }
         command = [sys.executable, "-m", "services.statistics.flow"]
         self.process = subprocess.Popen(command, env=environment, stderr=self.log, stdout=self.log)
@@ -248,7 +247,7 @@ def test_workers_killed_restarted_and_rebalanced_end_with_a_plain_recount(
         running = [start(), start()]
         until(lambda: all(one.ready() for one in running), 60)
         for turn in range(TURNS):
-            sending = threading.Thread(target=load.send, args=(SUMMARIES // TURNS, 20))
+            sending = threading.Thread(target=load.send, args=(SUMMARIES // TURNS, 15))
             sending.start()
             running[0].end(signal.SIGKILL)  # its partitions go to the other one after the session's end
             running[0] = start()

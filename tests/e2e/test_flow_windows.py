@@ -1,0 +1,95 @@
+"""The flow over the whole platform: its windows are what was sent; who stops raises an alarm that clears."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from tests.hub import Hub
+
+pytestmark = pytest.mark.e2e
+
+Make = Callable[..., dict[str, Any]]
+
+
+def ask(hub: Hub, path: str, **params: Any) -> dict[str, Any]:
+    answer = hub.get(path, "operators", "olga", service="statistics", **params)
+    assert answer.status_code == httpx.codes.OK, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def counted(hub: Hub, source: str) -> dict[str, int]:
+    """Records by step, over all windows of the last hour."""
+    shown = ask(hub, "/v1/flow", source=source)
+    return {
+        step: sum(one["steps"][step]["records"] for one in shown["windows"] if step in one["steps"])
+        for step in shown["steps"]
+    }
+
+
+def register(hub: Hub, source: str, silent_after: str | None) -> None:
+    path = hub.platform.home / "sources.yaml"
+    registry = yaml.safe_load(path.read_text())
+    others = [one for one in registry["sources"] if one["source"] != source]
+    entry = {"source": source, "title": "Of the tests"} | ({"silent_after": silent_after} if silent_after else {})
+    path.write_text(yaml.safe_dump({"sources": [*others, entry]}))
+
+
+def silence(hub: Hub, source: str) -> dict[str, Any] | None:
+    alarms = ask(hub, "/v1/alarms")["alarms"]
+    return next((one for one in alarms if (one["source"], one["kind"]) == (source, "silence")), None)
+
+
+def metrics(hub: Hub) -> str:
+    return httpx.get(f"{hub.platform.services['statistics'].url}/metrics").text
+
+
+def test_the_windows_are_what_was_sent(hub: Hub, observation: Make) -> None:
+    source = hub.source()
+    begun = dt.datetime.now(dt.UTC)
+    hub.send(source, [observation(source, f"w{number}", number % 5) for number in range(30)])
+    hub.send(source, [observation(source, "bad", 1, type="horoscope.v1")])
+    expected = {"ingest": 31, "pseudonym": 30, "linkage": 30, "access": 30}
+    hub.wait_for(lambda: counted(hub, source) == expected, 60)
+    shown = ask(hub, "/v1/flow", source=source, **{"from": begun.isoformat()})
+    assert shown["window_seconds"] == 10
+    steps = [one["steps"] for one in ask(hub, "/v1/flow", source=source)["windows"]]
+    verdicts = [one["ingest"]["verdicts"] for one in steps if "ingest" in one and one["ingest"]["records"]]
+    assert sum(one.get("accepted", 0) for one in verdicts) == 30
+    assert sum(one.get("rejected", 0) for one in verdicts) == 1
+    at_access = [one["access"] for one in steps if one.get("access", {}).get("records")]
+    assert all(one["age_seconds"]["max"] >= one["age_seconds"]["mean"] > 0 for one in at_access)
+    assert all(one["waiting"] is not None for one in at_access)
+    (listed,) = (one for one in ask(hub, "/v1/flow/sources")["sources"] if one["source"] == source)
+    assert (listed["records"]["hour"], listed["rejected"]["hour"]) == (31, 1)
+    assert listed["last_seen"] is not None
+    wrong = hub.get("/v1/flow", "operators", "olga", service="statistics", **{"from": "yesterday"})
+    assert (wrong.status_code, wrong.headers["content-type"]) == (422, "application/problem+json")
+    assert hub.get("/v1/alarms", "officers", "olga", service="statistics").status_code == httpx.codes.FORBIDDEN
+
+
+def test_a_producer_that_stops_raises_an_alarm_that_survives_a_restart_and_clears(hub: Hub, observation: Make) -> None:
+    source = hub.source()
+    hub.send(source, [observation(source, "first", 1)])
+    register(hub, source, "1m")
+    hub.wait_for(lambda: f'estuaire_source_silent_seconds{{source="{source}"}}' in metrics(hub), 60)
+    assert silence(hub, source) is None
+    hub.wait_for(lambda: silence(hub, source) is not None, 150)
+    raised = silence(hub, source)
+    assert raised is not None
+    assert (raised["seen"], raised["title"]) == (0, "Of the tests")
+    assert 'estuaire_alarms{kind="silence"}' in metrics(hub)
+    for name in ("statistics", "statistics.flow"):
+        hub.platform.services[name].kill()
+    hub.platform.start_services("statistics", "statistics.flow")
+    assert silence(hub, source) == raised
+    hub.send(source, [observation(source, "second", 2)])
+    hub.wait_for(lambda: silence(hub, source) is None, 60)
+    hub.wait_for(lambda: counted(hub, source)["access"] == 2, 60)
+    register(hub, source, None)
