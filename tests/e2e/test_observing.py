@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -404,6 +405,7 @@ class Alarms:
         child = self.hub.platform.services["linkage"].process
         assert child is not None
         source, stop = self.hub.source(), threading.Event()
+        self.hub.send(source, [self.observation(source, "first", 1)])  # or its figures begin with what is late
         client = self.hub.producer(source)
 
         def send() -> None:
@@ -507,20 +509,29 @@ class Alarms:
         source = self.hub.source()
         self.hub.send(source, [self.observation(source, f"c{at}", at) for at in range(300)])
         self.hub.send(source, [self.observation(source, f"c{at}", at, value=1) for at in range(200)])
-        stop = threading.Event()
+        with self._posting(source, [self.observation(source, "again", 1)]):
+            yield
+
+    @contextmanager
+    def _posting(self, source: str, events: list[dict[str, Any]]) -> Iterator[None]:
+        """These are sent again and again, whatever the answer, and some are refused or given up meanwhile."""
         token = self.hub.platform.keyring.producer_token(source)
-        event = self.observation(source, "again", 1)
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/x-ndjson"}
+        stop = threading.Event()
 
         def send() -> None:
-            headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/cloudevents+json"}
             while not stop.wait(0.1):
-                httpx.post(f"{self.hub.platform.ingest_url}/v1/events", json=event, headers=headers, timeout=30)
+                lines = "\n".join(json.dumps(one | {"id": f"{one['id']}-{time.monotonic_ns()}"}) for one in events)
+                with suppress(httpx.TransportError):
+                    httpx.post(f"{self.hub.platform.ingest_url}/v1/events", content=lines, headers=headers, timeout=2)
 
         sending = threading.Thread(target=send)
         sending.start()
-        yield
-        stop.set()
-        sending.join(30)
+        try:
+            yield
+        finally:
+            stop.set()
+            sending.join(30)
 
     def no_second_place(self) -> Iterator[None]:
         place = self.hub.platform.home / CHECKPOINTS
@@ -595,13 +606,18 @@ class Alarms:
                 admin.execute(older.format("+").encode())
 
     def broker_away(self) -> Iterator[None]:
-        """The broker's process stands still for as long as a transaction may take."""
+        """The broker's process stands still, amid transactions and with refusals to be counted."""
         broker = next(pid for pid in self._children() if b"kafka.Kafka" in Path(f"/proc/{pid}/cmdline").read_bytes())
-        os.kill(broker, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(broker, signal.SIGCONT)
+        source = self.hub.source()
+        good = [self.observation(source, f"g{at}", at) for at in range(50)]
+        with self._posting(source, [*good, self.observation(source, "bad", 1) | {"type": "no-such-type.v1"}]):
+            begun = time.monotonic()
+            self.hub.wait_for(lambda: time.monotonic() > begun + 5)
+            os.kill(broker, signal.SIGSTOP)
+            try:
+                yield
+            finally:
+                os.kill(broker, signal.SIGCONT)
 
     def _children(self) -> list[int]:
         mine = Path(f"/proc/{os.getpid()}/task").glob("*/children")
