@@ -35,7 +35,7 @@ FAMILIES = {"act", "actor", "about", "choice", "due", "dry-run", "entry", "field
     "did",
     "likeness",
     "method",
-    "reason",
+    "why",
     "numbers",
     "pair",
     "request-about",
@@ -109,12 +109,12 @@ def test_every_sentence_of_linkage_on_a_pair_is_known_in_french() -> None:
     ]
     sentences = {one.replace("{system}", "ins-nir") for one in said if one}
     assert len(sentences) >= 10
-    assert not {one for one in sentences if words.sentence("reason", one) is None}
+    assert not {one for one in sentences if words.sentence("why", one) is None}
     assert not {one for one in METHODS.values() if words.sentence("method", one) in (None, one)}
     contradicted = "the same ipp, but no trait agrees"
-    assert words.sentence("reason", contradicted) == "le même Numéro d’un hôpital (IPP), mais aucun trait ne concorde"
-    assert english.sentence("reason", contradicted) == "the same Number of a hospital, but no trait agrees"
-    assert words.sentence("reason", "something new") is None
+    assert words.sentence("why", contradicted) == "le même Numéro d’un hôpital (IPP), mais aucun trait ne concorde"
+    assert english.sentence("why", contradicted) == "the same Number of a hospital, but no trait agrees"
+    assert words.sentence("why", "something new") is None
 
 
 def test_what_has_no_words_is_said_by_its_name() -> None:
