@@ -2,7 +2,7 @@
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 RUN := $(UV) run --locked
 
-.PHONY: help demo up test check fault orders audit volumes joins fuzz fhir-examples http container bench documents clean
+.PHONY: help demo up test check lint fault orders audit volumes joins fuzz fhir-examples http alerts traces container bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -10,18 +10,20 @@ help: ## This list
 demo: $(UV) ## Start the platform, stream the sample through it, print what comes out (ARGS="--once --json" stops by itself)
 	@$(RUN) estuaire demo $(ARGS)
 
-up: $(UV) ## Start the platform and leave it running until Ctrl-C
+up: $(UV) ## Start the platform and leave it running until Ctrl-C (ARGS=--observe: with Prometheus and a trace store)
 	@$(RUN) estuaire up $(ARGS)
 
 test: $(UV) ## The whole suite, with a sample of each long run
 	@$(RUN) pytest $(addprefix tests/,unit contract integration e2e fault container) $(ARGS)
 
-check: $(UV) ## Lint, types, import rules, unit and contract tests; starts nothing
+check: lint ## Lint, types, import rules, unit and contract tests; starts nothing
+	@$(RUN) pytest -q -m "unit or contract" $(ARGS)
+
+lint: $(UV) ## Lint, types and import rules alone
 	@$(RUN) ruff check
 	@$(RUN) ruff format --check
 	@$(RUN) mypy
 	@$(RUN) lint-imports
-	@$(RUN) pytest -q -m "unit or contract" $(ARGS)
 
 fault: $(UV) ## The long fault run: 20,000 events, every service killed five times
 	@ESTUAIRE_FAULT_EVENTS=20000 ESTUAIRE_FAULT_KILLS=5 $(RUN) pytest -m fault $(ARGS)
@@ -53,6 +55,12 @@ fhir-examples: $(UV) ## All examples of FHIR R4, of ESTUAIRE_FHIR_EXAMPLES: the 
 
 http: $(UV) ## 20,000 generated requests to every service, held to what its OpenAPI document says
 	@ESTUAIRE_HTTP_REQUESTS=20000 $(RUN) pytest --log-cli-level=WARNING tests/e2e/test_openapi.py $(ARGS)
+
+alerts: $(UV) ## Every alert rule that can be: fired by its cause on a live platform, and cleared
+	@ESTUAIRE_ALERTS=1 $(RUN) pytest --timeout 0 tests/e2e/test_observing.py -k alert $(ARGS)
+
+traces: $(UV) ## Build the trace store (Jaeger, from its Go module) into the user's cache, once
+	@$(RUN) python -m estuaire.observe
 
 container: $(UV) ## The end-to-end suite through containers; needs a Docker engine
 	@$(RUN) pytest -m container $(ARGS)

@@ -87,9 +87,10 @@ def _on_topic(topic: Topic, service: str, principal: str, prefix: str) -> Iterat
                 yield Right(principal, "topic", view_topic("", 1, prefix).name, operation, prefixed=True)
         return
     for lane in topic.lane_names():
-        if service in topic.producers:
+        if service in topic.writers:
             yield Right(principal, "topic", prefix + lane, "write")
         if service in topic.consumers:
             yield Right(principal, "topic", prefix + lane, "read")
     if topic.dead_letters and service in topic.consumers:
         yield Right(principal, "topic", prefix + topic.name + DEAD_LETTERS, "write")
+        yield Right(principal, "topic", prefix + topic.name + DEAD_LETTERS, "read")

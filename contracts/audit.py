@@ -46,7 +46,7 @@ ACTS: Final = {
     "link-doubted": "A steward could not say of two subjects whether they are one person.",
     "link-taken-back": "A steward took back what they had said of two subjects, which was not in force.",
     "rules-switched": "An operator let another rule version decide, named in `about`.",
-    "dead-letters-replayed": "Dead letters of the topic in `about` were sent round again.",
+    "dead-letters-replayed": "An operator sent dead letters of the topic in `about` round again.",
     # the log's own
     "unreadable": "Something on the topic was no leaf; `root` is the SHA-256 of its bytes.",
 }
@@ -59,8 +59,7 @@ LONGEST: Final = 256
 def actor(role: str, name: str) -> str:
     """Who acted, as leaves name it: as what, and who.
 
-    The role is `service`, that of a token (`officer`, `steward` ...), or `terminal`: somebody at a command line that
-    speaks to the broker, whose name nobody has checked.
+    The role is `service`, or that of a token (`officer`, `steward` ...).
     """
     return f"{role}:{name}"[:LONGEST]
 
@@ -90,3 +89,9 @@ def leaf(
 def message(one: AuditLeaf) -> tuple[str, bytes, bytes]:
     """The topic, key and value by which a leaf is written."""
     return AUDIT, one.actor.encode(), encode(one)
+
+
+def replayed(by: str, topic: str, count: int) -> tuple[str, bytes, bytes]:
+    """What is told of dead letters that an operator sent round again: the leaf as `message` has it."""
+    now = dt.datetime.now(dt.UTC)
+    return message(leaf("dead-letters-replayed", actor("operator", by), now, count=count, about=topic))

@@ -7,7 +7,7 @@ Tokens are 16 bytes. Sealed fields are opaque to everybody but their recipient (
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -388,6 +388,16 @@ def revision(stated: str, accepted: int, offset: int) -> str:
     offsets of their own, and only the time compares across them.
     """
     return stated if "-" in stated else f"{int(stated):010d}-{accepted:013d}-{offset:012d}"
+
+
+def restored(headers: Mapping[str, bytes]) -> dict[str, bytes]:
+    """The headers of a message as it was, from those of its dead letter; the revision is made whole from where it was
+    first received, so that a message that is sent again never outranks a newer one."""
+    kept = {name: value for name, value in headers.items() if not name.startswith("dlq_")}
+    if Headers.REVISION in kept:
+        stated = kept[Headers.REVISION].decode()
+        kept[Headers.REVISION] = revision(stated, int(headers["dlq_timestamp"]), int(headers["dlq_offset"])).encode()
+    return kept
 
 
 def accepted_at(revision: str) -> int:

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.permits import Line, Name, Permit, PermitError, Prose, permit_from, sentences
+from contracts.permits import SMALL_CELL, Line, Name, Permit, PermitError, Prose, permit_from, sentences
 
 PROJECT_ID: Final = r"^[a-z0-9][a-z0-9-]{1,40}$"
 
@@ -236,6 +236,40 @@ class Agreement(_Document):
     document: Paper
 
 
+Output = Literal["table", "figure", "model", "code", "text"]
+COUNTED: Final = ("table", "figure", "model")
+"""Outputs that stand for groups of people, the smallest of which has to be said."""
+
+
+class OutputRequest(_Document):
+    """What a project would take out of the secure environment; the file stays there until it is checked."""
+
+    kind: Output
+    document: Paper
+    description: Prose = Field(description="What it shows, and for whom it leaves.")
+    smallest_cell: Annotated[int, Field(ge=1)] | None = Field(
+        None, description="How few people anything in it stands for; for a table, a figure or a model."
+    )
+
+    @model_validator(mode="after")
+    def _hides_everybody(self) -> OutputRequest:
+        if (self.kind in COUNTED) != (self.smallest_cell is not None):
+            raise ValueError(f"`smallest_cell` is for {', '.join(COUNTED)}, which need it: how few people one cell has")
+        if self.smallest_cell is not None and self.smallest_cell < SMALL_CELL:
+            raise ValueError(
+                f"`smallest_cell` is {self.smallest_cell}: group or withhold what stands for fewer than {SMALL_CELL}"
+            )
+        return self
+
+
+class OutputCheck(_Document):
+    """What the check of an output came to: whether the file of this digest leaves the secure environment."""
+
+    output: Sha256 = Field(description="The SHA-256 of the output's document.")
+    decision: Literal["leaves", "stays"]
+    reason: Prose
+
+
 class Contribution(_Document):
     """What a project gives back to all."""
 
@@ -287,6 +321,8 @@ ACTS: Final[Mapping[str, Act]] = {
     "suspend": Act("officer", Reason),
     "resume": Act("officer", Reason),
     "revoke": Act("officer", Reason),
+    "ask-output": Act("lead", OutputRequest),
+    "check-output": Act("officer", OutputCheck),
     "close": Act("officer", Closing),
     "withdraw": Act("lead", Reason),
 }
@@ -319,5 +355,6 @@ _PATTERNS: Final = {
     "criteria": "name each criterion in small letters and hyphens",
     "scores": "name each criterion as the call does",
     "sha256": "use the SHA-256 of the document, 64 digits of 0-9 and a-f",
+    "output": "use the SHA-256 of the output's document, 64 digits of 0-9 and a-f",
     "address": "use an address that begins with https://",
 }

@@ -49,6 +49,11 @@ class Topic(BaseModel):
             settings["message.timestamp.type"] = "LogAppendTime"
         return settings
 
+    @property
+    def writers(self) -> tuple[str, ...]:
+        """Who may write it: its producers, and who may send what it could not process round again."""
+        return tuple(dict.fromkeys((*self.producers, *(self.consumers if self.dead_letters else ()))))
+
     def lane_names(self) -> tuple[str, ...]:
         """The topic and its lanes, in the order of their priority."""
         return tuple(self.name if lane == "live" else self.name + BACKFILL for lane in self.lanes)

@@ -110,11 +110,11 @@ def asyncapi() -> dict[str, Any]:
             carried.append(MARKER)
         for lane in topic.lane_names():
             channels[lane] = _channel(topic, lane, carried)
-            operations |= _operations(lane, carried, topic.producers, topic.consumers)
+            operations |= _operations(lane, carried, topic.writers, topic.consumers)
         if topic.dead_letters:
             dead = topic.name + DEAD_LETTERS
             channels[dead] = _dead_letters(topic)
-            operations |= _operations(dead, ["dead-letter"], topic.consumers, ())
+            operations |= _operations(dead, ["dead-letter"], topic.consumers, topic.consumers)
     return {
         "asyncapi": "3.0.0",
         "info": {
@@ -140,10 +140,8 @@ def table() -> str:
         readers = ", ".join(topic.consumers) or "operators"
         rows.append(f"| {name}{lanes} | {', '.join(topic.producers)} | {readers} | {topic.key} | {_kept(topic)} |")
         if topic.dead_letters:
-            rows.append(
-                f"| `{topic.name}{DEAD_LETTERS}` | {', '.join(topic.consumers)} | operators (`replay`)"
-                f" | as the message had it | 7 days |"
-            )
+            who = ", ".join(topic.consumers)
+            rows.append(f"| `{topic.name}{DEAD_LETTERS}` | {who} | {who} | as the message had it | 7 days |")
     return "\n".join(rows)
 
 

@@ -37,5 +37,12 @@ def at_broker(broker: str, principal: str = "") -> RuntimeSettings:
     return settings.model_copy(update={"kafka_config": config})
 
 
+def service_url(service: str) -> str:
+    """Where a service listens."""
+    from estuaire.platform import PORTS
+
+    return _address(f"ESTUAIRE_{service.upper()}_URL", f"http://127.0.0.1:{8000 + PORTS[service]}")
+
+
 def _address(name: str, otherwise: str) -> str:
     return os.environ.get(name) or addresses(home_folder()).get(name, otherwise)

@@ -22,6 +22,7 @@ from estuaire.broker import Broker, start_broker
 from estuaire.console import links_folder
 from estuaire.database import Database, start_database
 from estuaire.keyring import ADMIN, AUDIENCE, ISSUER, Keyring
+from estuaire.observe import Observers
 from estuaire.process import Child, Report, StartError, is_free, require_home
 from estuaire.rights import RightsKeeper, write_accounts
 from runtime.kafka import create_topics
@@ -88,8 +89,11 @@ class Service:
 class Platform:
     """Started with `with`; everything it has started is stopped at the end, services first."""
 
-    def __init__(self, home: Path, port: int = 8000, report: Report = print, *, trace_ratio: float = 0.01) -> None:
+    def __init__(
+        self, home: Path, port: int = 8000, report: Report = print, *, trace_ratio: float = 0.01, observe: bool = False
+    ) -> None:
         self.home = home
+        self.observers = Observers(home, report) if observe else None
         self.keyring = Keyring(home)
         self.bootstrap_servers = ""
         self.services: dict[str, Service] = {}
@@ -162,6 +166,9 @@ class Platform:
         for name in OWN_FILES:
             if not (self.home / name).exists():
                 (self.home / name).write_bytes((files("estuaire") / "data" / name).read_bytes())
+        if self.observers:
+            self._stack.callback(self.observers.stop)
+            self.observers.start_traces()
         self._report("starting broker and database")
         with ThreadPoolExecutor(1) as pool:
             starting = pool.submit(self._start_broker)
@@ -180,6 +187,8 @@ class Platform:
             self._stack.callback(self.services[name].stop)
         self._report("starting the services")
         self.start_services()
+        if self.observers:
+            self.observers.start_prometheus({name: service.url for name, service in self.services.items()})
         self._write_addresses()
         self._report(f"ready in {time.monotonic() - begun:.1f} s")
 
@@ -235,6 +244,7 @@ class Platform:
             "ESTUAIRE_KAFKA_CONFIG": json.dumps(self.settings_as(name).kafka_config),
             "ESTUAIRE_TRACE_FILE": str(self.home / "logs" / f"{name}.spans.ndjson"),
             "ESTUAIRE_TRACE_RATIO": str(self._trace_ratio),
+            **(self.observers.environment() if self.observers else {}),
             f"{own}KEYS": str(self.keyring.folder(name)),
             **({f"{own}CHECKPOINTS": str(self.home / CHECKPOINTS)} if name == "audit" else {}),
             **{own + key: str(self.home / file) for file, (key, readers) in OWN_FILES.items() if name in readers},
@@ -245,8 +255,6 @@ class Platform:
         match name:
             case "ingest":
                 return {"ESTUAIRE_INGEST_PRODUCERS": str(self.keyring.producers)}
-            case "pseudonym":
-                return {}
         keys = self.keyring.issuer_keys.absolute().as_uri()
         return {"ESTUAIRE_OIDC_ISSUER": ISSUER, "ESTUAIRE_OIDC_AUDIENCE": AUDIENCE, "ESTUAIRE_OIDC_KEYS": keys}
 

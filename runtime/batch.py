@@ -6,7 +6,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 import msgspec
 from opentelemetry.trace import Link, Tracer
@@ -26,6 +25,7 @@ from runtime.messages import (
     Outputs,
     Passed,
     Place,
+    Reason,
     Step,
 )
 from runtime.settings import RuntimeSettings
@@ -77,6 +77,8 @@ class Report:
         self._step = step
         self._route = route
         self._tracer = tracer
+        for reason in Reason:  # from 0 on, or the first one is no increase to whoever watches
+            telemetry.DEAD_LETTERS.labels(name, reason)
 
     def complete(self, batch: Batch, outputs: Outputs) -> list[tuple[Message, Emit]]:
         """All that the batch writes, in order: outputs with their traces, dead letters, markers, the summary."""
@@ -102,8 +104,10 @@ class Report:
             source, accepted = self._origin(one)
             if accepted:
                 telemetry.AGE_SECONDS.labels(self._name, source).observe((now - accepted) / 1000)
-        contexts = (telemetry.read_traceparent(one.headers.get(TRACEPARENT)) for one in batch.records)
-        links = [Link(context) for context in islice(contexts, _LINKS) if context]
+        carried = (parent for one in batch.records if (parent := one.headers.get(TRACEPARENT)))
+        # those that are followed come first: of the others there are no spans, unless they end as dead letters
+        first = sorted(carried, key=lambda parent: not parent.endswith(b"01"))[:_LINKS]
+        links = [Link(context) for context in map(telemetry.read_traceparent, first) if context]
         began = int(batch.begun * 1e9)
         self._tracer.start_span(
             f"{self._name} batch", links=links, start_time=began, attributes={"messages": len(batch)}
@@ -134,7 +138,7 @@ class Report:
 
     def _dead_letter(self, cause: Message, why: InvalidMessage, begun: float) -> Emit:
         context = telemetry.read_traceparent(cause.headers.get(TRACEPARENT))
-        telemetry.record_span(self._tracer, f"{self._name} dead letter", context, begun, error=why.reason)
+        ended = telemetry.record_span(self._tracer, f"{self._name} dead letter", context, begun, error=why.reason)
         plain = self.plain(cause.topic)
         coordinates = {
             "dlq_step": self._name,
@@ -145,6 +149,8 @@ class Report:
             "dlq_offset": str(cause.offset),
             "dlq_timestamp": str(cause.timestamp),
         }
+        # sent round again, it is followed through every step, in the trace that ends here
+        coordinates[TRACEPARENT] = telemetry.write_traceparent(ended)
         headers = {**cause.headers, **{name: text.encode() for name, text in coordinates.items()}}
         return Emit(plain.removesuffix(BACKFILL) + DEAD_LETTERS, cause.key, cause.value or None, headers)
 

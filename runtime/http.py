@@ -13,13 +13,20 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.models import HTTPBearer
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.security.base import SecurityBase
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Counter, Gauge, generate_latest
 from pydantic import BaseModel, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue, models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 log = logging.getLogger("estuaire.http")
+
+# 1 while the service is ready to do all of its work, else 0; why not, /readyz says.
+READY: Final = Gauge("estuaire_ready", "Whether the service is ready.")
+# Answers over HTTP by status, but for those of the probes and of this page itself.
+ANSWERS: Final = Counter("estuaire_http_answers", "Answers over HTTP.", ["status"])
+_PROBES: Final = frozenset(("/healthz", "/readyz", "/metrics"))
 
 PROBLEM: Final = "application/problem+json"
 
@@ -104,6 +111,29 @@ class _Application(FastAPI):
         return self.openapi_schema
 
 
+class _Counted:
+    """Counts what is answered; what goes through is not touched."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["path"] in _PROBES:
+            await self._app(scope, receive, send)
+            return
+
+        async def counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                ANSWERS.labels(str(message["status"])).inc()
+            await send(message)
+
+        try:
+            await self._app(scope, receive, counted)
+        except Exception:  # which becomes an answer further out
+            ANSWERS.labels("500").inc()
+            raise
+
+
 _FORMS: Final = {
     "missing": "it is missing",
     "json_invalid": "it is not JSON",
@@ -135,6 +165,10 @@ def create_app(
         openapi_url="/openapi.json" if documented else None,
     )
     app.models = (Problem, *models)
+    app.add_middleware(_Counted)
+    for status in ("429", "500", "503"):  # from 0 on, or the first one is no increase to whoever watches
+        ANSWERS.labels(status)
+    READY.set_function(lambda: float(ready() is None))
 
     @app.get("/healthz", include_in_schema=False)
     def healthz() -> PlainTextResponse:

@@ -119,6 +119,9 @@ class Loop:
         self._stop = Event()
         self._producer: Producer | None = None
         self._consumer: Consumer
+        for cause in ("away", "progress", "doubt"):  # from 0 on, as dead letters
+            telemetry.WENT_BACK.labels(name, cause)
+        telemetry.PRODUCER_RESETS.labels(name)
 
     def stop(self) -> None:
         """Ask the loop to end after the batch at hand."""
@@ -145,6 +148,7 @@ class Loop:
                         self._forget_published()
                 except (_GoBack, ProgressMoved, RetryLater) as doubt:
                     log.warning("%s goes back to what is committed: %s", self.name, doubt)
+                    telemetry.WENT_BACK.labels(self.name, _cause(doubt)).inc()
                     self._let_go(str(doubt))
                     self._wait(max(delay, getattr(doubt, "seconds", 0.0)))
                     delay = min(delay * 2, _LONGEST)
@@ -439,6 +443,10 @@ class Loop:
                 if high >= 0:
                     lag = telemetry.LAG.labels(self.name, self._report.plain(place.topic), str(place.partition))
                     lag.set(max(0, high - (low if at is None else at)))
+
+
+def _cause(doubt: Exception) -> str:
+    return "away" if isinstance(doubt, RetryLater) else "progress" if isinstance(doubt, ProgressMoved) else "doubt"
 
 
 def _outcome(call: Callable[[], None]) -> BaseException | None:

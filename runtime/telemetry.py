@@ -27,6 +27,9 @@ from opentelemetry.trace import (
 from opentelemetry.trace.status import Status, StatusCode
 from prometheus_client import Counter, Gauge, Histogram
 
+LINKED_TRACE: Final = "linked_trace"
+"""The attribute of a span whose trace begins where another ends: the other's id."""
+
 _IDS: Final = RandomIdGenerator()
 _FINE: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _COARSE: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
@@ -35,6 +38,9 @@ MESSAGES_READ: Final = Counter("estuaire_messages_read", "Messages a step has re
 MESSAGES_WRITTEN: Final = Counter("estuaire_messages_written", "Messages a step has written, committed.", ["step"])
 RECORDS: Final = Counter("estuaire_records", "Records by source and verdict.", ["step", "source", "verdict"])
 DEAD_LETTERS: Final = Counter("estuaire_dead_letters", "Dead letters by reason.", ["step", "reason"])
+DEAD_LETTERS_WAITING: Final = Gauge(
+    "estuaire_dead_letters_waiting", "Dead letters that nobody has sent round again.", ["step", "topic"]
+)
 BATCH_SECONDS: Final = Histogram("estuaire_batch_seconds", "Seconds a batch took.", ["step"], buckets=_FINE)
 AGE_SECONDS: Final = Histogram(
     "estuaire_record_age_seconds",
@@ -44,6 +50,10 @@ AGE_SECONDS: Final = Histogram(
 )
 LAG: Final = Gauge("estuaire_lag", "Messages waiting to be read.", ["step", "topic", "partition"])
 PRODUCER_RESETS: Final = Counter("estuaire_producer_resets", "Producers made anew after a doubt.", ["step"])
+# By cause: away (a database, a key store, the broker's answer), progress (another had the batch), doubt (all else).
+WENT_BACK: Final = Counter(
+    "estuaire_steps_went_back", "Times a step dropped a batch and went back to what is committed.", ["step", "cause"]
+)
 PARTITIONS_STOPPED: Final = Gauge("estuaire_partitions_stopped", "Partitions stopped by dead letters.", ["step"])
 
 
@@ -148,12 +158,17 @@ def record_span(
     """The span of one record in one step, from `begun` (epoch seconds) to now.
 
     `fresh` begins a trace of its own that is only linked to the parent's: what leaves the hub carries no trace
-    that two readers could join by.
+    that two readers could join by. One in `error` is recorded also where its trace was not to be.
     """
+    if parent and error:
+        parent = SpanContext(parent.trace_id, parent.span_id, True, TraceFlags(TraceFlags.SAMPLED))
     around = set_span_in_context(NonRecordingSpan(parent)) if parent and not fresh else None
     links = [Link(parent)] if parent and fresh else []
+    # what a trace is linked to can be searched for in no store that we know, what a span says in all
+    said = {LINKED_TRACE: f"{parent.trace_id:032x}"} if parent and fresh else {}
+    said |= {"reason": error} if error else {}
     kind = SpanKind.PRODUCER if fresh else SpanKind.CONSUMER
-    span = tracer.start_span(name, context=around, kind=kind, links=links, start_time=int(begun * 1e9))
+    span = tracer.start_span(name, context=around, kind=kind, links=links, start_time=int(begun * 1e9), attributes=said)
     if error:
         span.set_status(Status(StatusCode.ERROR, error))
     span.end()

@@ -67,15 +67,18 @@ def trace(
 
 def replay(
     topic: Annotated[str, typer.Argument(metavar="TOPIC-dlq")],
-    most: Annotated[int, typer.Option("--max", help="At the most so many.")],
-    broker: Broker = LOCAL_BROKER,
+    most: Annotated[int, typer.Option("--max", min=1, max=1000, help="At the most so many.")],
+    token: Token = None,
 ) -> None:
     """Send dead letters round again; each goes once, and keeps its revision."""
-    from estuaire import topics
+    from estuaire.dead_letters import owners_of
+    from estuaire.dead_letters import replay as send_again
+    from estuaire.keyring import OPERATOR
+    from estuaire.local import service_url
 
-    if not topic.endswith("-dlq"):
-        raise topics.TopicError(f"{topic} is no dead-letter topic: its name ends in -dlq")
-    out.print(f"{topics.replay(at_broker(broker), topic, most)} sent round again")
+    token = token or local_token("operators", OPERATOR)
+    count = sum(send_again(service_url(one), topic, most, token) for one in owners_of(topic))
+    out.print(f"{count} sent round again")
 
 
 def rights(

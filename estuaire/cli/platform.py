@@ -18,11 +18,16 @@ if TYPE_CHECKING:
     from estuaire.platform import Platform
 
 
-def up(port: Port = 8000) -> None:
+Observe = Annotated[
+    bool, typer.Option("--observe", help="With Prometheus and a trace store, each where it can be had here.")
+]
+
+
+def up(port: Port = 8000, observe: Observe = False) -> None:
     """Start broker, database and all services here; stop with Ctrl-C."""
     from estuaire.platform import Platform
 
-    with Platform(home_folder(), port, report=say) as platform:
+    with Platform(home_folder(), port, report=say, observe=observe) as platform:
         _stay(platform)
 
 
@@ -60,6 +65,7 @@ def demo(
     once: Annotated[bool, typer.Option("--once", help="Stop by itself at the end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object as the last line.")] = False,
     records: Annotated[Path | None, typer.Option(help="A file or folder to send in place of the sample.")] = None,
+    observe: Observe = False,
 ) -> None:
     """Start the platform, stream the sample (or FILE) through it, and print what came out of each step."""
     from estuaire.demo import as_table, run
@@ -68,7 +74,7 @@ def demo(
 
     if records is not None:
         groups_of([records])
-    with Platform(home_folder(), port, report=say) as platform:
+    with Platform(home_folder(), port, report=say, observe=observe) as platform:
         err.print("streaming the sample" if records is None else f"streaming {records}")
         result = run(platform, records)
         if not as_json or not once:
@@ -138,6 +144,8 @@ def _stay(platform: Platform) -> None:
     err.print(f"access    {platform.access_url}/docs")
     err.print(f"console   {platform.console_url} (sign in by `uv run estuaire console`)", soft_wrap=True)
     err.print(f"broker    {platform.bootstrap_servers}")
+    for name, url in (platform.observers.addresses() if platform.observers else {}).items():
+        err.print(f"{name:9} {url}")
     err.print("Ctrl-C stops everything")
     done = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -40,6 +40,7 @@ FILLING = "filling"
 OPEN = "open"
 SUSPENDED = "suspended"
 CLOSED = "closed"
+STATES = (WAITING_FOR_KEY, WAITING_FOR_GRANT, FILLING, OPEN, SUSPENDED, CLOSED)
 
 _NONCE = 12
 _GATE = 4053020
@@ -906,6 +907,11 @@ class PostgresReader(PooledReader):
                 "  GROUP BY permit) e USING (permit) ORDER BY permit"
             )
             return [PermitRow(*row) for row in rows]
+
+    def count_permits(self) -> dict[str, int]:
+        """How many permits are in each state."""
+        with self._pool.connection() as connection:
+            return dict(connection.execute("SELECT state, count(*) FROM permits GROUP BY state").fetchall())
 
     def permit(self, permit: str) -> StoredPermit | None:
         """One permit."""

@@ -7,28 +7,33 @@ import logging
 from importlib.resources import files
 from pathlib import Path
 from threading import Event
+from typing import Final
 
 import psycopg
 from confluent_kafka import KafkaException
+from prometheus_client import Gauge
 
 from contracts import audit
-from contracts.messages import encode
+from contracts.messages import encode, restored
 from contracts.permits import PermitError, read_permit
 from contracts.registry import view_topic
 from contracts.sources import sources_from
 from runtime.database import Database
+from runtime.dead_letters import DeadLetters, add_dead_letter_routes
 from runtime.http import ProblemError
 from runtime.kafka import BrokerAway, KafkaPublisher, Publisher, create_topics, empty_topic
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.messages import RetryLater
 from runtime.oidc import Issuer
+from runtime.rounds import Rounds
 from runtime.sealing import Opener
 from runtime.service import Worker, serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from runtime.watched import WatchedFile
 from services.access.adapters import (
+    STATES,
     PostgresHistory,
     PostgresReader,
     Reader,
@@ -46,11 +51,13 @@ from services.access.indicators import Releaser
 from services.access.pages import PostgresPages
 from services.access.projects import PostgresSteps, Registrar, read_terms
 from services.access.requests import Keeper, PostgresRequests
-from services.access.rounds import Rounds
 from services.access.routes import application, grant
 from services.access.settings import AccessSettings
 
 log = logging.getLogger("estuaire.access")
+
+# Permits by state; one that is filling has a view that is brought up to date.
+PERMITS_BY_STATE: Final = Gauge("estuaire_permits", "Permits by state.", ["state"])
 
 
 class PermitsFolder:
@@ -87,6 +94,13 @@ class PermitsFolder:
 
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
+
+
+def _count_permits(reader: PostgresReader) -> None:
+    """Raises psycopg.Error."""
+    found = reader.count_permits()
+    for state in STATES:
+        PERMITS_BY_STATE.labels(state).set(found.get(state, 0))
 
 
 def _empty(settings: AccessSettings, topic: str) -> None:
@@ -131,19 +145,24 @@ def main() -> int:
     loop = Loop("access", settings, step, Route(LANES), start_tracing("access", settings.trace_file), database)
     staff_url, subscriber_url = settings.staff_url.get_secret_value(), settings.subscriber_url.get_secret_value()
     reader, pages = PostgresReader(staff_url, settings.readers), PostgresPages(subscriber_url, settings.readers)
-    letters = KafkaPublisher(settings)
-    app = application(loop.readiness, reader, pages, letters, vault, doors, terms=terms, quota=settings.quota)
+    writer = KafkaPublisher(settings)
+    letters = DeadLetters("access", settings, LANES, restored, audit.replayed)
+    app = application(loop.readiness, reader, pages, writer, vault, doors, terms=terms, quota=settings.quota)
     add_catalogue_route(app, reader, publisher, sources)
-    releaser = Releaser(url, vault, lambda leaf: letters.publish(audit.AUDIT, leaf.actor, encode(leaf)), _now)
-    expiry, deliveries = Expiry(reader, letters, _now), Deliveries(reader, letters, vault, _now)
+    may_replay = doors.may("replay")
+    add_dead_letter_routes(app, letters, lambda authorization: may_replay(authorization).name)
+    releaser = Releaser(url, vault, lambda leaf: writer.publish(audit.AUDIT, leaf.actor, encode(leaf)), _now)
+    expiry, deliveries = Expiry(reader, writer, _now), Deliveries(reader, writer, vault, _now)
     workers: list[Worker] = [
         loop,
+        letters,
         Rounds("permits that expire", expiry.close_expired, 2.0),
         Rounds("deliveries", deliveries.order_due, 5.0),
         Rounds("indicators", releaser.release_due, 30.0),
+        Rounds("counts of permits", lambda: _count_permits(reader), 5.0),
     ]
     if settings.permits is not None:
-        workers.append(PermitsFolder(settings.permits, reader, letters))
+        workers.append(PermitsFolder(settings.permits, reader, writer))
     try:
         database.connection  # noqa: B018 - brings the schema up to date before anybody reads
         check_role(staff_url)

@@ -15,7 +15,9 @@ from runtime.oidc import Caller, Callers, forbidden
 
 log = logging.getLogger("estuaire.access")
 
-Action = Literal["grant", "change", "close", "try", "list", "see", "read", "take-part", "answer", "trace", "count"]
+Action = Literal[
+    "grant", "change", "close", "try", "list", "see", "read", "take-part", "answer", "trace", "count", "replay"
+]
 _WHO: Final[dict[Action, tuple[str, ...]]] = {
     "grant": ("officers",),
     "change": ("officers",),
@@ -28,6 +30,7 @@ _WHO: Final[dict[Action, tuple[str, ...]]] = {
     "answer": ("officers",),
     "trace": ("operators",),
     "count": ("operators",),
+    "replay": ("operators",),
 }
 """Whom to name in a refusal."""
 _HUB: Final = {"uid": {"type": "Hub", "id": "hub"}, "attrs": {}, "parents": []}

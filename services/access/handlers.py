@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 from prometheus_client import Counter as Metric
-from prometheus_client import Gauge
+from prometheus_client import Gauge, Histogram
 
 from contracts import audit, messages
 from contracts.events import DELETED, OF_RIGHTS, OPPOSITION, REQUESTS
@@ -85,6 +85,12 @@ UNUSABLE: Final = Gauge("estuaire_permits_unusable", "Permits whose definition o
 REFUSED: Final = Metric("estuaire_permits_refused", "Grants of an id that is taken.")
 
 
+# Seconds from the acceptance of an opposition, or of its end, to the batch of access that applies it.
+OPPOSITION_SECONDS: Final = Histogram(
+    "estuaire_opposition_seconds",
+    "Seconds until an opposition is in force.",
+    buckets=(0.5, 1, 2, 3, 5, 10, 30, 60, 600, 3600),
+)
 # Oppositions in force.
 OPPOSED: Final = Gauge("estuaire_oppositions_in_force", "Oppositions in force.")
 
@@ -541,6 +547,10 @@ class Access:
             return set()
         self._history.oppose(said)
         OPPOSED.set(self._history.count_oppositions())
+        now = self._clock().timestamp()
+        for event_id in said:
+            if accepted := messages.accepted_at(newest[event_id].facts.revision):
+                OPPOSITION_SECONDS.observe(max(0.0, now - accepted / 1000))
         objectors = {subject for subject, _ in said.values()}
         suspected = self._history.suspects_of(objectors)
         subjects.update(self._history.claim({}, suspected.values()))

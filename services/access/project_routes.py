@@ -105,9 +105,19 @@ class ProjectSummary(BaseModel):
     permit: str | None
 
 
+class OutputShown(BaseModel):
+    """A file that the project would take out of its secure environment."""
+
+    sha256: str
+    title: str
+    kind: str
+    decision: str | None = Field(description="`leaves` or `stays`; null, and it stays, while it is not checked.")
+
+
 class ProjectShown(ProjectSummary):
     """A project with the steps of its life. Reviews are shown to officers, and to whoever wrote them."""
 
+    outputs: list[OutputShown]
     steps: list[StepShown]
 
 
@@ -249,7 +259,11 @@ def _shown(register: Register, name: str, actor: Actor, now: dt.datetime) -> Pro
         for one in register.steps[f"project/{name}"]
         if one.act != "review" or "officer" in actor.roles or ("reviewer" in actor.roles and one.actor == actor.name)
     ]
-    return ProjectShown(**_said(register, name, actor, now), steps=steps)
+    outputs = [
+        OutputShown(sha256=sha256, title=one.asked.document.title, kind=one.asked.kind, decision=one.decision)
+        for sha256, one in register.projects[name].outputs.items()
+    ]
+    return ProjectShown(**_said(register, name, actor, now), outputs=outputs, steps=steps)
 
 
 def _said(register: Register, name: str, actor: Actor, now: dt.datetime) -> dict[str, Any]:

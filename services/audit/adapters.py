@@ -35,6 +35,10 @@ _SIZE: Final = "SELECT coalesce(max(number) + 1, 0) FROM entries"
 
 # Entries that no checkpoint holds fast yet: an alarm where it does not come back to 0.
 UNSIGNED: Final = Gauge("estuaire_audit_entries_unsigned", "Entries after the last checkpoint.")
+# When the log was last found to be what was signed before, and all of it signed (epoch seconds).
+CHECKED_AT: Final = Gauge("estuaire_audit_checked_at_seconds", "When all of the log was last signed, or was already.")
+# 1 once the log is not what was signed before; nothing is signed any more.
+DISTRUSTED: Final = Gauge("estuaire_audit_distrusted", "Whether the log is not what was signed.")
 
 
 # --- for the loop ---
@@ -364,7 +368,10 @@ class Notary:
         try:
             self.sign()
             self._trouble = None
+            CHECKED_AT.set(self._clock().timestamp())
+            DISTRUSTED.set(0)
         except Distrust as why:
+            DISTRUSTED.set(1)
             self._complain(f"the audit log is not signed any more, run `estuaire audit verify`: {why}")
         except (OSError, RetryLater) as away:
             self._complain(f"the head of the audit log is not signed yet ({type(away).__name__})")

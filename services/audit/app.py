@@ -5,7 +5,10 @@ from __future__ import annotations
 import logging
 from functools import partial
 
+from contracts.audit import replayed
+from contracts.messages import restored
 from runtime.database import Database
+from runtime.dead_letters import DeadLetters, add_dead_letter_routes
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.messages import RetryLater
@@ -27,7 +30,7 @@ def main() -> int:
     settings = read_settings(AuditSettings)
     start_logging(settings.log_level)
     try:
-        auditors = Role(Issuer(settings), "auditor")
+        issuer = Issuer(settings)
         signer, verifier = keys_of(partial(Signer, settings.origin), FolderKeyStore(settings.keys).secret("checkpoint"))
     except (KeyUnavailable, ValueError) as wrong:
         log.critical("%s", wrong)
@@ -43,9 +46,12 @@ def main() -> int:
     except RetryLater:
         log.warning("the database does not answer yet")
     reader.open()
+    letters = DeadLetters("audit", settings, LANES, restored, replayed)
+    auditors, operators = Role(issuer, "auditor"), Role(issuer, "operator")
     app = application(lambda: loop.readiness() or notary.readiness(), reader, auditors, notary.readiness)
+    add_dead_letter_routes(app, letters, operators.name)
     try:
-        return serve(app, settings, [loop, notary])
+        return serve(app, settings, [loop, notary, letters])
     finally:
         reader.close()
         database.close()

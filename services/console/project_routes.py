@@ -130,8 +130,10 @@ def _act_page(visit: Visit, act: str, form: Form, wrong: Wrong | None = None, **
 
 
 def _form(visit: Visit, act: str, told: Mapping[str, Any] | None = None, given: Given | None = None) -> Form:
-    """The form of an act. A review scores what the call says."""
+    """The form of an act. A review scores what the call says; a check is of an output that awaits it."""
     known: dict[str, dict[str, str]] = {}
+    if told is not None and told["outputs"]:
+        known["output"] = {one["sha256"]: one["title"] for one in told["outputs"] if not one["decision"]}
     if told is not None and told["call"]:
         criteria = _calls(visit).get(told["call"], {}).get("criteria", {})
         known["scores"] = {name: one["title"] for name, one in criteria.items()}

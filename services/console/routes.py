@@ -19,11 +19,15 @@ from runtime.http import ProblemError, create_app
 from services.console.adapters import Refusal
 from services.console.audit_routes import add_audit_routes
 from services.console.catalogue_routes import add_catalogue_routes
+from services.console.flow_routes import add_flow_routes
 from services.console.permit_routes import add_permit_routes
 from services.console.project_routes import add_project_routes
+from services.console.record_routes import add_record_routes
+from services.console.reject_routes import add_reject_routes
 from services.console.request_routes import add_request_routes
 from services.console.review_routes import add_review_routes
 from services.console.sign_in import CALLBACK, SignInError, Tokens, tokens_of, unpacked
+from services.console.source_routes import add_source_routes
 from services.console.visits import (
     LANGUAGE,
     MENU,
@@ -182,6 +186,10 @@ def application(desk: Desk) -> FastAPI:
     add_project_routes(app)
     add_permit_routes(app)
     add_catalogue_routes(app)
+    add_flow_routes(app)
+    add_record_routes(app)
+    add_reject_routes(app)
+    add_source_routes(app)
     add_review_routes(app)
     add_request_routes(app)
     add_audit_routes(app)

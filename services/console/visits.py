@@ -42,6 +42,10 @@ class Page(NamedTuple):
 
 
 MENU: Final = (
+    Page("/flow", "menu.flow", frozenset({"operator"})),
+    Page("/producers", "menu.producers", frozenset({"operator"})),
+    Page("/records", "menu.records", frozenset({"operator"})),
+    Page("/rejects", "menu.rejects", frozenset({"operator"})),
     Page("/projects", "menu.projects", frozenset({"officer", "reviewer", "subscriber"})),
     Page("/calls", "menu.calls", frozenset({"officer", "reviewer", "subscriber"})),
     Page("/permits", "menu.permits", frozenset({"officer", "subscriber"})),

@@ -55,9 +55,23 @@ class Words:
         moment = dt.datetime.fromisoformat(text).astimezone(PARIS)
         return f"{self.day(moment.date().isoformat())}, {moment:%H:%M}"
 
+    def instant(self, text: str) -> str:
+        """A moment to the millisecond, as clocks in France show it, from its ISO form."""
+        moment = dt.datetime.fromisoformat(text).astimezone(PARIS)
+        return f"{self.day(moment.date().isoformat())}, {moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+
     def number(self, value: float) -> str:
         """A number, its thousands apart; a narrow space does not break."""
         return f"{value:,}".replace(",", "\u202f" if self.language == "fr" else ",")
+
+    def clock(self, text: str) -> str:
+        """The time of a moment, as clocks in France show it, from its ISO form."""
+        return f"{dt.datetime.fromisoformat(text).astimezone(PARIS):%H:%M:%S}"
+
+    def decimal(self, value: float) -> str:
+        """A number with one digit after the point, or the comma."""
+        text = f"{value:,.1f}"
+        return text.translate(str.maketrans(",.", "\u202f,")) if self.language == "fr" else text
 
     def share(self, value: float) -> str:
         """A share of one, as a percentage."""

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from typing import Final
 
+from prometheus_client import Gauge
+
+from contracts.audit import replayed
+from contracts.messages import restored
 from runtime.database import Database
+from runtime.dead_letters import DeadLetters, add_dead_letter_routes
 from runtime.kafka import KafkaPublisher
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.oidc import Issuer, Role
+from runtime.rounds import Rounds
 from runtime.sealing import Opener, Sealer
 from runtime.service import serve
 from runtime.settings import read_settings
@@ -17,7 +24,7 @@ from runtime.telemetry import start_logging, start_tracing
 from services.linkage.adapters import MIGRATIONS, SqlPatientIndex, index_conninfo
 from services.linkage.handlers import BACKFILL, LANES, LINKED, PSEUDONYMISED, Link
 from services.linkage.linking import PATIENT_LINKS
-from services.linkage.lookup import SqlLookup
+from services.linkage.lookup import Lookup, SqlLookup
 from services.linkage.routes import Doors, application
 from services.linkage.settings import LinkageSettings
 from services.linkage.stewardship import Stewardship
@@ -27,6 +34,19 @@ ROUTE = Route(
     forward={PSEUDONYMISED: (LINKED,), PSEUDONYMISED + BACKFILL: (LINKED + BACKFILL,)},
     broadcast={PSEUDONYMISED: (PATIENT_LINKS,), PSEUDONYMISED + BACKFILL: (PATIENT_LINKS,)},
 )
+
+# Pairs that wait for a steward, counted up to 10,000.
+REVIEWS: Final = Gauge("estuaire_reviews_waiting", "Pairs that wait for a steward.")
+# How long the oldest of them has waited.
+OLDEST_REVIEW: Final = Gauge("estuaire_reviews_oldest_seconds", "Seconds the oldest pair has waited for a steward.")
+REVIEWS_EVERY_SECONDS: Final = 30.0
+
+
+def _count_reviews(lookup: Lookup) -> None:
+    """Raises RetryLater."""
+    count, seconds = lookup.waiting()
+    REVIEWS.set(count)
+    OLDEST_REVIEW.set(seconds)
 
 
 def main() -> int:
@@ -60,8 +80,12 @@ def main() -> int:
     def seal(plaintext: bytes, associated: bytes) -> bytes:
         return Sealer(private[0].public_key()).seal(plaintext, associated)
 
+    letters = DeadLetters("linkage", settings, LANES, restored, replayed)
+    reviews = Rounds("counts of reviews", lambda: _count_reviews(lookup), REVIEWS_EVERY_SECONDS)
+    app = application(loop.readiness, lookup, stewardship, publisher, doors, seal)
+    add_dead_letter_routes(app, letters, doors.operators.name)
     try:
-        return serve(application(loop.readiness, lookup, stewardship, publisher, doors, seal), settings, [loop])
+        return serve(app, settings, [loop, letters, reviews])
     finally:
         lookup.close()
         database.close()

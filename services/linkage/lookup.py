@@ -170,6 +170,9 @@ class Lookup(Protocol):
     def progress(self, steward: str, since: dt.datetime) -> Progress:
         """How much waits, and what this steward has done since a moment."""
 
+    def waiting(self) -> tuple[int, float]:
+        """How many pairs wait for a steward, counted up to MANY, and for how many seconds the oldest of them has."""
+
     def review(self, pair: Pair) -> Review | None:
         """Any two subjects; None where one of them is not there."""
 
@@ -240,6 +243,13 @@ class SqlLookup:
             pairs = cursor.execute(query, asked).fetchall()
             found = (self.review_by(cursor, (left, right)) for left, right in pairs)
             return [one for one in found if one is not None]
+
+    def waiting(self) -> tuple[int, float]:
+        """How many pairs wait for a steward, counted up to MANY, and for how many seconds the oldest of them has."""
+        with self.answer() as connection:
+            row = connection.execute(_OLDEST.encode(), [list(SILENT), MANY]).fetchone()
+        count, seconds = row or (0, 0.0)
+        return int(count), float(seconds)
 
     def progress(self, steward: str, since: dt.datetime) -> Progress:
         """How much waits, each up to MOST_COUNTED, and what this steward has done since a moment."""
@@ -423,6 +433,11 @@ AND NOT l.retired AND NOT r.retired AND l.patient <> r.patient
 AND NOT EXISTS (SELECT FROM steward_decisions d WHERE d.a = e.a AND d.b = e.b AND d.together IS NOT NULL)
 """
 """The pairs that wait for a steward; its parameter are the guards that no steward is asked about."""
+MANY: Final = 10_000
+_OLDEST: Final = f"""
+SELECT count(*), coalesce(extract(epoch FROM now() - min(decided_at)), 0)
+FROM (SELECT w.decided_at FROM edges w JOIN ({WAITING}) p USING (a, b) LIMIT %s) AS waiting
+"""  # noqa: S608
 _UNTOUCHED: Final = """
 AND NOT EXISTS (
     SELECT FROM steward_opinions o WHERE o.a = e.a AND o.b = e.b AND o.steward = %s

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import logging
 
+from contracts.audit import replayed
+from contracts.messages import restored
+from runtime.dead_letters import DeadLetters, add_dead_letter_routes
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
+from runtime.oidc import Issuer, Role
 from runtime.service import serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
@@ -26,8 +30,12 @@ def main() -> int:
     start_logging(settings.log_level)
     try:
         step = step_from(FolderKeyStore(settings.keys), settings.topic_prefix)
-    except KeyUnavailable as missing:
+        operators = Role(Issuer(settings), "operator")
+    except (KeyUnavailable, ValueError) as missing:
         logging.getLogger("estuaire.pseudonym").critical("%s", missing)
         return 2
     loop = Loop("pseudonym", settings, step, ROUTE, start_tracing("pseudonym", settings.trace_file))
-    return serve(application(loop.readiness), settings, [loop])
+    letters = DeadLetters("pseudonym", settings, ROUTE.lanes, restored, replayed)
+    app = application(loop.readiness)
+    add_dead_letter_routes(app, letters, operators.name)
+    return serve(app, settings, [loop, letters])

@@ -1,4 +1,4 @@
-"""HTTP of pseudonym: health and metrics alone, for nobody needs to ask it anything."""
+"""HTTP of pseudonym: health and metrics; its dead letters are `runtime.dead_letters`', and nobody asks for more."""
 
 from __future__ import annotations
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import AliasChoices, Field
 
-from runtime.settings import RuntimeSettings
+from runtime.settings import GuardedSettings
 
 
-class PseudonymSettings(RuntimeSettings):
-    """The runtime's settings, and where the keys are."""
+class PseudonymSettings(GuardedSettings):
+    """The runtime's settings, where the keys are, and who may ask."""
 
     keys: Path = Field(validation_alias=AliasChoices("ESTUAIRE_PSEUDONYM_KEYS", "keys"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,51 +12,17 @@ import yaml
 from playwright.sync_api import Browser
 
 from contracts.projects import ACTS, OF_PROJECTS
-from estuaire.console import sign_in_link
 from services.console.wording import Words
-from tests.browser import PHONE, NoChromium, Person, chromium
+from tests.browser import PHONE, Person
+from tests.e2e.conftest import Enter
 from tests.e2e.test_cli import estuaire
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
 
 FOLDER = Path(__file__).parents[2] / "examples" / "life_of_a_project"
-ROLES = {
-    "officer": ["officer"],
-    "reviewer-1": ["reviewer"],
-    "reviewer-2": ["reviewer"],
-    "team-hearts": ["subscriber"],
-    "team-spf": ["subscriber"],
-}
 TITLE = "Life after a transplant"
 PROJECT, CALL, SOURCE = "hearts", "call-of-the-console", "urn:estuaire:producer:chu-rennes"
-Enter = Callable[..., Person]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as started:
-            yield started
-    except NoChromium as why:
-        pytest.skip(f"NO CHROMIUM: the console has not been tried in a browser: {why}")
-
-
-@pytest.fixture
-def enter(browser: Browser, hub: Hub) -> Iterator[Enter]:
-    """Signs somebody in, by a link."""
-    people: list[Person] = []
-
-    def signed_in(name: str, **options: object) -> Person:
-        url = hub.platform.console_url
-        person = Person(browser, url, **options)  # type: ignore[arg-type]
-        people.append(person)
-        person.go(sign_in_link(hub.platform.home, url, name, *ROLES[name]))
-        return person
-
-    yield signed_in
-    for person in people:
-        person.leave()
 
 
 def document(name: str) -> dict[str, object]:
@@ -67,7 +33,7 @@ def document(name: str) -> dict[str, object]:
 def paper(person: Person, what: str = "Paper") -> None:
     """Have a paper read off its file, which the browser keeps."""
     person.page.get_by_label("Read it off a file").set_input_files(FOLDER / "paper.txt")
-    person.page.wait_for_function("document.querySelector('[name$=\".sha256\"]').value.length === 64")
+    person.page.wait_for_function("() => document.querySelector('[name$=\".sha256\"]').value.length === 64")
 
 
 def act(person: Person, name: str) -> None:
@@ -152,12 +118,28 @@ def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end_in_the_
     row = officer.page.locator(f"#p-{PROJECT}")
     row.get_by_text("open", exact=True).wait_for()
     officer.page.wait_for_function(
-        f"document.querySelector('#p-{PROJECT} [data-label=Records]').textContent.trim() === '1'"
+        f"() => document.querySelector('#p-{PROJECT} [data-label=Records]').textContent.trim() === '1'"
     ) if int(row.locator("[data-label=Records]").inner_text()) == 0 else None
     officer.is_accessible()
     officer.picture("permits")
     timelines = hub.get(f"/v1/permits/{PROJECT}/timelines", "subscribers", "team-hearts")
     assert '"entry":"2026-02-20"' in timelines.text
+
+    act(lead, "Ask to take an output out")
+    lead.choose("Kind", "Table")
+    paper(lead)
+    lead.write("Description", "Stays by year.")
+    lead.write("People in the smallest cell (optional)", "9")
+    lead.press("Ask to take an output out")
+    lead.sees("group or withhold what stands for fewer than 11")
+    lead.write("People in the smallest cell (optional)", "11")
+    done(lead, "Ask to take an output out")
+    act(officer, "Check an output")
+    officer.choose("Output", "paper.txt")
+    officer.choose("Decision", "It leaves")
+    officer.write("Reason", "Nobody is alone in it.")
+    done(officer, "Check an output")
+    officer.sees("paper.txt (Table): It leaves")
 
     act(officer, "Close")
     officer.press("Add another")
@@ -184,6 +166,8 @@ def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end_in_the_
         ("authorise", "officer"),
         ("sign", "officer"),
         ("open", "officer"),
+        ("ask-output", "team-hearts"),
+        ("check-output", "officer"),
         ("close", "officer"),
     ]
 

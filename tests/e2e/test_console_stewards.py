@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from playwright.sync_api import Browser
 
-from estuaire.console import links_folder, sign_in_link
+from estuaire.console import links_folder
 from runtime.kafka import KafkaPublisher
 from runtime.oidc import Issuer, Role
 from services.console.adapters import HttpHub, Links
@@ -29,7 +28,8 @@ from services.linkage.routes import Doors
 from services.linkage.routes import application as linkage
 from services.linkage.settings import LinkageSettings
 from services.linkage.stewardship import Stewardship
-from tests.browser import PHONE, NoChromium, Person, chromium
+from tests.browser import PHONE
+from tests.e2e.conftest import Enter
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
@@ -39,33 +39,7 @@ log = logging.getLogger(__name__)
 FOLDER = Path(__file__).parents[2] / "examples" / "life_of_a_project"
 MANY = 112
 """Doubtful pairs: a hundred are decided by keyboard, and some are left."""
-Enter = Callable[..., Person]
 Make = Callable[..., dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    try:
-        with chromium() as started:
-            yield started
-    except NoChromium as why:
-        pytest.skip(f"NO CHROMIUM: the console has not been tried in a browser: {why}")
-
-
-@pytest.fixture
-def enter(browser: Browser, hub: Hub) -> Iterator[Enter]:
-    """Signs somebody in, by a link."""
-    people: list[Person] = []
-
-    def signed_in(name: str, role: str, url: str = "", **options: Any) -> Person:
-        person = Person(browser, url or hub.platform.console_url, **options)
-        people.append(person)
-        person.go(sign_in_link(hub.platform.home, url or hub.platform.console_url, name, role))
-        return person
-
-    yield signed_in
-    for person in people:
-        person.leave()
 
 
 @contextmanager
@@ -292,7 +266,7 @@ def test_an_officer_answers_and_erases_by_these_pages(hub: Hub, enter: Enter, ob
     officer.follow("Record the answer")
     officer.is_accessible()
     page.get_by_label("Read it off a file").set_input_files(FOLDER / "paper.txt")
-    page.wait_for_function("document.querySelector('[name$=\".sha256\"]').value.length === 64")
+    page.wait_for_function("() => document.querySelector('[name$=\".sha256\"]').value.length === 64")
     officer.press("Record the answer")
     officer.sees("Done: Record the answer.")
 

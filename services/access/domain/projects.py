@@ -17,7 +17,17 @@ from zoneinfo import ZoneInfo
 import holidays
 
 from contracts.permits import EVERYTHING, Permit, PermitError, check_grantable, widened
-from contracts.projects import ACTS, FORBIDDEN, Application, Call, Contribution, Request, Review, Role
+from contracts.projects import (
+    ACTS,
+    FORBIDDEN,
+    Application,
+    Call,
+    Contribution,
+    OutputRequest,
+    Request,
+    Review,
+    Role,
+)
 
 Family = Literal["fund", "pmsi", "other"]
 """Whose data a source has: the national health insurance fund's (SNIIRAM), hospitals' PMSI, or others'."""
@@ -116,8 +126,16 @@ class Around:
 
 
 @dataclass(frozen=True, slots=True)
+class Output:
+    """What a project would take out of the secure environment; it stays there while nobody has said that it leaves."""
+
+    asked: OutputRequest
+    decision: Literal["leaves", "stays"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Project:
-    """Where a project stands. `since` is when it came to its standing."""
+    """Where a project stands. `since` is when it came to its standing; `outputs` are by the digests of their files."""
 
     application: Application
     lead: str
@@ -128,6 +146,7 @@ class Project:
     request: Request | None = None
     extended: bool = False
     contributions: tuple[Contribution, ...] = ()
+    outputs: dict[str, Output] = field(default_factory=dict)
 
     @property
     def permit(self) -> Permit | None:
@@ -165,6 +184,11 @@ def evolve(project: Project | None, step: Step) -> Project:
             return replace(project, request=project.request.model_copy(update={"permit": says.permit}))
         case "resume":
             return replace(project, standing="open", since=step.at)
+        case "ask-output":
+            return replace(project, outputs=project.outputs | {says.document.sha256: Output(says)})
+        case "check-output":
+            checked = replace(project.outputs[says.output], decision=says.decision)
+            return replace(project, outputs=project.outputs | {says.output: checked})
     refused = step.act == "give-opinion" and says.verdict == "unfavourable"
     moved = replace(project, standing="refused" if refused else STANDINGS[step.act], since=step.at)
     match step.act:
@@ -347,6 +371,28 @@ def _may_resume(project: Project, step: Step, _around: Around) -> None:
         raise Refused("the permit has expired", "It is closed, with what it contributes.")
 
 
+def _may_ask_output(project: Project, step: Step, _around: Around) -> None:
+    if project.standing not in _OPENED:
+        raise Refused(f"the project is {project.standing}", "Outputs are of projects that have been opened.")
+    known = project.outputs.get(step.says.document.sha256)
+    if known is not None:
+        raise Refused(
+            "this file was asked for already",
+            f"document.sha256: it {known.decision}." if known.decision else "document.sha256: its check is awaited.",
+        )
+
+
+def _may_check_output(project: Project, step: Step, _around: Around) -> None:
+    if step.actor == project.lead:
+        raise Refused("nobody checks their own output", "Another officer has to.")
+    known = project.outputs.get(step.says.output)
+    if known is None:
+        raise Refused("nobody has asked for this output", "output: take the SHA-256 of one of this project.")
+    if known.decision is not None:
+        detail = f"output: it {known.decision}; a changed file has another SHA-256, and is asked for anew."
+        raise Refused("the output is checked already", detail)
+
+
 _CHECKS: Final = {
     "request": _may_request,
     "find-incomplete": _is_checked,
@@ -355,6 +401,8 @@ _CHECKS: Final = {
     "narrow": _may_narrow,
     "suspend": _is_open,
     "resume": _may_resume,
+    "ask-output": _may_ask_output,
+    "check-output": _may_check_output,
     "revoke": _has_been_opened,
     "close": _has_been_opened,
     "withdraw": _has_not_been_opened,

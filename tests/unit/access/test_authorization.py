@@ -27,6 +27,7 @@ ALLOWED = {
     "answer": {"officer"},
     "trace": {"operator"},
     "count": {"operator"},
+    "replay": {"operator"},
     "see": set(),
     "read": set(),
 }

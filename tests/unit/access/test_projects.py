@@ -69,6 +69,8 @@ SAYS: dict[str, dict[str, Any]] = {
     "close": {"contributions": [{"kind": "code-list", "title": "Codes", "description": "Heart failure."}]},
     **{act: {"reason": "Because."} for act in ("choose", "pass-over", "suspend", "resume", "revoke", "withdraw")},
     "narrow": {"permit": PERMIT, "reason": "Because."},
+    "ask-output": {"kind": "table", "document": PAPER, "description": "Stays by year.", "smallest_cell": 11},
+    "check-output": {"output": PAPER["sha256"], "decision": "leaves", "reason": "Nobody is alone in it."},
 }
 
 
@@ -464,3 +466,39 @@ def test_what_the_log_should_not_have_is_a_dead_letter() -> None:
     nowhen = msgspec.structs.replace(wanted(1, "apply"), at=2**62)
     assert [why.reason.value for _, why in loop(nowhen).dead] == ["schema"]
     assert loop.steps.rows == []
+
+
+def test_what_leaves_the_secure_environment_is_asked_for_and_checked_by_somebody_else(office: Office) -> None:
+    office.do_all("apply", "request")
+    office.refused("Outputs are of projects that have been opened", "ask-output")
+    office.do_all("find-complete", "give-opinion", "authorise", "sign", "open")
+    office.refused("nobody has asked for this output", "check-output")
+    office.do("ask-output")
+    assert office.project.outputs[PAPER["sha256"]].decision is None
+    office.refused("its check is awaited", "ask-output")
+    office.refused("nobody checks their own output", "check-output", actor="team")
+    office.do("suspend")
+    office.do("check-output", {"decision": "stays"})
+    assert office.project.outputs[PAPER["sha256"]].decision == "stays"
+    assert office.project.standing == "suspended", "an output moves no permit"
+    office.refused("it stays; a changed file has another SHA-256", "check-output")
+    office.refused("document.sha256: it stays", "ask-output")
+    other = {**PAPER, "sha256": "b" * 64}
+    office.do("ask-output", {"document": other, "kind": "code", "smallest_cell": None})
+    office.do("check-output", {"output": other["sha256"]})
+    office.do("close")
+    office.refused("the project is closed", "ask-output", {"document": {**PAPER, "sha256": "c" * 64}})
+
+
+@pytest.mark.parametrize(
+    ("says", "words"),
+    [
+        ({"smallest_cell": 10}, "group or withhold what stands for fewer than 11"),
+        ({"smallest_cell": None}, "`smallest_cell` is for table, figure, model, which need it"),
+        ({"kind": "text"}, "`smallest_cell` is for table, figure, model"),
+        ({"document": {**PAPER, "sha256": "x"}}, "use the SHA-256 of the document"),
+    ],
+)
+def test_an_output_says_how_few_people_it_stands_for(says: dict[str, Any], words: str) -> None:
+    with pytest.raises(DocumentError, match=words):
+        document_of("ask-output", SAYS["ask-output"] | says)

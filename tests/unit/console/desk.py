@@ -15,6 +15,7 @@ from joserfc.jwk import ECKey
 
 from contracts.merkle import leaf_hash
 from runtime.oidc import Issuer
+from services.console import reject_routes
 from services.console.adapters import Links, Refusal
 from services.console.routes import application
 from services.console.sessions import Sessions
@@ -34,10 +35,18 @@ class FakeHub:
     def __init__(self) -> None:
         self.answers: dict[tuple[str, str], Any] = {
             ("GET", "/v1/projects"): {"projects": [PROJECT]},
-            ("GET", "/v1/projects/hearts"): PROJECT | {"steps": STEPS},
+            ("GET", "/v1/projects/hearts"): PROJECT | {"steps": STEPS, "outputs": OUTPUTS},
             ("GET", "/v1/calls"): {"calls": [CALL]},
             ("GET", "/v1/permits"): {"permits": [PERMIT]},
             ("GET", "/v1/catalogue"): CATALOGUE,
+            ("GET", f"linkage/v1/records/{EVENT_ID}"): LINKED,
+            ("GET", f"/v1/records/{EVENT_ID}"): STORED,
+            ("GET", "statistics/v1/sources"): {"sources": SOURCES},
+            ("GET", "statistics/v1/flow"): FLOW,
+            ("GET", "statistics/v1/flow/sources"): {"sources": SOURCES},
+            ("GET", "statistics/v1/alarms"): {"alarms": ALARMS},
+            ("GET", "statistics/v1/sources/quality?source=urn%3Achu"): QUALITY,
+            ("GET", "linkage/v1/linkage?source=urn%3Achu"): {"rate": 0.913},
             ("GET", "/v1/catalogue?q="): CATALOGUE,
             ("GET", "/v1/requests"): {"requests": [REQUEST]},
             ("GET", "/v1/requests?all=true"): {"requests": [REQUEST]},
@@ -52,6 +61,11 @@ class FakeHub:
             ("GET", "audit/v1/proofs/inclusion?number=0&size=1"): {"size": 1, "hashes": []},
             ("GET", f"linkage/v1/reviews/{PAIR['id']}"): PAIR,
         }
+        for step in reject_routes.STEPS:
+            at = "" if step == "access" else step
+            for query in ("limit=1", f"event_id={EVENT_ID}", OF_CONFLICTS):
+                letters = LETTERS if step == "linkage" else NO_LETTERS
+                self.answers["GET", f"{at}/v1/dead-letters?{query}"] = letters
         self.asked: list[tuple[str, str, Any]] = []
         self.tokens: list[str | None] = []
 
@@ -59,6 +73,7 @@ class FakeHub:
         path = path if service == "access" else service + path
         self.asked.append((method, path, body))
         self.tokens.append(token)
+        path = "statistics/v1/flow" if path.startswith("statistics/v1/flow?") else path
         if path.startswith("linkage/v1/reviews/progress?since="):
             path = "linkage/v1/reviews/progress"
         answer = self.answers.get((method, path), Refusal(404, "not found", "There is nothing here."))
@@ -302,3 +317,132 @@ RELEASED: dict[str, Any] = {
         "joins": {"other": {"people_in_both": 90, "joined": 74}},
     },
 }
+OUTPUTS: list[dict[str, Any]] = [
+    {"sha256": "cd" * 32, "title": "stays.csv", "kind": "table", "decision": "leaves"},
+    {"sha256": "ef" * 32, "title": "model.onnx", "kind": "model", "decision": None},
+]
+
+EVENT_ID = "0123456789abcdef" * 2
+OF_CONFLICTS = "topic=records-pseudonymised-dlq&reason=conflict&source=urn%3Achu"
+LINKED: dict[str, Any] = {
+    "event_id": EVENT_ID,
+    "revision": "0000000000-1790000000000-000000000007",
+    "patient_id": "12" * 16,
+    "linked_at": "2026-09-21T14:13:21.500+00:00",
+    "method": "the same NIR (INS)",
+    "rule_version": "1",
+    "states": [
+        {
+            "revision": "0000000000-1790000000000-000000000007",
+            "type": "claim.v1",
+            "retracted": False,
+            "correction": True,
+            "linked_at": "2026-09-21T14:13:21.500+00:00",
+            "coordinates": {"topic": "records-pseudonymised", "partition": 1, "offset": 7},
+        }
+    ],
+}
+STORED: dict[str, Any] = {
+    "stored_at": "2026-09-21T14:13:22.250+00:00",
+    "type": "claim.v1",
+    "revision": "0000000000-1790000000000-000000000007",
+    "retracted": False,
+    "withheld": ["falls"],
+    "views": {"hearts": "level-3-id"},
+}
+NO_LETTERS: dict[str, Any] = {"topics": [], "waiting": 0, "groups": [], "letters": []}
+LETTERS: dict[str, Any] = {
+    "topics": ["records-pseudonymised-dlq"],
+    "waiting": 2,
+    "groups": [
+        {
+            "topic": "records-pseudonymised-dlq",
+            "reason": "conflict",
+            "source": "urn:chu",
+            "count": 2,
+            "first": "2026-09-21T14:13:23+00:00",
+            "last": "2026-09-21T14:13:24+00:00",
+        }
+    ],
+    "letters": [
+        {
+            "topic": "records-pseudonymised-dlq",
+            "partition": 0,
+            "offset": 3,
+            "at": "2026-09-21T14:13:24+00:00",
+            "reason": "conflict",
+            "detail": "the same id with other content",
+            "source": "urn:chu",
+            "type": "claim.v1",
+            "event_id": EVENT_ID,
+        }
+    ],
+}
+SOURCES: list[dict[str, Any]] = [
+    {
+        "source": "urn:chu",
+        "title": "CHU de Rennes",
+        "contact": "dsi@chu.example",
+        "formats": ["fhir"],
+        "registered": True,
+        "last_seen": "2026-09-21T14:13:24+00:00",
+        "status": "active",
+        "accepted": 1234,
+        "refused": 5,
+        "per_day": 176.3,
+        "expected_share": 0.98,
+    },
+    {
+        "source": "urn:quiet",
+        "title": "",
+        "contact": "",
+        "formats": [],
+        "registered": False,
+        "last_seen": None,
+        "status": "never seen",
+        "accepted": 0,
+        "refused": 0,
+        "per_day": 0.0,
+        "expected_share": None,
+    },
+]
+ALARMS: list[dict[str, Any]] = [
+    {
+        "source": "urn:quiet",
+        "kind": "silence",
+        "since": "2026-09-21T10:00:00+00:00",
+        "expected": 40.0,
+        "seen": 0,
+        "title": "",
+    }
+]
+QUALITY: dict[str, Any] = {
+    "source": "urn:chu",
+    "title": "CHU de Rennes",
+    "registered": True,
+    "from": "2026-08-23",
+    "to": "2026-09-21",
+    "accepted": 10,
+    "refused": 5,
+    "duplicates": 1,
+    "corrections": 0,
+    "conflicts": 2,
+    "reasons": [{"name": "impossible-date", "records": 5, "share": 0.333}],
+    "dead_letters": [{"step": "linkage", "reason": "conflict", "records": 2}],
+    "lateness": [{"name": "hour", "records": 9, "share": 0.9}],
+    "identity": [{"name": "birth_date", "records": 10, "share": 1.0}],
+    "identifiers": [{"name": "ins-nir", "records": 10, "share": 1.0}],
+    "flags": [],
+    "unlinkable": {"name": "unlinkable", "records": 0, "share": 0.0},
+    "days": [{"day": "2026-09-21", "accepted": 10, "refused": 5}],
+    "types": [
+        {
+            "type": "claim.v1",
+            "records": 10,
+            "fields": [{"name": "amount", "records": 9, "share": 0.9, "invalid": 1, "invalid_share": 0.1}],
+        }
+    ],
+}
+
+FLOW: dict[str, Any] = {"window_seconds": 10, "steps": ["ingest", "pseudonym", "linkage", "access"], "windows": []}
+"""Of a hub where nothing flows."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from starlette.routing import Route
@@ -29,6 +30,14 @@ PAGES = (
     "/permits",
     "/permits/try",
     "/permits/hearts/close",
+    "/flow",
+    "/flow?ago=600&source=urn%3Achu",
+    "/records",
+    "/records?event_id=0123456789abcdef0123456789abcdef",
+    "/rejects",
+    "/rejects/linkage?topic=records-pseudonymised-dlq&reason=conflict&source=urn%3Achu",
+    "/producers",
+    "/producers/report?source=urn%3Achu",
     "/requests",
     "/requests?all=true",
     f"/requests/{REQUEST['id']}",
@@ -94,7 +103,7 @@ def test_a_defect_is_a_hardened_page_without_its_message(console: Console) -> No
 @pytest.mark.parametrize("path", [one for one in PAGES if one not in OPEN_TO_ALL])
 def test_who_has_not_signed_in_does_so_and_comes_back(console: Console, path: str) -> None:
     answer = console.http.get(path)
-    back = path.replace("/", "%2F").replace("?", "%3F").replace("=", "%3D")
+    back = quote(path, safe="")
     assert (answer.status_code, answer.headers["location"]) == (303, f"/sign-in?back={back}")
     part = console.http.get(path, headers={"HX-Request": "true", "HX-Current-URL": f"http://127.0.0.1:8080{path}"})
     assert (part.status_code, part.headers["hx-redirect"]) == (401, f"/sign-in?back={back}")
@@ -102,7 +111,8 @@ def test_who_has_not_signed_in_does_so_and_comes_back(console: Console, path: st
 
 def posts(console: Console) -> list[str]:
     found = [one.path for one in console.app.routes if isinstance(one, Route) and "POST" in (one.methods or ())]
-    names = {"project": "hearts", "act": "sign", "permit": "hearts", "one": PAIR["id"], "request": REQUEST["id"]}
+    names = {"project": "hearts", "act": "sign", "permit": "hearts", "step": "linkage"}
+    names |= {"one": PAIR["id"], "request": REQUEST["id"]}
     return [re.sub(r"{(\w+)}", lambda one: names[one[1]], path) for path in found]
 
 
@@ -200,6 +210,16 @@ def test_a_permit_is_asked_for_as_it_was_last(console: Console) -> None:
     assert answer.status_code == 422
     assert "neither YAML nor JSON (line 1)" in answer.text
     assert not any(method == "POST" for method, _, _ in console.hub.asked)
+
+
+def test_an_output_is_checked_that_awaits_it(console: Console) -> None:
+    console.sign_in("officer")
+    page = console.http.get("/projects/hearts").text
+    assert "stays.csv (Table): It leaves" in page
+    assert "model.onnx (Model): Its check is awaited" in page
+    form = console.http.get("/projects/hearts/acts/check-output").text
+    assert f'<option value="{"ef" * 32}">model.onnx</option>' in form
+    assert "stays.csv" not in form
 
 
 def test_an_application_is_for_the_call_that_was_chosen(console: Console) -> None:

@@ -148,3 +148,16 @@ def test_a_header_that_is_no_text_makes_an_invalid_message(name: str, headers: d
 
 def test_the_hub_is_to_blame_for_four_reasons() -> None:
     assert {reason for reason in Reason if reason.ours} == {"decoding", "schema", "keys", "internal"}
+
+
+@pytest.mark.parametrize("flags", [b"00", b"01"], ids=["not followed before", "followed"])
+def test_a_dead_letter_is_followed_from_its_end_on(flags: bytes) -> None:
+    parent = b"00-" + b"a" * 32 + b"-" + b"b" * 16 + b"-" + flags
+    cause = message(0, source=b"a", traceparent=parent)
+    outputs = Outputs()
+    outputs.reject(cause, InvalidMessage(Reason.CONFLICT, "value"))
+    (_, letter), _ = report().complete(Batch([cause]), outputs)
+    _, trace, span, sampled = letter.headers["traceparent"].split(b"-")
+    assert trace == b"a" * 32
+    assert span != b"b" * 16
+    assert sampled == b"01"

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
@@ -129,6 +130,19 @@ def test_health_readiness_and_metrics(client: TestClient) -> None:
     answer = client.get("/readyz")
     assert (answer.status_code, answer.text) == (503, "waiting for partitions\n")
     assert "estuaire_messages_read" in client.get("/metrics").text
+
+
+def test_answers_are_counted_by_status_and_readiness_is_told(client: TestClient) -> None:
+    def told(line: str) -> float:
+        found = [one for one in client.get("/metrics").text.splitlines() if one.startswith(f"{line} ")]
+        return float(found[0].split()[-1]) if found else 0.0
+
+    fine, missing = (f'estuaire_http_answers_total{{status="{status}"}}' for status in (200, 404))
+    before = told(fine), told(missing)
+    client.get("/nowhere")
+    client.get("/healthz")
+    assert (told(fine), told(missing)) == (before[0], before[1] + 1)
+    assert told("estuaire_ready") == float(client.get("/readyz").status_code == httpx.codes.OK)
 
 
 def test_bearers_are_known_by_their_hash() -> None:

@@ -72,3 +72,12 @@ def test_a_fresh_span_shares_no_trace_with_its_parent(tmp_path: Path) -> None:
     fresh = record_span(tracer, "step view", mine, 1.0, fresh=True)
     assert mine.trace_id == parent.trace_id
     assert fresh.trace_id != parent.trace_id
+
+
+def test_an_end_in_error_is_recorded_also_where_its_trace_was_not_to_be(tmp_path: Path) -> None:
+    tracer = start_tracing("test", str(tmp_path / "spans.ndjson"))
+    parent = SpanContext(1 << 100, 1 << 50, is_remote=True, trace_flags=TraceFlags(0))
+    assert not record_span(tracer, "step record", parent, 1.0).trace_flags.sampled
+    ended = record_span(tracer, "step dead letter", parent, 1.0, error="conflict")
+    assert ended.trace_id == parent.trace_id
+    assert ended.trace_flags.sampled

@@ -1,4 +1,4 @@
-"""What access does by itself goes on whatever is away, and ends when it is asked to."""
+"""What a service does by itself goes on whatever is away, and ends when it is asked to."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import psycopg
 import pytest
 
 from runtime.kafka import BrokerAway
-from services.access.rounds import Rounds
+from runtime.messages import RetryLater
+from runtime.rounds import Rounds
 
 pytestmark = pytest.mark.unit
 
 
 def test_rounds_go_on_while_something_is_away_and_end_when_asked() -> None:
     done = threading.Event()
-    troubles: list[Exception] = [psycopg.OperationalError("away"), BrokerAway("away")]
+    troubles: list[Exception] = [psycopg.OperationalError("away"), BrokerAway("away"), RetryLater("away")]
 
     def act() -> None:
         if troubles:

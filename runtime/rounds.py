@@ -1,4 +1,4 @@
-"""What access does by itself, again and again: closing what expires, deliveries, releases of indicators."""
+"""What a service does by itself, again and again, beside its loop."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from threading import Event
 import psycopg
 
 from runtime.kafka import BrokerAway
+from runtime.messages import RetryLater
 
-log = logging.getLogger("estuaire.access")
+log = logging.getLogger("estuaire.rounds")
 
 
 class Rounds:
@@ -31,5 +32,5 @@ class Rounds:
         while not self._stop.wait(self._seconds):
             try:
                 self._act()
-            except (psycopg.Error, BrokerAway) as away:
+            except (psycopg.Error, BrokerAway, RetryLater) as away:
                 log.warning("%s wait: %s", self._what, type(away).__name__)

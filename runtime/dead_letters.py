@@ -1,0 +1,331 @@
+"""The dead letters of a service's own topics: what waits and why, and sending some of it round again.
+
+Each service answers for the topics that it reads: it may write there what it alone reads.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import time
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from threading import Event, Lock
+from typing import Annotated, Final, NamedTuple
+
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import Message as KafkaMessage
+from fastapi import Body, Depends, FastAPI, Query
+from pydantic import BaseModel, Field
+
+from runtime.http import NO_NUL, Authorization, ProblemError, problems
+from runtime.kafka import BrokerAway, consumer_config, producer_config
+from runtime.loop import message_from
+from runtime.messages import BACKFILL, DEAD_LETTERS, Message
+from runtime.oidc import GUARDED
+from runtime.settings import RuntimeSettings
+from runtime.telemetry import DEAD_LETTERS_WAITING
+
+MOST: Final = 10_000
+"""Of so many letters, the newest, it is known what they are."""
+_EVENT_ID: Final = re.compile(rb"[0-9a-f]{32}")
+
+Restore = Callable[[Mapping[str, bytes]], dict[str, bytes]]
+"""The headers of a message as it was, from those of its dead letter."""
+Tell = Callable[[str, str, int], tuple[str, bytes, bytes]]
+"""Topic, key and value of what the audit log is told: by whom, of which topic, how many."""
+
+
+class Letter(NamedTuple):
+    """One dead letter, without what is in it. `at` is when it became one (ms since the epoch)."""
+
+    topic: str
+    partition: int
+    offset: int
+    at: int
+    reason: str
+    detail: str
+    source: str
+    type: str
+    event_id: str
+
+
+class DeadLetters:
+    """Follows a service's dead letters, and sends them round again."""
+
+    PATIENCE_SECONDS: Final = 30.0
+
+    def __init__(
+        self, service: str, settings: RuntimeSettings, lanes: Iterable[str], restore: Restore, tell: Tell
+    ) -> None:
+        """`lanes` are the topics that the service reads, as its route has them."""
+        self._service = service
+        self._settings = settings
+        self._prefix = settings.topic_prefix
+        self._group = f"{self._prefix}{service}-replay"
+        self._restore = restore
+        self._tell = tell
+        self.topics: Final = tuple(sorted({lane.removesuffix(BACKFILL) + DEAD_LETTERS for lane in lanes}))
+        self._letters: deque[Letter] = deque(maxlen=MOST)
+        self._done: dict[tuple[str, int], int] = {}
+        self._replaying = Lock()
+        self._stop = Event()
+
+    def stop(self) -> None:
+        """Ask it to end."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Follow them until asked to stop."""
+        consumer = Consumer(consumer_config(self._settings, self._group))
+        try:
+            while not self._stop.is_set() and not self._assign(consumer):
+                self._stop.wait(1.0)
+            asked = time.monotonic()
+            while not self._stop.is_set():
+                for one in consumer.consume(500, 0.5):
+                    if one.error() is None:
+                        self._note(message_from(one))
+                if time.monotonic() > asked + 5:
+                    self._ask(consumer)
+                    self._measure()
+                    asked = time.monotonic()
+        finally:
+            consumer.close()
+
+    def waiting(self) -> list[Letter]:
+        """Those that nobody has sent round again, the oldest first."""
+        return [one for one in list(self._letters) if one.offset >= self._done.get((one.topic, one.partition), 0)]
+
+    def replay(self, topic: str, most: int, by: str) -> int:
+        """Send the oldest letters that wait back to where they came from, in one transaction; returns how many.
+
+        Raises BrokerAway, and then nothing was sent, or it was and is not known to be.
+        """
+        with self._replaying:
+            consumer = Consumer(consumer_config(self._settings, self._group) | {"enable.partition.eof": True})
+            try:
+                return self._send(consumer, topic, most, by)
+            except KafkaException:
+                raise BrokerAway("the broker does not answer") from None
+            finally:
+                consumer.close()
+
+    def _send(self, consumer: Consumer, topic: str, most: int, by: str) -> int:
+        letters, after = self._read(consumer, topic, most)
+        if not after:
+            return 0
+        producer = Producer(producer_config(self._settings, self._group))
+        producer.init_transactions(self.PATIENCE_SECONDS)
+        producer.begin_transaction()
+        for one in letters:
+            target, headers = self._prefix + one.header("dlq_topic"), self._restore(one.headers)
+            producer.produce(target, one.value or None, one.key, headers=[*headers.items()])
+        if letters:
+            about, key, value = self._tell(by, topic, len(letters))
+            producer.produce(self._prefix + about, value, key)
+        places = [TopicPartition(self._prefix + topic, number, offset) for number, offset in after.items()]
+        producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), self.PATIENCE_SECONDS)
+        producer.commit_transaction(self.PATIENCE_SECONDS)
+        self._done |= {(topic, number): offset for number, offset in after.items()}
+        return len(letters)
+
+    def _read(self, consumer: Consumer, topic: str, most: int) -> tuple[list[Message], dict[int, int]]:
+        """The oldest letters of ours, and what comes after them in each partition."""
+        name = self._prefix + topic
+        numbers = consumer.list_topics(name, self.PATIENCE_SECONDS).topics[name].partitions
+        begun = consumer.committed([TopicPartition(name, number) for number in numbers], self.PATIENCE_SECONDS)
+        for one in begun:
+            one.offset = one.offset if one.offset >= 0 else OFFSET_BEGINNING
+        consumer.assign(begun)
+        letters: list[Message] = []
+        after: dict[int, int] = {}
+        left, deadline = set(numbers), time.monotonic() + self.PATIENCE_SECONDS
+        while left and len(letters) < most and time.monotonic() < deadline:
+            message = consumer.poll(1.0)
+            if message is None:
+                continue
+            if message.error() is not None:
+                left.discard(_place(message)[0])
+                continue
+            number, offset = _place(message)
+            after[number] = offset + 1
+            letter = message_from(message)
+            if self._is_ours(letter):
+                letters.append(letter)
+        return letters, after
+
+    def _assign(self, consumer: Consumer) -> bool:
+        try:
+            known = consumer.list_topics(timeout=5).topics
+            names = [self._prefix + one for one in self.topics]
+            places = [(name, number) for name in names if name in known for number in known[name].partitions]
+            consumer.assign([TopicPartition(name, number, OFFSET_BEGINNING) for name, number in places])
+            self._ask(consumer)
+        except KafkaException:
+            return False
+        return bool(places)
+
+    def _ask(self, consumer: Consumer) -> None:
+        """How far they were sent round again, by this process or another."""
+        try:
+            for one in consumer.committed(consumer.assignment(), 5):
+                if one.offset >= 0:
+                    self._done[one.topic.removeprefix(self._prefix), one.partition] = one.offset
+        except KafkaException:
+            return
+
+    def _measure(self) -> None:
+        counts = Counter(one.topic for one in self.waiting())
+        for topic in self.topics:
+            DEAD_LETTERS_WAITING.labels(self._service, topic).set(counts[topic])
+
+    def _note(self, message: Message) -> None:
+        if not self._is_ours(message):
+            return
+        key = message.key or b""
+        self._letters.append(
+            Letter(
+                message.topic.removeprefix(self._prefix),
+                message.partition,
+                message.offset,
+                message.timestamp,
+                _text(message, "dlq_reason"),
+                _text(message, "dlq_detail"),
+                _text(message, "ce_source"),
+                _text(message, "ce_type"),
+                key.decode() if _EVENT_ID.fullmatch(key) else "",
+            )
+        )
+
+    def _is_ours(self, message: Message) -> bool:
+        """A topic may have two readers; each has letters of its own."""
+        return _text(message, "dlq_step") == self._service
+
+
+def _place(message: KafkaMessage) -> tuple[int, int]:
+    return message.partition() or 0, message.offset() or 0
+
+
+def _text(message: Message, name: str) -> str:
+    return message.headers.get(name, b"").decode(errors="replace")
+
+
+# --- over HTTP ---
+
+
+class LetterShown(BaseModel):
+    """A dead letter: where it is, and why it is one. What is in it, nobody can see."""
+
+    topic: str
+    partition: int
+    offset: int
+    at: dt.datetime = Field(description="When it became one.")
+    reason: str
+    detail: str = Field(description="What is wrong, and in which field; no value.")
+    source: str
+    type: str
+    event_id: str = Field(description="The hub's id of the record; empty where it is about none.")
+
+
+class LetterCount(BaseModel):
+    """Letters of one topic, reason and source."""
+
+    topic: str
+    reason: str
+    source: str
+    count: int
+    first: dt.datetime
+    last: dt.datetime
+
+
+class DeadLettersShown(BaseModel):
+    """What waits among the dead letters of this service's topics."""
+
+    topics: list[str]
+    waiting: int = Field(description=f"How many wait, of the {MOST:,} newest.")
+    groups: list[LetterCount]
+    letters: list[LetterShown] = Field(description="The newest of those that were asked for, the newest first.")
+
+
+class Replay(BaseModel):
+    """What to send round again: the oldest that wait."""
+
+    topic: Annotated[str, Field(max_length=200, description="One of `topics`.")]
+    most: Annotated[int, Field(ge=1, le=1000, description="At the most so many.")] = 100
+
+
+class Replayed(BaseModel):
+    """How many went round again. What is still wrong comes back as a new letter, with a new reason."""
+
+    topic: str
+    replayed: int
+
+
+_Asked = Annotated[str | None, Query(max_length=256, pattern=NO_NUL)]
+_AWAY: Final = "The broker does not answer: try again later."
+
+
+def add_dead_letter_routes(app: FastAPI, letters: DeadLetters, enter: Callable[[str | None], str]) -> None:
+    """Add them to a service's application; `enter` is the gate of operators, which returns a name."""
+
+    def operator(authorization: Authorization) -> str:
+        return enter(authorization)
+
+    @app.get(
+        "/v1/dead-letters",
+        summary="See what could not be processed",
+        response_description="What waits, by topic, reason and source, and the newest letters.",
+        responses=problems({**GUARDED, 422: "A parameter is not of its form."}),
+    )
+    def list_dead_letters(
+        topic: _Asked = None,
+        reason: _Asked = None,
+        source: _Asked = None,
+        event_id: _Asked = None,
+        limit: Annotated[int, Query(ge=1, le=1000, description="Letters to show, at most.")] = 100,
+        _operator: str = Depends(operator),
+    ) -> DeadLettersShown:
+        """The dead letters of this service's topics that nobody has sent round again."""
+        waiting = letters.waiting()
+        wanted = {"topic": topic, "reason": reason, "source": source, "event_id": event_id}
+        asked = [one for one in waiting if all(part in (None, getattr(one, name)) for name, part in wanted.items())]
+        return DeadLettersShown(
+            topics=list(letters.topics),
+            waiting=len(waiting),
+            groups=_groups(asked),
+            letters=[LetterShown(**one._asdict() | {"at": _moment(one.at)}) for one in reversed(asked[-limit:])],
+        )
+
+    @app.post(
+        "/v1/dead-letters/replay",
+        summary="Send dead letters round again",
+        response_description="How many.",
+        responses=problems({**GUARDED, 422: "There is no such topic, or too many are asked for.", 503: _AWAY}),
+    )
+    def replay_dead_letters(body: Annotated[Replay, Body()], by: str = Depends(operator)) -> Replayed:
+        """Send the oldest letters of a topic back to where they came from. Each goes once, and keeps its revision:
+        replayed, it changes nothing that came later. The audit log has who did it."""
+        if body.topic not in letters.topics:
+            raise ProblemError(422, "no such topic", f"topic: the topics are {', '.join(letters.topics)}.")
+        try:
+            return Replayed(topic=body.topic, replayed=letters.replay(body.topic, body.most, by))
+        except BrokerAway:
+            detail = "Look at what waits, and try again."
+            raise ProblemError(503, "the broker does not answer", detail, {"Retry-After": "5"}) from None
+
+
+def _groups(letters: Sequence[Letter]) -> list[LetterCount]:
+    moments: defaultdict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for one in letters:
+        moments[one.topic, one.reason, one.source].append(one.at)
+    return [
+        LetterCount(
+            topic=topic, reason=reason, source=source, count=len(at), first=_moment(min(at)), last=_moment(max(at))
+        )
+        for (topic, reason, source), at in sorted(moments.items(), key=lambda one: -len(one[1]))
+    ]
+
+
+def _moment(ms: int) -> dt.datetime:
+    return dt.datetime.fromtimestamp(ms / 1000, dt.UTC)

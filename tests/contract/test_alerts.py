@@ -1,0 +1,66 @@
+"""The alert rules: sound, each fired by its cause in promtool's tests, each with its place in the runbook."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.contract
+
+HERE = Path(__file__).resolve().parent.parent
+PROMETHEUS = HERE.parent / "infra" / "prometheus"
+RUNBOOK = HERE.parent / "docs" / "runbook.md"
+TESTS = HERE / "prometheus" / "alerts.yaml"
+
+
+def alerts() -> dict[str, dict[str, Any]]:
+    groups = yaml.safe_load((PROMETHEUS / "rules" / "alerts.yaml").read_text())["groups"]
+    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+
+
+def promtool(*arguments: str, folder: Path = PROMETHEUS) -> str:
+    if shutil.which("promtool") is None:
+        pytest.skip("no promtool here, so no alert rule is tried: apt install prometheus, brew install prometheus")
+    done = subprocess.run(["promtool", *arguments], cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_prometheus_takes_the_configuration_and_the_rules() -> None:
+    assert "SUCCESS" in promtool("check", "config", "prometheus.yaml")
+
+
+def test_each_alert_fires_for_its_cause_and_clears() -> None:
+    promtool("test", "rules", TESTS.name, folder=TESTS.parent)
+
+
+def test_each_alert_has_such_a_test() -> None:
+    assert [one["name"] for one in yaml.safe_load(TESTS.read_text())["tests"]] == list(alerts())
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_an_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on(name: str) -> None:
+    rule = alerts()[name]
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["annotations"]["summary"]
+    assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
+
+
+def test_the_runbook_has_each_alert_under_its_own_heading_and_no_other() -> None:
+    _, _, after = RUNBOOK.read_text().partition("\n## Alerts\n")
+    part, _, _ = after.partition("\n## ")
+    assert re.findall(r"^### (\S+)$", part, re.MULTILINE) == list(alerts())
+
+
+@pytest.mark.parametrize("name", alerts())
+def test_the_runbook_says_what_it_means_how_to_look_and_how_to_act(name: str) -> None:
+    _, _, after = RUNBOOK.read_text().partition(f"\n### {name}\n")
+    part = re.split(r"^#", after, maxsplit=1, flags=re.MULTILINE)[0]
+    for question in ("**Means**", "**Look**", "**Act**"):
+        assert question in part

@@ -1,0 +1,155 @@
+"""What a service could not process: seen, sent round again once, by whoever may."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+from confluent_kafka import Producer
+from fastapi.testclient import TestClient
+
+from contracts.audit import replayed
+from contracts.messages import AuditLeaf, restored
+from estuaire.topics import read
+from runtime.dead_letters import DeadLetters, add_dead_letter_routes
+from runtime.http import create_app
+from runtime.kafka import producer_config
+from runtime.loop import message_from
+from runtime.messages import Message
+from runtime.settings import RuntimeSettings
+
+pytestmark = pytest.mark.integration
+
+LANES = ("permits", "records-received", "records-received-backfill")
+DEAD = "records-received-dlq"
+
+
+class Desk:
+    """A service's dead letters, and what is asked of them over HTTP."""
+
+    def __init__(self, broker: str, prefix: str) -> None:
+        self.settings = RuntimeSettings(bootstrap_servers=broker, topic_prefix=prefix)
+        self.letters = DeadLetters("pseudonym", self.settings, LANES, restored, replayed)
+        app = create_app("A", "B", lambda: None)
+        add_dead_letter_routes(app, self.letters, lambda _authorization: "ada")
+        self.http = TestClient(app)
+
+    def write(self, number: int, step: str = "pseudonym", lane: str = "records-received", topic: str = DEAD) -> None:
+        producer = Producer(producer_config(self.settings))
+        headers = {
+            "ce_source": "urn:chu",
+            "ce_type": "claim.v1",
+            "revision": "0",
+            "dlq_step": step,
+            "dlq_reason": "schema" if number % 2 else "keys",
+            "dlq_detail": "header digest is missing",
+            "dlq_topic": lane,
+            "dlq_partition": "1",
+            "dlq_offset": str(number),
+            "dlq_timestamp": "1790000000000",
+        }
+        encoded: list[tuple[str, str | bytes | None]] = [(name, text.encode()) for name, text in headers.items()]
+        producer.produce(self.settings.topic_prefix + topic, b"sealed", f"{number:032x}".encode(), headers=encoded)
+        assert producer.flush(20) == 0
+
+    def written(self, topic: str) -> list[Message]:
+        return [message_from(one) for one in read(self.settings, self.settings.topic_prefix + topic)]
+
+    def shown(self, **params: str) -> dict[str, Any]:
+        answer = self.http.get("/v1/dead-letters", params=params)
+        assert answer.status_code == httpx.codes.OK
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def replay(self, most: int, topic: str = DEAD) -> httpx.Response:
+        answer: httpx.Response = self.http.post("/v1/dead-letters/replay", json={"topic": topic, "most": most})
+        return answer
+
+
+@contextmanager
+def following(desk: Desk) -> Iterator[Desk]:
+    thread = threading.Thread(target=desk.letters.run)
+    thread.start()
+    try:
+        yield desk
+    finally:
+        desk.letters.stop()
+        thread.join(20)
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_letters_are_counted_by_reason_and_each_goes_round_again_once(broker: str, topics: str) -> None:
+    with following(Desk(broker, topics)) as desk:
+        for number in range(5):
+            desk.write(number, lane="records-received-backfill" if number == 0 else "records-received")
+        wait(lambda: desk.shown()["waiting"] == 5)
+        shown = desk.shown()
+        assert shown["topics"] == ["permits-dlq", DEAD]
+        assert [(one["reason"], one["source"], one["count"]) for one in shown["groups"]] == [
+            ("keys", "urn:chu", 3),
+            ("schema", "urn:chu", 2),
+        ]
+        (letter,) = desk.shown(reason="schema", limit="1")["letters"]
+        assert (letter["event_id"], letter["detail"]) == (f"{3:032x}", "header digest is missing")
+        assert len(desk.shown(event_id=f"{2:032x}")["letters"]) == 1
+        assert "sealed" not in str(desk.shown())
+
+        assert desk.replay(2).json() == {"topic": DEAD, "replayed": 2}
+        assert desk.shown()["waiting"] == 3
+        (old,) = desk.written("records-received-backfill")
+        (again,) = desk.written("records-received")
+        assert (old.value, old.key, again.key) == (b"sealed", f"{0:032x}".encode(), f"{1:032x}".encode())
+        assert again.headers == {
+            "ce_source": b"urn:chu",
+            "ce_type": b"claim.v1",
+            "revision": b"0000000000-1790000000000-000000000001",
+        }
+        assert desk.replay(1000).json()["replayed"] == 3
+        assert desk.replay(1000).json()["replayed"] == 0
+        assert len(desk.written("records-received")) == 4
+        leaves = [msgspec.msgpack.decode(one.value, type=AuditLeaf) for one in desk.written("audit")]
+        assert [(one.actor, one.about, one.count) for one in leaves] == [
+            ("operator:ada", DEAD, 2),
+            ("operator:ada", DEAD, 3),
+        ]
+
+
+def test_who_starts_later_knows_what_was_sent_round(broker: str, topics: str) -> None:
+    desk = Desk(broker, topics)
+    for number in range(3):
+        desk.write(number)
+    assert desk.replay(2).json()["replayed"] == 2, "nobody has to have followed them"
+    with following(Desk(broker, topics)) as later:
+        wait(lambda: later.shown()["waiting"] == 1)
+
+
+def test_a_topic_with_two_readers_has_letters_of_each(broker: str, topics: str) -> None:
+    with following(Desk(broker, topics)) as desk:
+        desk.write(1, "access", "permits", "permits-dlq")
+        desk.write(2, "pseudonym", "permits", "permits-dlq")
+        wait(lambda: desk.shown()["waiting"] == 1)
+        assert desk.replay(10, "permits-dlq").json()["replayed"] == 1
+        (again,) = desk.written("permits")
+        assert again.key == f"{2:032x}".encode()
+
+
+def test_what_is_asked_wrongly_is_told(broker: str, topics: str) -> None:
+    desk = Desk(broker, topics)
+    assert "the topics are permits-dlq, records-received-dlq" in desk.replay(1, "view-x").json()["detail"]
+    assert desk.replay(1001).status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    away = Desk("127.0.0.1:1", topics)
+    away.letters.PATIENCE_SECONDS = 1.0  # type: ignore[misc]
+    answer = away.replay(1)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
