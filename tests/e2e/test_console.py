@@ -33,7 +33,7 @@ def document(name: str) -> dict[str, object]:
 def paper(person: Person, what: str = "Paper") -> None:
     """Have a paper read off its file, which the browser keeps."""
     person.page.get_by_label("Read it off a file").set_input_files(FOLDER / "paper.txt")
-    person.page.wait_for_function("document.querySelector('[name$=\".sha256\"]').value.length === 64")
+    person.page.wait_for_function("() => document.querySelector('[name$=\".sha256\"]').value.length === 64")
 
 
 def act(person: Person, name: str) -> None:
@@ -118,7 +118,7 @@ def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end_in_the_
     row = officer.page.locator(f"#p-{PROJECT}")
     row.get_by_text("open", exact=True).wait_for()
     officer.page.wait_for_function(
-        f"document.querySelector('#p-{PROJECT} [data-label=Records]').textContent.trim() === '1'"
+        f"() => document.querySelector('#p-{PROJECT} [data-label=Records]').textContent.trim() === '1'"
     ) if int(row.locator("[data-label=Records]").inner_text()) == 0 else None
     officer.is_accessible()
     officer.picture("permits")

@@ -266,7 +266,7 @@ def test_an_officer_answers_and_erases_by_these_pages(hub: Hub, enter: Enter, ob
     officer.follow("Record the answer")
     officer.is_accessible()
     page.get_by_label("Read it off a file").set_input_files(FOLDER / "paper.txt")
-    page.wait_for_function("document.querySelector('[name$=\".sha256\"]').value.length === 64")
+    page.wait_for_function("() => document.querySelector('[name$=\".sha256\"]').value.length === 64")
     officer.press("Record the answer")
     officer.sees("Done: Record the answer.")
 
