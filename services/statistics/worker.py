@@ -88,7 +88,7 @@ class FlowWorker:
     PAUSE_SECONDS: Final = 0.2
     """How long a batch waits for more: a window is written once for all that the batch adds to it."""
     SWEEP_SECONDS: Final = 30.0
-    RETRY_SECONDS: Final = 1.0
+    RETRY_SECONDS = 1.0
 
     def __init__(
         self,

@@ -161,7 +161,8 @@ class Load:
 def everything(settings: RuntimeSettings, topic: str) -> list[Any]:
     """Every committed message of a topic, now."""
     consumer = Consumer(consumer_config(settings, f"{settings.topic_prefix}recount") | {"enable.partition.eof": True})
-    found, at_end = [], set()
+    found: list[Any] = []
+    at_end: set[int | None] = set()
     consumer.assign([TopicPartition(settings.topic_prefix + topic, number, 0) for number in range(PARTITIONS)])
     try:
         while len(at_end) < PARTITIONS:

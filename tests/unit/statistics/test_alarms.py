@@ -165,6 +165,7 @@ def test_tenfold_and_a_tenth_are_alarms_that_clear(rate: Rate, times: float) -> 
     alarm = simulated.until_alarm(1, times)
     assert (alarm.kind, alarm.source) == ("volume", SOURCE)
     assert alarm.since == dt.datetime(2026, 2, 3, 10, tzinfo=dt.UTC)
+    assert alarm.expected is not None
     assert alarm.expected == pytest.approx(rate(alarm.since), rel=0.2)
     assert alarm.seen >= 10 * alarm.expected or alarm.seen <= alarm.expected / 10
     (*_, standing) = simulated.run(3 / 24)
