@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from tests.container.conftest import ROOT
 
 pytestmark = pytest.mark.container
 
+READY = "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"
 REACHES = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 3)"
 
 
@@ -117,8 +119,12 @@ def test_the_operators_commands_work_in_its_network_as_whom_they_name(
 
 
 def test_what_is_recreated_goes_on_where_it_was(compose: Composed, result: dict[str, Any]) -> None:
-    """An upgrade replaces containers: what was kept stays, and what is sent again is there already."""
-    compose("up", "--detach", "--no-build", "--force-recreate", "--timeout", "20")
+    """An upgrade replaces the services: what was kept stays, and what is sent again is there already."""
+    compose("up", "--detach", "--no-build", "--no-deps", "--force-recreate", "--timeout", "20", *SERVICES)
+    deadline = time.monotonic() + 120
+    for service in SERVICES:
+        while compose("exec", "-T", service, "python", "-c", READY, check=False).returncode:
+            assert time.monotonic() < deadline, f"{service} is not ready in time"
     again = demo(compose)
     assert again["linked"] == 0
     assert (again["patients"], again["views"]) == (result["patients"], result["views"])
