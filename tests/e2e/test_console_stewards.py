@@ -303,7 +303,7 @@ def test_an_auditor_finds_an_entry_and_sees_it_proven(
     hub.wait_for(found)
     auditor.go("/audit")
     auditor.is_accessible()
-    auditor.picture("audit")
+    auditor.picture("audit", whole=False)
     auditor.write("Permit", permit.id)
     auditor.choose("Did", "permit granted")
     auditor.press("Search")

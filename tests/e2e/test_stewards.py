@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -99,8 +100,9 @@ def test_a_steward_lists_shows_and_decides(hub: Hub, observation: Make) -> None:
     pair = "-".join(sorted(trace(hub, source, name)["subject_id"] for name in ("mother", "child")))
     listed = estuaire(hub, "review", "list", "--max", "1000").stdout
     assert f"{pair}\n  the same ins-nir, but the person's own traits contradict it" in listed
+    said = re.sub(r"[0-9a-f]{32}", "", listed)  # in ids of so many pairs any four digits are, by chance
     for word in ("LE GOFF", "Anne", "Lou", "1985", nir["value"]):
-        assert word not in listed
+        assert word not in said
     shown = estuaire(hub, "review", "show", pair).stdout
     assert "two patients" in shown
     assert "birth date 0, " in shown
