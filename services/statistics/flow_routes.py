@@ -60,7 +60,7 @@ def flow_router(
         return flow(windows(SHORT, first, last), before, first, last, source)
 
     @router.get("/flow/sources", summary="List what each source sent of late", response_description="The sources.")
-    def sources() -> SourcesFlow:
+    def flow_of_sources() -> SourcesFlow:
         """Events of the last minute, hour and day, and those refused or dead-lettered, of every source that is
         registered or was seen within three weeks."""
         now = clock()
