@@ -8,6 +8,7 @@ from contracts.sources import sources_from
 from runtime.database import Database
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.oidc import Issuer, Role
+from runtime.rounds import Rounds
 from runtime.sealing import Opener
 from runtime.service import serve
 from runtime.settings import read_settings
@@ -49,7 +50,7 @@ def main() -> int:
         app = application(
             ready, reader, registry, operators, published=published, reading=windows.readiness, remembered=reader
         )
-        return serve(app, settings, [summaries, windows, watch])
+        return serve(app, settings, [summaries, windows, Rounds("alarms", watch.look, Watch.EVERY_SECONDS)])
     finally:
         reader.close()
         database.close()

@@ -1,4 +1,4 @@
-"""Keeps up the alarms: what is known, judged every few seconds, remembered, and shown as metrics."""
+"""Keeps up the alarms: what is known, judged, remembered, and shown as metrics."""
 
 from __future__ import annotations
 
@@ -6,13 +6,11 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
-from threading import Event
 from typing import Final, Protocol
 
 from prometheus_client import Gauge
 
 from contracts.sources import Registered
-from runtime.messages import RetryLater
 from services.statistics.domain.alarms import KINDS, PAST, Alarm, judge
 from services.statistics.domain.flow import known_sources
 from services.statistics.domain.windows import HOUR
@@ -40,10 +38,10 @@ class Remembered(Protocol):
 
 
 class Watch:
-    """Judges every few seconds, as of the moment until which the workers have counted: nobody is silent because they
-    are behind."""
+    """Judges, as of the moment until which the workers have counted: nobody is silent because they are behind."""
 
     EVERY_SECONDS: Final = 2.0
+    """How often it is asked to."""
 
     def __init__(
         self,
@@ -56,21 +54,12 @@ class Watch:
         self._counted_until = counted_until
         self._remembered = remembered
         self._registry = registry
-        self._stop = Event()
 
-    def stop(self) -> None:
-        """End soon."""
-        self._stop.set()
-
-    def run(self) -> None:
-        """Judge until asked to stop."""
-        while not self._stop.wait(self.EVERY_SECONDS):
-            until = self._counted_until()
-            try:
-                if until is not None:
-                    self.judge(until)
-            except RetryLater:
-                log.warning("alarms wait for the database")
+    def look(self) -> None:
+        """Judge what is counted. Raises RetryLater."""
+        until = self._counted_until()
+        if until is not None:
+            self.judge(until)
 
     def judge(self, until: float) -> None:
         """Judge as of this moment (s since the epoch)."""
