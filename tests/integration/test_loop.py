@@ -233,7 +233,8 @@ def test_dead_letters_say_where_they_are_from(settings: RuntimeSettings) -> None
         copies = receive(settings, OUT, lambda found: len(found) == 2)
     assert {one.value() for one in copies} == {b"good", b""}
     headers = dict(dead[0].headers() or ())
-    timestamp = headers.pop("dlq_timestamp")
+    timestamp, parent = headers.pop("dlq_timestamp"), headers.pop("traceparent")
+    assert int(parent.split(b"-")[3], 16) & 1, "sent round again, it is followed"
     assert abs(int(timestamp or 0) / 1000 - time.time()) < 60
     assert headers == {
         "ce_source": b"hospital",
