@@ -112,7 +112,7 @@ class Report:
                 telemetry.AGE_SECONDS.labels(self._name, source).observe((now - accepted) / 1000)
         carried = (parent for one in batch.records if (parent := one.headers.get(TRACEPARENT)))
         # those that are followed come first: of the others there are no spans, unless they end as dead letters
-        first = sorted(carried, key=lambda parent: not parent.endswith(b"01"))[:_LINKS]
+        first = sorted(carried, key=lambda parent: parent[-1:] not in b"13579bdf")[:_LINKS]
         links = [Link(context) for context in map(telemetry.read_traceparent, first) if context]
         began = int(batch.begun * 1e9)
         self._tracer.start_span(

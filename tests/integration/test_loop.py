@@ -26,6 +26,7 @@ from runtime.kafka import producer_config
 from runtime.loop import Loop
 from runtime.messages import FlowSummary, Message, Outputs
 from runtime.settings import RuntimeSettings
+from runtime.telemetry import read_traceparent
 from tests.integration.looping import (
     BACKFILL,
     DEAD,
@@ -233,7 +234,9 @@ def test_dead_letters_say_where_they_are_from(settings: RuntimeSettings) -> None
         copies = receive(settings, OUT, lambda found: len(found) == 2)
     assert {one.value() for one in copies} == {b"good", b""}
     headers = dict(dead[0].headers() or ())
-    timestamp = headers.pop("dlq_timestamp")
+    timestamp, parent = headers.pop("dlq_timestamp"), read_traceparent(headers.pop("traceparent"))
+    assert parent is not None
+    assert parent.trace_flags.sampled, "sent round again, it is followed"
     assert abs(int(timestamp or 0) / 1000 - time.time()) < 60
     assert headers == {
         "ce_source": b"hospital",

@@ -184,4 +184,4 @@ def test_a_dead_letter_is_followed_from_its_end_on(flags: bytes) -> None:
     _, trace, span, sampled = letter.headers["traceparent"].split(b"-")
     assert trace == b"a" * 32
     assert span != b"b" * 16
-    assert sampled == b"01"
+    assert int(sampled, 16) & 1
