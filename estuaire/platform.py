@@ -250,6 +250,7 @@ class Platform:
                 f"{own}URL": _url(ports[name]),
                 **{f"{own}{one.upper()}": _url(ports[one]) for one in SERVICES if one != name},
                 f"{own}LINKS": str(links_folder(self.home)),
+                **({f"{own}TRACES": url} if self.observers and (url := self.observers.traces_url) else {}),
             }
         return {
             **common,

@@ -21,10 +21,10 @@ from pydantic import BaseModel, Field
 from runtime.http import NO_NUL, Authorization, ProblemError, problems
 from runtime.kafka import BrokerAway, consumer_config, producer_config
 from runtime.loop import message_from
-from runtime.messages import BACKFILL, DEAD_LETTERS, Message
+from runtime.messages import BACKFILL, DEAD_LETTERS, TRACEPARENT, Message
 from runtime.oidc import GUARDED
 from runtime.settings import RuntimeSettings
-from runtime.telemetry import DEAD_LETTERS_WAITING
+from runtime.telemetry import DEAD_LETTERS_WAITING, read_traceparent
 
 MOST: Final = 10_000
 """Of so many letters, the newest, it is known what they are."""
@@ -48,6 +48,7 @@ class Letter(NamedTuple):
     source: str
     type: str
     event_id: str
+    trace: str
 
 
 class DeadLetters:
@@ -195,6 +196,7 @@ class DeadLetters:
                 _text(message, "ce_source"),
                 _text(message, "ce_type"),
                 key.decode() if _EVENT_ID.fullmatch(key) else "",
+                f"{trace.trace_id:032x}" if (trace := read_traceparent(message.headers.get(TRACEPARENT))) else "",
             )
         )
 
@@ -226,6 +228,7 @@ class LetterShown(BaseModel):
     source: str
     type: str
     event_id: str = Field(description="The hub's id of the record; empty where it is about none.")
+    trace: str = Field(description="The trace that ends in it; empty if there is none.")
 
 
 class LetterCount(BaseModel):

@@ -29,9 +29,8 @@ def main() -> int:
         return 2
     hub = HttpHub(settings.services)
     sessions = Sessions(provider.renew if provider else None)
+    desk = Desk(hub, sessions, issuer, Links(settings.links), settings.url, provider, settings.traces)
     try:
-        return serve(
-            application(Desk(hub, sessions, issuer, Links(settings.links), settings.url, provider)), settings, []
-        )
+        return serve(application(desk), settings, [])
     finally:
         hub.close()

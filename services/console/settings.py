@@ -41,6 +41,9 @@ class ConsoleSettings(IssuerSettings):
         SecretStr(""), validation_alias=_own("client_secret"), description="Absent for a public client."
     )
     scope: str = Field("openid", validation_alias=_own("scope"), description="What it asks the issuer for.")
+    traces: str | None = Field(
+        None, validation_alias=_own("traces"), pattern=_ADDRESS, description="The trace store's pages, if it has any."
+    )
     links: Path | None = Field(
         None, validation_alias=_own("links"), description="The folder of sign-in links; of the local platform alone."
     )

@@ -67,6 +67,7 @@ class Desk:
     links: Links
     url: str
     provider: Provider | None = None
+    traces: str | None = None
     clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
 
     @property
@@ -162,6 +163,7 @@ class Visit:
             "roles": self.roles,
             "menu": [one for one in MENU if not one.roles or one.roles & self.roles],
             "path": path,
+            "traces": self.desk.traces,
             "here": quote(path + query, safe="/"),
         }
         return HTMLResponse(_templates().get_template(template).render(common | values), status)

@@ -53,6 +53,7 @@ class Desk:
             "dlq_partition": "1",
             "dlq_offset": str(number),
             "dlq_timestamp": "1790000000000",
+            **({"traceparent": f"00-{number:032x}-{1:016x}-01"} if number else {}),
         }
         encoded: list[tuple[str, str | bytes | None]] = [(name, text.encode()) for name, text in headers.items()]
         producer.produce(self.settings.topic_prefix + topic, b"sealed", f"{number:032x}".encode(), headers=encoded)
@@ -103,6 +104,7 @@ def test_letters_are_counted_by_reason_and_each_goes_round_again_once(broker: st
         ]
         (letter,) = desk.shown(reason="schema", limit="1")["letters"]
         assert (letter["event_id"], letter["detail"]) == (f"{3:032x}", "header digest is missing")
+        assert [one["trace"] for one in desk.shown()["letters"]][-2:] == [f"{1:032x}", ""]
         assert len(desk.shown(event_id=f"{2:032x}")["letters"]) == 1
         assert "sealed" not in str(desk.shown())
 
@@ -115,6 +117,7 @@ def test_letters_are_counted_by_reason_and_each_goes_round_again_once(broker: st
             "ce_source": b"urn:chu",
             "ce_type": b"claim.v1",
             "revision": b"0000000000-1790000000000-000000000001",
+            "traceparent": f"00-{1:032x}-{1:016x}-01".encode(),
         }
         assert desk.replay(1000).json()["replayed"] == 3
         assert desk.replay(1000).json()["replayed"] == 0

@@ -375,6 +375,7 @@ LETTERS: dict[str, Any] = {
             "source": "urn:chu",
             "type": "claim.v1",
             "event_id": EVENT_ID,
+            "trace": "7e" * 16,
         }
     ],
 }

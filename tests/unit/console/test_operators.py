@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from services.console.adapters import Refusal
 from services.console.domain.flow import picture, series
 from services.console.domain.journey import journey
-from tests.unit.console.desk import EVENT_ID, LETTERS, LINKED, STORED, Console
+from tests.unit.console.desk import EVENT_ID, LETTERS, LINKED, OF_CONFLICTS, STORED, Console
 
 pytestmark = pytest.mark.unit
 AWAY = Refusal(503, "away", "Try again later.")
@@ -76,6 +77,13 @@ def test_dead_letters_are_shown_by_reason_and_one_click_leads_to_the_field(conso
     assert "Pseudonym does not answer." in page
     assert "Statistics does not answer." in page
     assert console.http.get("/rejects/nowhere").status_code == 404
+
+
+def test_a_dead_letter_leads_to_its_trace_where_there_is_a_store_with_pages(console: Console) -> None:
+    pages = (f"/records?event_id={EVENT_ID}", f"/rejects/linkage?{OF_CONFLICTS}")
+    assert not any("/trace/" in console.http.get(page).text for page in pages)
+    console.app.state.desk = replace(console.desk, traces="https://traces.example")
+    assert all(f'href="https://traces.example/trace/{"7e" * 16}"' in console.http.get(page).text for page in pages)
 
 
 def test_a_replay_is_bounded_and_says_how_many_went(console: Console) -> None:
