@@ -419,9 +419,10 @@ def restored(headers: Mapping[str, bytes]) -> dict[str, bytes]:
     """The headers of a message as it was, from those of its dead letter; the revision is made whole from where it was
     first received, so that a message that is sent again never outranks a newer one."""
     kept = {name: value for name, value in headers.items() if not name.startswith("dlq_")}
-    if Headers.REVISION in kept:
-        stated = kept[Headers.REVISION].decode()
-        kept[Headers.REVISION] = revision(stated, int(headers["dlq_timestamp"]), int(headers["dlq_offset"])).encode()
+    stated = kept.get(Headers.REVISION, b"").decode(errors="replace")
+    if "-" in stated or stated.isdecimal():  # what is no number is why it is a dead letter, and is again
+        whole = revision(stated, int(headers["dlq_timestamp"]), int(headers["dlq_offset"]))
+        kept[Headers.REVISION] = whole.encode()
     return kept
 
 

@@ -6,10 +6,12 @@ Each service answers for the topics that it reads: it may write there what it al
 from __future__ import annotations
 
 import datetime as dt
+import math
 import re
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from threading import Event, Lock
 from typing import Annotated, Final, NamedTuple
 
@@ -28,7 +30,7 @@ from runtime.telemetry import DEAD_LETTERS_WAITING, read_traceparent
 
 MOST: Final = 10_000
 """Of so many letters, the newest, it is known what they are."""
-_EVENT_ID: Final = re.compile(rb"[0-9a-f]{32}")
+_EVENT_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 Restore = Callable[[Mapping[str, bytes]], dict[str, bytes]]
 """The headers of a message as it was, from those of its dead letter."""
@@ -51,10 +53,17 @@ class Letter(NamedTuple):
     trace: str
 
 
+class Busy(Exception):
+    """Somebody is sending dead letters round already."""
+
+
 class DeadLetters:
     """Follows a service's dead letters, and sends them round again."""
 
     PATIENCE_SECONDS: Final = 30.0
+    ASKED_EVERY_SECONDS: Final = 5.0
+    MOST_BYTES: Final = 32 * 2**20
+    """Of messages that go round at once."""
 
     def __init__(
         self, service: str, settings: RuntimeSettings, lanes: Iterable[str], restore: Restore, tell: Tell
@@ -80,17 +89,17 @@ class DeadLetters:
         """Follow them until asked to stop."""
         consumer = Consumer(consumer_config(self._settings, self._group))
         try:
-            while not self._stop.is_set() and not self._assign(consumer):
-                self._stop.wait(1.0)
-            asked = time.monotonic()
+            asked = -math.inf
             while not self._stop.is_set():
-                for one in consumer.consume(500, 0.5):
+                for one in consumer.consume(500, 0.5) if consumer.assignment() else ():
                     if one.error() is None:
                         self._note(message_from(one))
-                if time.monotonic() > asked + 5:
+                if time.monotonic() > asked + self.ASKED_EVERY_SECONDS:
                     self._ask(consumer)
                     self._measure()
                     asked = time.monotonic()
+                elif not consumer.assignment():
+                    self._stop.wait(0.5)
         finally:
             consumer.close()
 
@@ -101,35 +110,49 @@ class DeadLetters:
     def replay(self, topic: str, most: int, by: str) -> int:
         """Send the oldest letters that wait back to where they came from, in one transaction; returns how many.
 
-        Raises BrokerAway, and then nothing was sent, or it was and is not known to be.
+        Raises BrokerAway, and then nothing was sent, or it was and is not known to be. Raises Busy while
+        somebody does the same.
         """
-        with self._replaying:
-            consumer = Consumer(consumer_config(self._settings, self._group) | {"enable.partition.eof": True})
-            try:
-                return self._send(consumer, topic, most, by)
-            except KafkaException:
-                raise BrokerAway("the broker does not answer") from None
-            finally:
-                consumer.close()
+        if not self._replaying.acquire(blocking=False):
+            raise Busy
+        consumer = Consumer(consumer_config(self._settings, self._group) | {"enable.partition.eof": True})
+        try:
+            return self._replay(consumer, topic, most, by)
+        except (KafkaException, BufferError):
+            raise BrokerAway("the broker does not answer") from None
+        finally:
+            consumer.close()
+            self._replaying.release()
 
-    def _send(self, consumer: Consumer, topic: str, most: int, by: str) -> int:
+    def _replay(self, consumer: Consumer, topic: str, most: int, by: str) -> int:
+        producer = Producer(producer_config(self._settings, self._group))
+        # first of all: another process's transaction is over before it is asked how far letters went
+        producer.init_transactions(self.PATIENCE_SECONDS)
         letters, after = self._read(consumer, topic, most)
         if not after:
             return 0
-        producer = Producer(producer_config(self._settings, self._group))
-        producer.init_transactions(self.PATIENCE_SECONDS)
         producer.begin_transaction()
-        for one in letters:
-            target, headers = self._prefix + one.header("dlq_topic"), self._restore(one.headers)
-            producer.produce(target, one.value or None, one.key, headers=[*headers.items()])
-        if letters:
-            about, key, value = self._tell(by, topic, len(letters))
-            producer.produce(self._prefix + about, value, key)
-        places = [TopicPartition(self._prefix + topic, number, offset) for number, offset in after.items()]
-        producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), self.PATIENCE_SECONDS)
-        producer.commit_transaction(self.PATIENCE_SECONDS)
+        try:
+            for one in letters:
+                self._send(producer, one)
+            if letters:
+                about, key, value = self._tell(by, topic, len(letters))
+                producer.produce(self._prefix + about, value, key)
+            places = [TopicPartition(self._prefix + topic, number, offset) for number, offset in after.items()]
+            producer.send_offsets_to_transaction(places, consumer.consumer_group_metadata(), self.PATIENCE_SECONDS)
+            producer.commit_transaction(self.PATIENCE_SECONDS)
+        except BaseException:
+            with suppress(KafkaException):
+                producer.abort_transaction(self.PATIENCE_SECONDS)
+            raise
         self._done |= {(topic, number): offset for number, offset in after.items()}
         return len(letters)
+
+    def _send(self, producer: Producer, letter: Message) -> None:
+        target, number = self._prefix + letter.header("dlq_topic"), int(letter.header("dlq_partition"))
+        headers: list[tuple[str, str | bytes | None]] = [*self._restore(letter.headers).items()]
+        producer.produce(target, letter.value or None, letter.key, number, headers=headers)
+        producer.poll(0)
 
     def _read(self, consumer: Consumer, topic: str, most: int) -> tuple[list[Message], dict[int, int]]:
         """The oldest letters of ours, and what comes after them in each partition."""
@@ -142,7 +165,8 @@ class DeadLetters:
         letters: list[Message] = []
         after: dict[int, int] = {}
         left, deadline = set(numbers), time.monotonic() + self.PATIENCE_SECONDS
-        while left and len(letters) < most and time.monotonic() < deadline:
+        size = 0
+        while left and len(letters) < most and size < self.MOST_BYTES and time.monotonic() < deadline:
             message = consumer.poll(1.0)
             if message is None:
                 continue
@@ -154,26 +178,22 @@ class DeadLetters:
             letter = message_from(message)
             if self._is_ours(letter):
                 letters.append(letter)
+                size += len(letter.value)
         return letters, after
 
-    def _assign(self, consumer: Consumer) -> bool:
+    def _ask(self, consumer: Consumer) -> None:
+        """Read on from topics that are there by now, and how far letters were sent round again or have passed away."""
         try:
             known = consumer.list_topics(timeout=5).topics
             names = [self._prefix + one for one in self.topics]
-            places = [(name, number) for name in names if name in known for number in known[name].partitions]
-            consumer.assign([TopicPartition(name, number, OFFSET_BEGINNING) for name, number in places])
-            self._ask(consumer)
-        except KafkaException:
-            return False
-        return bool(places)
-
-    def _ask(self, consumer: Consumer) -> None:
-        """How far they were sent round again, by this process or another."""
-        try:
+            there = {(name, number) for name in names if name in known for number in known[name].partitions}
+            new = there - {(one.topic, one.partition) for one in consumer.assignment()}
+            if new:
+                consumer.incremental_assign([TopicPartition(*place, OFFSET_BEGINNING) for place in new])
             for one in consumer.committed(consumer.assignment(), 5):
-                if one.offset >= 0:
-                    self._done[one.topic.removeprefix(self._prefix), one.partition] = one.offset
-        except KafkaException:
+                oldest, _ = consumer.get_watermark_offsets(TopicPartition(one.topic, one.partition), timeout=5)
+                self._done[one.topic.removeprefix(self._prefix), one.partition] = max(one.offset, oldest)
+        except (KafkaException, TypeError):  # get_watermark_offsets gives None when nobody answers
             return
 
     def _measure(self) -> None:
@@ -184,7 +204,6 @@ class DeadLetters:
     def _note(self, message: Message) -> None:
         if not self._is_ours(message):
             return
-        key = message.key or b""
         self._letters.append(
             Letter(
                 message.topic.removeprefix(self._prefix),
@@ -195,7 +214,7 @@ class DeadLetters:
                 _text(message, "dlq_detail"),
                 _text(message, "ce_source"),
                 _text(message, "ce_type"),
-                key.decode() if _EVENT_ID.fullmatch(key) else "",
+                event_id if _EVENT_ID.fullmatch(event_id := _text(message, "ce_id")) else "",
                 f"{trace.trace_id:032x}" if (trace := read_traceparent(message.headers.get(TRACEPARENT))) else "",
             )
         )
@@ -304,7 +323,14 @@ def add_dead_letter_routes(app: FastAPI, letters: DeadLetters, enter: Callable[[
         "/v1/dead-letters/replay",
         summary="Send dead letters round again",
         response_description="How many.",
-        responses=problems({**GUARDED, 422: "There is no such topic, or too many are asked for.", 503: _AWAY}),
+        responses=problems(
+            {
+                **GUARDED,
+                409: "Somebody is sending letters round already.",
+                422: "There is no such topic, or too many are asked for.",
+                503: _AWAY,
+            }
+        ),
     )
     def replay_dead_letters(body: Annotated[Replay, Body()], by: str = Depends(operator)) -> Replayed:
         """Send the oldest letters of a topic back to where they came from. Each goes once, and keeps its revision:
@@ -313,6 +339,8 @@ def add_dead_letter_routes(app: FastAPI, letters: DeadLetters, enter: Callable[[
             raise ProblemError(422, "no such topic", f"topic: the topics are {', '.join(letters.topics)}.")
         try:
             return Replayed(topic=body.topic, replayed=letters.replay(body.topic, body.most, by))
+        except Busy:
+            raise ProblemError(409, "somebody is at it already", "Look at what waits when that is done.") from None
         except BrokerAway:
             detail = "Look at what waits, and try again."
             raise ProblemError(503, "the broker does not answer", detail, {"Retry-After": "5"}) from None

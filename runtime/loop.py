@@ -113,6 +113,7 @@ class Loop:
         self._assigned: list[Place] | None = None
         self._settled = False
         self._next: dict[Place, int | None] = {}
+        self._measured: set[Place] = set()
         self._published: dict[Place, int] = {}
         self._held: list[TopicPartition] = []
         self._trouble: str | None = "waiting for partitions"
@@ -438,8 +439,12 @@ class Loop:
                 self._is_message(polled)
 
     def _measure_lag(self) -> None:
+        for place in self._measured - self._next.keys():  # another's by now: who adds up would count it twice
+            telemetry.LAG.remove(self.name, self._report.plain(place.topic), str(place.partition))
+        self._measured &= self._next.keys()
         for place, left in self._waiting({}).items():
             telemetry.LAG.labels(self.name, self._report.plain(place.topic), str(place.partition)).set(left)
+            self._measured.add(place)
 
     def _waiting(self, ends: Mapping[Place, int]) -> dict[Place, int]:
         """How many messages are left to read, once these ends are reached, as the broker's last answers have it.

@@ -35,6 +35,8 @@ class Sizes:
         if not self._counting.acquire(blocking=self._found is None):
             return self._found or {}
         try:
+            if self._found is not None and self._clock() < self._until:  # somebody has counted meanwhile
+                return self._found
             begun = self._clock()
             self._found = {permit: (entries, patients) for permit, entries, patients in count()}
             took = self._clock() - begun

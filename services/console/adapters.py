@@ -49,7 +49,10 @@ class HttpHub:
             raise Refusal(503, f"the console does not know where {service} is", where)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            answer = self._http.request(method, self._addresses[service] + path, headers=headers, json=body)
+            patience = 30 if method == "GET" else 120  # an act that is given up is done all the same
+            answer = self._http.request(
+                method, self._addresses[service] + path, headers=headers, json=body, timeout=patience
+            )
             found = answer.json()
         except (httpx.HTTPError, ValueError):
             raise Refusal(503, f"{service} does not answer", "Try again later.") from None

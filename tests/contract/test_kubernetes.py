@@ -310,6 +310,17 @@ def peers(rules: list[Resource], side: str, here: dict[str, dict[str, str]]) -> 
                 yield from ((name, port) for name, labels in here.items() if selects(peer["podSelector"], labels))
 
 
+def test_a_service_leads_to_one_workload_alone(resources: list[Resource]) -> None:
+    found = workloads(resources)
+    labels = {name: one["spec"]["template"]["metadata"]["labels"] for name, one in found.items()}
+    for name, service in of(resources, "Service").items():
+        selector = service["spec"]["selector"].items()
+        assert [one for one, have in labels.items() if selector <= have.items()] == [name]
+    for name, one in found.items():
+        selector = one["spec"]["selector"]["matchLabels"].items()
+        assert [other for other, have in labels.items() if selector <= have.items()] == [name]
+
+
 def test_the_network_allows_the_designs_table_and_no_more(resources: list[Resource]) -> None:
     here = pods(resources)
     came: set[Edge] = set()

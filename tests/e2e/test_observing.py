@@ -354,6 +354,7 @@ PROMTOOL_ALONE = {
     "ProducerUnusual": "its figures are those of the flow statistics",
     "AnswersFail": "needs a defect",
     "StatisticsBehind": "a reader that hangs tells no lag, and one that reads keeps up",
+    "FlowBehind": "a worker that is away for five minutes is the long way to the same figure",
     "AuditBehind": "a step that hangs tells no lag, and one that reads keeps up",
 }
 """What is not made here, and why; tests/prometheus/alerts.yaml has them all."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
@@ -43,14 +44,15 @@ class Desk:
     def write(self, number: int, step: str = "pseudonym", lane: str = "records-received", topic: str = DEAD) -> None:
         producer = Producer(producer_config(self.settings))
         headers = {
+            "ce_id": f"{number:032x}",
             "ce_source": "urn:chu",
             "ce_type": "claim.v1",
-            "revision": "0",
+            "revision": "0" if number != 4 else "eleven",
             "dlq_step": step,
             "dlq_reason": "schema" if number % 2 else "keys",
             "dlq_detail": "header digest is missing",
             "dlq_topic": lane,
-            "dlq_partition": "1",
+            "dlq_partition": "1" if lane.startswith("records") else "0",
             "dlq_offset": str(number),
             "dlq_timestamp": "1790000000000",
             **({"traceparent": f"00-{number:032x}-{1:016x}-01"} if number else {}),
@@ -113,7 +115,9 @@ def test_letters_are_counted_by_reason_and_each_goes_round_again_once(broker: st
         (old,) = desk.written("records-received-backfill")
         (again,) = desk.written("records-received")
         assert (old.value, old.key, again.key) == (b"sealed", f"{0:032x}".encode(), f"{1:032x}".encode())
+        assert again.partition == 1, "where it was"
         assert again.headers == {
+            "ce_id": f"{1:032x}".encode(),
             "ce_source": b"urn:chu",
             "ce_type": b"claim.v1",
             "revision": b"0000000000-1790000000000-000000000001",
@@ -122,6 +126,9 @@ def test_letters_are_counted_by_reason_and_each_goes_round_again_once(broker: st
         assert desk.replay(1000).json()["replayed"] == 3
         assert desk.replay(1000).json()["replayed"] == 0
         assert len(desk.written("records-received")) == 4
+        assert desk.written("records-received")[-1].headers["revision"] == b"eleven", (
+            "it is wrong again, and blocks none"
+        )
         leaves = [msgspec.msgpack.decode(one.value, type=AuditLeaf) for one in desk.written("audit")]
         assert [(one.actor, one.about, one.count) for one in leaves] == [
             ("operator:ada", DEAD, 2),
@@ -156,3 +163,24 @@ def test_what_is_asked_wrongly_is_told(broker: str, topics: str) -> None:
     away.letters.PATIENCE_SECONDS = 1.0  # type: ignore[misc]
     answer = away.replay(1)
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+
+
+def test_two_processes_that_replay_send_each_letter_once(broker: str, topics: str) -> None:
+    one, other = Desk(broker, topics), Desk(broker, topics)
+    for number in range(200):
+        one.write(number)
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(desk.replay, 1000) for desk in (one, other)]
+    sent = [answer.result() for answer in answers]
+    assert {answer.status_code for answer in sent} <= {200, 503}
+    one.replay(1000)
+    keys = [message.key for message in one.written("records-received")]
+    assert len(keys) == len(set(keys)) == 200
+    leaves = [msgspec.msgpack.decode(message.value, type=AuditLeaf) for message in one.written("audit")]
+    assert sum(leaf.count for leaf in leaves) == 200
+
+
+def test_nobody_replays_while_somebody_does(broker: str, topics: str) -> None:
+    desk = Desk(broker, topics)
+    with desk.letters._replaying:
+        assert desk.replay(1).status_code == httpx.codes.CONFLICT

@@ -371,9 +371,15 @@ def _may_resume(project: Project, step: Step, _around: Around) -> None:
         raise Refused("the permit has expired", "It is closed, with what it contributes.")
 
 
+def _has_not_expired(project: Project, step: Step) -> None:
+    if project.permit and _utc_day(step.at) > project.permit.expires:
+        raise Refused("the permit has expired", "Nothing leaves any more.")
+
+
 def _may_ask_output(project: Project, step: Step, _around: Around) -> None:
     if project.standing not in _OPENED:
         raise Refused(f"the project is {project.standing}", "Outputs are of projects that have been opened.")
+    _has_not_expired(project, step)
     known = project.outputs.get(step.says.document.sha256)
     if known is not None:
         raise Refused(
@@ -391,6 +397,10 @@ def _may_check_output(project: Project, step: Step, _around: Around) -> None:
     if known.decision is not None:
         detail = f"output: it {known.decision}; a changed file has another SHA-256, and is asked for anew."
         raise Refused("the output is checked already", detail)
+    if step.says.decision == "leaves":
+        if project.standing != "open":
+            raise Refused(f"the project is {project.standing}", "decision: nothing leaves now; it can stay.")
+        _has_not_expired(project, step)
 
 
 _CHECKS: Final = {

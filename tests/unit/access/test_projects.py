@@ -478,16 +478,25 @@ def test_what_leaves_the_secure_environment_is_asked_for_and_checked_by_somebody
     office.refused("its check is awaited", "ask-output")
     office.refused("nobody checks their own output", "check-output", actor="team")
     office.do("suspend")
+    office.refused("nothing leaves now", "check-output")
     office.do("check-output", {"decision": "stays"})
     assert office.project.outputs[PAPER["sha256"]].decision == "stays"
     assert office.project.standing == "suspended", "an output moves no permit"
     office.refused("it stays; a changed file has another SHA-256", "check-output")
     office.refused("document.sha256: it stays", "ask-output")
     other = {**PAPER, "sha256": "b" * 64}
+    office.do("resume")
     office.do("ask-output", {"document": other, "kind": "code", "smallest_cell": None})
     office.do("check-output", {"output": other["sha256"]})
-    office.do("close")
-    office.refused("the project is closed", "ask-output", {"document": {**PAPER, "sha256": "c" * 64}})
+    later = {**PAPER, "sha256": "c" * 64}
+    office.do("ask-output", {"document": later})
+    office.now += dt.timedelta(days=3650)
+    office.refused("the permit has expired", "ask-output", {"document": {**PAPER, "sha256": "d" * 64}})
+    office.refused("the permit has expired", "check-output", {"output": later["sha256"]})
+    office.now -= dt.timedelta(days=3650)
+    office.do("suspend")
+    office.do("revoke")
+    office.refused("the project is revoked", "check-output", {"output": later["sha256"]})
 
 
 @pytest.mark.parametrize(
