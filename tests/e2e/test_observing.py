@@ -23,7 +23,7 @@ import yaml
 from estuaire import demo
 from estuaire.database import running_database
 from estuaire.observe import INFRA, RULES, Observers, built_jaeger
-from estuaire.platform import CHECKPOINTS, SERVICES, Platform
+from estuaire.platform import CHECKPOINTS, PORTS, Platform
 from estuaire.sample import sample
 from tests.contract.test_alerts import alerts
 from tests.hub import Hub, free_base_port
@@ -268,7 +268,7 @@ def test_every_panel_of_every_dashboard_has_data_while_records_flow(
 
 def test_prometheus_holds_every_service_and_has_no_rule_that_fails(observed: Hub, prometheus: str) -> None:
     up = answer(prometheus, 'up{job="estuaire"} == 1')
-    assert {one["metric"]["service"] for one in up} == set(SERVICES)
+    assert {one["metric"]["service"] for one in up} == set(PORTS)
     groups = httpx.get(f"{prometheus}/api/v1/rules", timeout=30).json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert {rule["name"] for rule in rules} >= set(alerts())

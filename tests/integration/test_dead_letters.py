@@ -36,13 +36,13 @@ class Desk:
 
     def __init__(self, broker: str, prefix: str) -> None:
         self.settings = RuntimeSettings(bootstrap_servers=broker, topic_prefix=prefix)
+        self._producer = Producer(producer_config(self.settings))
         self.letters = DeadLetters("pseudonym", self.settings, LANES, restored, replayed)
         app = create_app("A", "B", lambda: None)
         add_dead_letter_routes(app, self.letters, lambda _authorization: "ada")
         self.http = TestClient(app)
 
     def write(self, number: int, step: str = "pseudonym", lane: str = "records-received", topic: str = DEAD) -> None:
-        producer = Producer(producer_config(self.settings))
         headers = {
             "ce_id": f"{number:032x}",
             "ce_source": "urn:chu",
@@ -58,8 +58,10 @@ class Desk:
             **({"traceparent": f"00-{number:032x}-{1:016x}-01"} if number else {}),
         }
         encoded: list[tuple[str, str | bytes | None]] = [(name, text.encode()) for name, text in headers.items()]
-        producer.produce(self.settings.topic_prefix + topic, b"sealed", f"{number:032x}".encode(), headers=encoded)
-        assert producer.flush(20) == 0
+        self._producer.produce(
+            self.settings.topic_prefix + topic, b"sealed", f"{number:032x}".encode(), headers=encoded
+        )
+        assert self._producer.flush(20) == 0
 
     def written(self, topic: str) -> list[Message]:
         return [message_from(one) for one in read(self.settings, self.settings.topic_prefix + topic)]
