@@ -49,6 +49,9 @@ def test_what_two_say_later_outweighs_what_two_have_said_before() -> None:
     again = in_force([said("ada", "together", 5), before[1], *after])
     assert again
     assert again.says == "apart", "one who repeats it does not turn it round"
+    beside_an_old_one = in_force([before[0], said("eve", "together", 5), *after])
+    assert beside_an_old_one
+    assert beside_an_old_one.says == "apart", "nor does one new word beside an old one"
     turned = in_force([said("ada", "together", 5), said("ben", "together", 6), *after])
     assert turned
     assert turned.says == "together"
