@@ -37,8 +37,8 @@ class InForce(NamedTuple):
 
 
 def in_force(opinions: Iterable[Opinion]) -> InForce | None:
-    """What holds: what one alone has said, or two have; of several that whose last word, or last two, are newer: one new
-    word beside an old one turns nothing round. Any order gives the same."""
+    """What holds: what one alone has said, or two have; of several that whose last word, or last two, are newer, so
+    that one new word beside an old one turns nothing round. Any order gives the same."""
     by_says: defaultdict[Says, list[Opinion]] = defaultdict(list)
     for one in sorted(opinions, key=lambda it: (it.said_at, it.steward)):
         if one.says != UNSURE:
