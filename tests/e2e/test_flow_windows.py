@@ -77,10 +77,11 @@ def test_the_windows_are_what_was_sent(hub: Hub, observation: Make) -> None:
 def test_a_producer_that_stops_raises_an_alarm_that_survives_a_restart_and_clears(hub: Hub, observation: Make) -> None:
     source = hub.source()
     hub.send(source, [observation(source, "first", 1)])
-    register(hub, source, "1m")
-    hub.wait_for(lambda: f'estuaire_source_silent_seconds{{source="{source}"}}' in metrics(hub), 60)
+    register(hub, source, "30m")
+    hub.wait_for(lambda: f'estuaire_source_silent_seconds{{source="{source}"}}' in metrics(hub), 120)
     assert silence(hub, source) is None
-    hub.wait_for(lambda: silence(hub, source) is not None, 150)
+    register(hub, source, "1m")
+    hub.wait_for(lambda: silence(hub, source) is not None, 300)
     raised = silence(hub, source)
     assert raised is not None
     assert (raised["seen"], raised["title"]) == (0, "Of the tests")
@@ -90,6 +91,6 @@ def test_a_producer_that_stops_raises_an_alarm_that_survives_a_restart_and_clear
     hub.platform.start_services("statistics", "statistics.flow")
     assert silence(hub, source) == raised
     hub.send(source, [observation(source, "second", 2)])
-    hub.wait_for(lambda: silence(hub, source) is None, 60)
-    hub.wait_for(lambda: counted(hub, source)["access"] == 2, 60)
+    hub.wait_for(lambda: silence(hub, source) is None, 180)
+    hub.wait_for(lambda: counted(hub, source)["access"] == 2, 120)
     register(hub, source, None)
