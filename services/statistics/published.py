@@ -12,7 +12,7 @@ from threading import Event, Lock
 from typing import Final
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
 from prometheus_client import Gauge
 
 from contracts.messages import FlowWindow
@@ -27,8 +27,6 @@ WINDOWS: Final = "flow-windows"
 GROUP: Final = "statistics-flow"
 # The moment until which the workers have counted the flow (seconds since the epoch): alarms are as of then.
 COUNTED_UNTIL: Final = Gauge("estuaire_flow_counted_until_seconds", "Until when the flow is counted.")
-_MOST_MARKS: Final = 1_000
-"""So many offsets at the end may be nobody's; of more the workers are simply behind."""
 
 
 class Published:
@@ -97,8 +95,7 @@ class WindowsReader:
         """Read until asked to stop."""
         group = self._settings.topic_prefix + GROUP
         windows = Consumer(consumer_config(self._settings, f"{group}-published"))
-        # to look at what they have committed, and at what is left
-        workers = Consumer(consumer_config(self._settings, group) | {"enable.partition.eof": True})
+        workers = Consumer(consumer_config(self._settings, group))  # to look at what they have committed
         looked = 0.0
         try:
             while not self._stop.is_set():
@@ -145,7 +142,8 @@ class WindowsReader:
             self._ends = {one.partition: end for one in positions if one.offset < (end := self._ends[one.partition])}
 
     def _look(self, consumer: Consumer) -> None:
-        """The workers have counted until a moment once nothing is left for them of what was written then."""
+        """The workers have counted until a moment once they have committed what was written then. The last offset of a
+        transaction is its mark, which they never get."""
         name = self._settings.topic_prefix + SUMMARIES
         if self._asked is None:
             now, ends = time.time(), {}
@@ -156,24 +154,6 @@ class WindowsReader:
             self._asked = now, ends
         now, ends = self._asked
         committed = consumer.committed([TopicPartition(name, number) for number in ends], timeout=2) if ends else []
-        if all(self._is_read(consumer, one, ends[one.partition]) for one in committed):
+        if all(one.offset >= ends[one.partition] - 1 for one in committed):
             self._counted_until, self._asked = now, None
             COUNTED_UNTIL.set(now)
-
-    def _is_read(self, consumer: Consumer, committed: TopicPartition, end: int) -> bool:
-        """Whether a reader gets nothing more before this offset: marks of transactions, and what was aborted, take
-        offsets that nobody ever gets."""
-        if committed.offset >= end:
-            return True
-        if committed.offset < 0 or end - committed.offset > _MOST_MARKS:
-            return False
-        consumer.assign([TopicPartition(committed.topic, committed.partition, committed.offset)])
-        try:
-            found = consumer.poll(2.0)
-            if found is None:
-                return False
-            if (error := found.error()) is not None:
-                return bool(error.code() == KafkaError._PARTITION_EOF)
-            return (found.offset() or 0) >= end
-        finally:
-            consumer.unassign()

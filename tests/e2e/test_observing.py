@@ -267,8 +267,10 @@ def test_every_panel_of_every_dashboard_has_data_while_records_flow(
 
 
 def test_prometheus_holds_every_service_and_has_no_rule_that_fails(observed: Hub, prometheus: str) -> None:
-    up = answer(prometheus, 'up{job="estuaire"} == 1')
-    assert {one["metric"]["service"] for one in up} == set(PORTS)
+    def up() -> set[str]:
+        return {one["metric"]["service"] for one in answer(prometheus, 'up{job="estuaire"} == 1')}
+
+    observed.wait_for(lambda: up() == set(PORTS))
     groups = httpx.get(f"{prometheus}/api/v1/rules", timeout=30).json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert {rule["name"] for rule in rules} >= set(alerts())
