@@ -21,7 +21,6 @@ def replay(url: str, topic: str, most: int, token: str) -> int:
     """Have a service send its oldest dead letters of a topic round again; how many went. Raises SendError."""
     body = {"topic": topic, "most": most}
     headers = {"Authorization": f"Bearer {token}"}
-    count: int = checked(httpx.post(f"{url}/v1/dead-letters/replay", json=body, headers=headers, timeout=120))[
-        "replayed"
-    ]
+    answer = httpx.post(f"{url}/v1/dead-letters/replay", json=body, headers=headers, timeout=120)
+    count: int = checked(answer)["replayed"]
     return count

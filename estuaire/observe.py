@@ -12,10 +12,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 
-from estuaire.process import Child, Lock, Report, StartError, free_port
+from estuaire.process import Child, Lock, Report, StartError, free_port, wait_until_ready
 
 INFRA = Path(__file__).resolve().parent.parent / "infra"
 RULES = INFRA / "prometheus" / "rules"
@@ -94,15 +93,7 @@ class Observers:
         log.parent.mkdir(parents=True, exist_ok=True)
         child = Child(command, log, environment=environment)
         self._stack.callback(child.stop)
-        deadline = time.monotonic() + START_SECONDS
-        while child.running() and time.monotonic() < deadline:
-            try:
-                if httpx.get(ready, timeout=2).status_code == httpx.codes.OK:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-        raise StartError(f"{name} does not start; see {log}: {child.last_error()}")
+        wait_until_ready(name, child, ready, time.monotonic() + START_SECONDS)
 
 
 def scrape_configuration(services: Mapping[str, str], rules: Path, every: str) -> dict[str, Any]:

@@ -14,8 +14,6 @@ from importlib.resources import files
 from pathlib import Path
 from threading import Thread
 
-import httpx
-
 from contracts import acl
 from contracts.registry import topics_to_create
 from estuaire.broker import Broker, start_broker
@@ -23,7 +21,7 @@ from estuaire.console import links_folder
 from estuaire.database import Database, start_database
 from estuaire.keyring import ADMIN, AUDIENCE, ISSUER, Keyring
 from estuaire.observe import Observers
-from estuaire.process import Child, Report, StartError, is_free, require_home
+from estuaire.process import Child, Report, StartError, is_free, require_home, wait_until_ready
 from estuaire.rights import RightsKeeper, write_accounts
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
@@ -66,16 +64,7 @@ class Service:
 
     def wait(self, deadline: float) -> None:
         """Wait until the service says that it is ready. Raises StartError."""
-        while time.monotonic() < deadline:
-            if not self.running():
-                raise StartError(f"{self.name} ended while starting; see {self.log}: {self.last_error()}")
-            try:
-                if httpx.get(f"{self.url}/readyz", timeout=2).status_code == httpx.codes.OK:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-        raise StartError(f"{self.name} is not ready in time; see {self.log}: {self.last_error()}")
+        wait_until_ready(self.name, self, f"{self.url}/readyz", deadline)
 
     def running(self) -> bool:
         """Whether the process is there."""

@@ -11,6 +11,9 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
+
+import httpx
 
 Report = Callable[[str], None]
 
@@ -21,6 +24,29 @@ _WATCH = 'read -r _; kill -s "$0" "$1" 2>/dev/null'
 
 class StartError(Exception):
     """Something cannot start; the message is one line that says what to do about it."""
+
+
+class Starting(Protocol):
+    """What is on its way, and may end before it is ready."""
+
+    @property
+    def log(self) -> Path: ...
+    def running(self) -> bool: ...
+    def last_error(self) -> str: ...
+
+
+def wait_until_ready(name: str, started: Starting, url: str, deadline: float) -> None:
+    """Wait until it answers 200 at this URL, until the clock that is monotonic says `deadline`. Raises StartError."""
+    while time.monotonic() < deadline:
+        if not started.running():
+            raise StartError(f"{name} ended while starting; see {started.log}: {started.last_error()}")
+        try:
+            if httpx.get(url, timeout=2).status_code == httpx.codes.OK:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.05)
+    raise StartError(f"{name} is not ready in time; see {started.log}: {started.last_error()}")
 
 
 class Child:

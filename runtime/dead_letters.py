@@ -11,7 +11,7 @@ import re
 import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from threading import Event, Lock
 from typing import Annotated, Final, NamedTuple
 
@@ -115,13 +115,13 @@ class DeadLetters:
         """
         if not self._replaying.acquire(blocking=False):
             raise Busy
-        consumer = Consumer(consumer_config(self._settings, self._group) | {"enable.partition.eof": True})
+        config = consumer_config(self._settings, self._group) | {"enable.partition.eof": True}
         try:
-            return self._replay(consumer, topic, most, by)
+            with closing(Consumer(config)) as consumer:
+                return self._replay(consumer, topic, most, by)
         except (KafkaException, BufferError):
             raise BrokerAway("the broker does not answer") from None
         finally:
-            consumer.close()
             self._replaying.release()
 
     def _replay(self, consumer: Consumer, topic: str, most: int, by: str) -> int:

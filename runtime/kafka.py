@@ -6,7 +6,16 @@ import time
 from collections.abc import Iterable
 from typing import Any, Final, Protocol
 
-from confluent_kafka import OFFSET_END, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import (
+    OFFSET_BEGINNING,
+    OFFSET_END,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
@@ -115,6 +124,44 @@ def empty_topic(settings: RuntimeSettings, name: str) -> None:
     if whole:
         for future in admin.delete_records(whole, request_timeout=20).values():
             future.result()
+
+
+class WholeTopic:
+    """A topic read from its beginning on, by nobody's offsets; knows when all has been read that was there at first."""
+
+    def __init__(self, settings: RuntimeSettings, topic: str, group: str) -> None:
+        """`group` is what the broker allows this reader to call itself."""
+        self._name = settings.topic_prefix + topic
+        self._consumer = Consumer(consumer_config(settings, settings.topic_prefix + group))
+        self._ends: dict[int, int] | None = None
+
+    def close(self) -> None:
+        """Read no more."""
+        self._consumer.close()
+
+    def is_complete(self) -> bool:
+        """Whether what was there when reading began has been read, and was dealt with: more was asked for after it."""
+        return self._ends == {}
+
+    def read(self) -> list[Message]:
+        """The messages that come next, within 0.2 s; none while the topic cannot be found. Raises KafkaException."""
+        if self._ends is None:
+            self._begin()
+        elif self._ends:  # by position, for the end may be a marker, or compacted away
+            positions = self._consumer.position([TopicPartition(self._name, number) for number in self._ends])
+            self._ends = {one.partition: end for one in positions if one.offset < (end := self._ends[one.partition])}
+        return [one for one in self._consumer.consume(1000, 0.2) if one.error() is None]
+
+    def _begin(self) -> None:
+        try:
+            found = self._consumer.list_topics(self._name, timeout=2).topics[self._name].partitions
+            places = [TopicPartition(self._name, number) for number in found]
+            marks = {one.partition: self._consumer.get_watermark_offsets(one, timeout=2) for one in places}
+        except KafkaException:
+            return
+        if marks and None not in marks.values():
+            self._consumer.assign([TopicPartition(self._name, number, OFFSET_BEGINNING) for number in marks])
+            self._ends = {number: high for number, (low, high) in marks.items() if low < high}
 
 
 class BrokerAway(Exception):

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Final
 from fastapi import FastAPI, Query
 from starlette.responses import Response
 
-from services.console.adapters import Refusal, path_of
+from services.console.adapters import path_of
 from services.console.domain.journey import journey
 from services.console.reject_routes import STEPS
-from services.console.visits import SignedIn, Visit
+from services.console.visits import SignedIn
 
 _EVENT_ID: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -29,25 +29,13 @@ def add_record_routes(app: FastAPI) -> None:
         if not _EVENT_ID.fullmatch(asked):
             return visit.page("record.html", 422, **values | {"wrong": True})
         away: list[str] = []
-        linked = _told(visit, "linkage", f"/v1/records{path_of(asked)}", away)
-        stored = _told(visit, "access", f"/v1/records{path_of(asked)}", away)
+        linked = visit.told(f"/v1/records{path_of(asked)}", "linkage", away)
+        stored = visit.told(f"/v1/records{path_of(asked)}", "access", away)
         letters = []
         for step in STEPS:
-            told = _told(visit, step, f"/v1/dead-letters?event_id={asked}", away)
+            told = visit.told(f"/v1/dead-letters?event_id={asked}", step, away)
             letters += [(step, one) for one in told["letters"]] if told else []
         stops = journey(linked, stored, letters)
         patient = linked["patient_id"] if linked else None
         status = 200 if stops or away else 404
         return visit.page("record.html", status, **values | {"stops": stops, "away": away, "patient": patient})
-
-
-def _told(visit: Visit, service: str, path: str, away: list[str]) -> Any:
-    """What a service says; None where it knows nothing of it, or is noted to be away."""
-    try:
-        return visit.ask("GET", path, of=service)
-    except Refusal as refusal:
-        if refusal.status == 503 and service not in away:
-            away.append(service)
-        elif refusal.status not in (404, 503):
-            raise
-        return None

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 from urllib.parse import urlencode
 
 from fastapi import FastAPI, Query
 from starlette.responses import Response
 
 from runtime.http import ProblemError
-from services.console.adapters import Refusal
-from services.console.visits import Sent, SignedIn, Visit
+from services.console.visits import Sent, SignedIn
 
 STEPS: Final = ("pseudonym", "linkage", "access", "audit")
 """The services that have dead letters."""
@@ -24,8 +23,12 @@ def add_reject_routes(app: FastAPI) -> None:
     @app.get("/rejects")
     def see_rejects(visit: SignedIn, sent: Annotated[int | None, Query(ge=0)] = None, topic: Name = "") -> Response:
         """What waits at each step, and what ingest refused of each producer."""
-        found, away = _waiting(visit)
-        refused = [one for one in _sources(visit, away) if one["refused"]]
+        away: list[str] = []
+        told = {step: visit.told(f"{_LETTERS}?limit=1", step, away) for step in STEPS}
+        away += [step for step, one in told.items() if one is None and step not in away]  # it has no such desk yet
+        found = {step: one for step, one in told.items() if one is not None}
+        sources = visit.told("/v1/sources", "statistics", away)
+        refused = [one for one in sources["sources"] if one["refused"]] if sources else []
         return visit.page("rejects.html", steps=found, away=away, refused=refused, sent=sent, topic=topic)
 
     @app.get("/rejects/{step}")
@@ -45,31 +48,6 @@ def add_reject_routes(app: FastAPI) -> None:
         done = sent.visit.ask("POST", f"{_LETTERS}/replay", body, of=_step(step))
         told = urlencode({"sent": done["replayed"], "topic": done["topic"]})
         return sent.visit.go(f"/rejects?{told}")
-
-
-def _waiting(visit: Visit) -> tuple[dict[str, Any], list[str]]:
-    """What each step has, and the steps that do not answer."""
-    found: dict[str, Any] = {}
-    away = []
-    for step in STEPS:
-        try:
-            found[step] = visit.ask("GET", f"{_LETTERS}?limit=1", of=step)
-        except Refusal as refusal:
-            if refusal.status != 503:
-                raise
-            away.append(step)
-    return found, away
-
-
-def _sources(visit: Visit, away: list[str]) -> list[dict[str, Any]]:
-    try:
-        found: list[dict[str, Any]] = visit.ask("GET", "/v1/sources", of="statistics")["sources"]
-    except Refusal as refusal:
-        if refusal.status != 503:
-            raise
-        away.append("statistics")
-        return []
-    return found
 
 
 def _step(name: str) -> str:

@@ -22,12 +22,8 @@ def add_source_routes(app: FastAPI) -> None:
     def see_producers(visit: SignedIn) -> Response:
         """All producers, those that have an alarm first."""
         sources = visit.ask("GET", "/v1/sources", of="statistics")["sources"]
-        try:
-            alarms = visit.ask("GET", "/v1/alarms", of="statistics")["alarms"]
-        except Refusal as refusal:
-            if refusal.status not in (404, 503):
-                raise
-            alarms = None
+        told = visit.told("/v1/alarms", "statistics", [])
+        alarms = told and told["alarms"]
         rung = {one["source"] for one in alarms or ()}
         template = "producers_part.html" if visit.is_part else "producers.html"
         shown = sorted(sources, key=lambda one: one["source"] not in rung)
@@ -50,11 +46,6 @@ def add_source_routes(app: FastAPI) -> None:
             if refusal.status != 422:
                 raise
             sentences = refusal.detail.split("; ")
-        try:
-            rate = visit.ask("GET", f"/v1/linkage?{urlencode({'source': source})}", of="linkage")
-        except Refusal as refusal:
-            if refusal.status not in (404, 503):
-                raise
-            rate = None
+        rate = visit.told(f"/v1/linkage?{urlencode({'source': source})}", "linkage", [])
         values = {"found": found, "rate": rate, "source": source, "sentences": sentences}
         return visit.page("report.html", 422 if sentences else 200, begin=begin, end=end, **values)

@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from runtime.http import ProblemError
 from runtime.oidc import Issuer
-from services.console.adapters import Hub, Links
+from services.console.adapters import Hub, Links, Refusal
 from services.console.domain.forms import Given, as_yaml
 from services.console.sessions import Session, Sessions
 from services.console.sign_in import Provider
@@ -151,6 +151,18 @@ class Visit:
     def ask(self, method: str, path: str, body: Any = None, *, of: str = "access") -> Any:
         """What a service answers this person. Raises Refusal."""
         return self.desk.hub.ask(of, method, path, self.session.tokens.access if self.session else None, body)
+
+    def told(self, path: str, of: str, away: list[str]) -> Any:
+        """What a service says; None where it knows nothing of it, or does not answer, which is noted in `away`. Raises
+        Refusal."""
+        try:
+            return self.ask("GET", path, of=of)
+        except Refusal as refusal:
+            if refusal.status not in (404, 503):
+                raise
+            if refusal.status == 503 and of not in away:
+                away.append(of)
+            return None
 
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """A page, or a part of one."""

@@ -15,13 +15,13 @@ from threading import Event, Lock
 from typing import Any, Final, Protocol
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from opentelemetry.trace import Tracer
 from prometheus_client import Counter, Gauge, Histogram
 
 from contracts.messages import DailyReceipt, Measures, encode, measures_associated
 from runtime.http import Bearers
-from runtime.kafka import consumer_config, producer_config
+from runtime.kafka import WholeTopic, consumer_config, producer_config
 from runtime.keys import KeyStore, KeyUnavailable
 from runtime.messages import MARKER, ORIGIN, SUMMARIES, Emit, FlowSummary
 from runtime.sealing import Sealer
@@ -389,64 +389,36 @@ class ReceiptsKeeper:
         self._receipts = receipts
         self._steady = Steady(outbox, "receipts")
         self._stop = Event()
-        self._ends: dict[int, int] | None = None
+        self._complete = False
         self._decoder = msgspec.msgpack.Decoder(DailyReceipt)
 
     def is_complete(self) -> bool:
         """Whether all has been read that was there at the start."""
-        return self._ends is not None and not self._ends
+        return self._complete
 
     def run(self) -> None:
         """Read and write until asked to stop."""
-        group = f"{self._settings.topic_prefix}ingest-receipts"
-        consumer = Consumer(consumer_config(self._settings, group) | {"auto.offset.reset": "earliest"})
+        topic = WholeTopic(self._settings, RECEIPTS, "ingest-receipts")
         written = time.monotonic()
         try:
             while not self._stop.is_set():
-                if self._ends is None:
-                    self._assign(consumer)
-                else:
-                    self._read(consumer)
+                for message in topic.read():
+                    try:
+                        self._receipts.heard(self._decoder.decode(message.value() or b""))
+                    except msgspec.MsgspecError:
+                        log.error("a message of receipts is not one")
+                self._complete = topic.is_complete()
                 if time.monotonic() > written + self.EVERY_SECONDS:
                     self._write()
                     written = time.monotonic()
         finally:
-            consumer.close()
+            topic.close()
 
     def stop(self) -> None:
         """End, after what is left is written. To be asked before the outbox is."""
         self._steady.end()
         self._stop.set()
         self._write()
-
-    def _assign(self, consumer: Consumer) -> None:
-        name = self._settings.topic_prefix + RECEIPTS
-        try:
-            found = consumer.list_topics(name, timeout=2).topics[name].partitions
-            marks = {one: consumer.get_watermark_offsets(TopicPartition(name, one), timeout=2) for one in found}
-        except KafkaException:
-            marks = {}
-        if not marks or None in marks.values():
-            self._stop.wait(0.2)
-            return
-        consumer.assign([TopicPartition(name, one, OFFSET_BEGINNING) for one in marks])
-        self._ends = {one: mark[1] for one, mark in marks.items() if mark[1] > mark[0]}
-
-    def _read(self, consumer: Consumer) -> None:
-        for message in consumer.consume(500, 0.2):
-            if message.error() is not None:
-                continue
-            partition, offset = message.partition() or 0, message.offset() or 0
-            try:
-                self._receipts.heard(self._decoder.decode(message.value() or b""))
-            except msgspec.MsgspecError:
-                log.error("a message of receipts is not one")
-            if self._ends and offset + 1 >= self._ends.get(partition, math.inf):
-                del self._ends[partition]
-        for partition in list(self._ends or ()):
-            (position,) = consumer.position([TopicPartition(self._settings.topic_prefix + RECEIPTS, partition)])
-            if self._ends and position.offset >= self._ends[partition]:  # the end may be a marker or compacted away
-                del self._ends[partition]
 
     def _write(self) -> None:
         self._steady.send(

@@ -12,11 +12,11 @@ from threading import Event, Lock
 from typing import Final
 
 import msgspec
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaException, TopicPartition
 from prometheus_client import Gauge
 
 from contracts.messages import FlowWindow
-from runtime.kafka import consumer_config
+from runtime.kafka import WholeTopic, consumer_config
 from runtime.messages import SUMMARIES
 from runtime.settings import RuntimeSettings
 from services.statistics.domain.windows import KEPT, newer, parse_key
@@ -75,13 +75,13 @@ class WindowsReader:
         self._settings = settings
         self._published = published
         self._stop = Event()
-        self._ends: dict[int, int] | None = None
+        self._complete = False
         self._asked: tuple[float, dict[int, int]] | None = None
         self._counted_until: float | None = None
 
     def readiness(self) -> str | None:
         """None once all has been read that was there at the start, otherwise why not."""
-        return None if self._ends == {} else f"reading {self._settings.topic_prefix}{WINDOWS}"
+        return None if self._complete else f"reading {self._settings.topic_prefix}{WINDOWS}"
 
     def counted_until(self) -> float | None:
         """The workers have counted everything that was written until then (s since the epoch); None if unknown."""
@@ -93,15 +93,13 @@ class WindowsReader:
 
     def run(self) -> None:
         """Read until asked to stop."""
-        group = self._settings.topic_prefix + GROUP
-        windows = Consumer(consumer_config(self._settings, f"{group}-published"))
-        workers = Consumer(consumer_config(self._settings, group))  # to look at what they have committed
+        windows = WholeTopic(self._settings, WINDOWS, f"{GROUP}-published")
+        # to look at what they have committed
+        workers = Consumer(consumer_config(self._settings, self._settings.topic_prefix + GROUP))
         looked = 0.0
         try:
             while not self._stop.is_set():
                 try:
-                    if self._ends is None:
-                        self._begin(windows)
                     self._read(windows)
                     if time.monotonic() - looked > self.LOOK_SECONDS:
                         looked = time.monotonic()
@@ -114,32 +112,13 @@ class WindowsReader:
             windows.close()
             workers.close()
 
-    def _begin(self, consumer: Consumer) -> None:
-        name = self._settings.topic_prefix + WINDOWS
-        partitions = consumer.list_topics(name, timeout=2).topics[name].partitions
-        ends = {}
-        for number in partitions:
-            low, high = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=2)
-            if low < high:
-                ends[number] = high
-        if partitions:
-            consumer.assign([TopicPartition(name, number, OFFSET_BEGINNING) for number in partitions])
-            self._ends = ends
-        else:
-            self._stop.wait(0.5)
-
-    def _read(self, consumer: Consumer) -> None:
-        for message in consumer.consume(2000, 0.2):
-            if message.error() is not None:
-                continue
+    def _read(self, windows: WholeTopic) -> None:
+        for message in windows.read():
             try:
                 self._published.take(message.key() or b"", message.value())
             except (ValueError, msgspec.MsgspecError):
                 log.error("a message of %s is not one", WINDOWS)
-        if self._ends:
-            name = self._settings.topic_prefix + WINDOWS
-            positions = consumer.position([TopicPartition(name, number) for number in self._ends])
-            self._ends = {one.partition: end for one in positions if one.offset < (end := self._ends[one.partition])}
+        self._complete = windows.is_complete()
 
     def _look(self, consumer: Consumer) -> None:
         """The workers have counted until a moment once they have committed what was written then. The last offset of a

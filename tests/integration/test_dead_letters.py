@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
@@ -24,6 +23,7 @@ from runtime.kafka import producer_config
 from runtime.loop import message_from
 from runtime.messages import Message
 from runtime.settings import RuntimeSettings
+from tests.integration.looping import until
 
 pytestmark = pytest.mark.integration
 
@@ -88,18 +88,11 @@ def following(desk: Desk) -> Iterator[Desk]:
         thread.join(20)
 
 
-def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_letters_are_counted_by_reason_and_each_goes_round_again_once(broker: str, topics: str) -> None:
     with following(Desk(broker, topics)) as desk:
         for number in range(5):
             desk.write(number, lane="records-received-backfill" if number == 0 else "records-received")
-        wait(lambda: desk.shown()["waiting"] == 5)
+        until(lambda: desk.shown()["waiting"] == 5, 30)
         shown = desk.shown()
         assert shown["topics"] == ["permits-dlq", DEAD]
         assert [(one["reason"], one["source"], one["count"]) for one in shown["groups"]] == [
@@ -144,14 +137,14 @@ def test_who_starts_later_knows_what_was_sent_round(broker: str, topics: str) ->
         desk.write(number)
     assert desk.replay(2).json()["replayed"] == 2, "nobody has to have followed them"
     with following(Desk(broker, topics)) as later:
-        wait(lambda: later.shown()["waiting"] == 1)
+        until(lambda: later.shown()["waiting"] == 1, 30)
 
 
 def test_a_topic_with_two_readers_has_letters_of_each(broker: str, topics: str) -> None:
     with following(Desk(broker, topics)) as desk:
         desk.write(1, "access", "permits", "permits-dlq")
         desk.write(2, "pseudonym", "permits", "permits-dlq")
-        wait(lambda: desk.shown()["waiting"] == 1)
+        until(lambda: desk.shown()["waiting"] == 1, 30)
         assert desk.replay(10, "permits-dlq").json()["replayed"] == 1
         (again,) = desk.written("permits")
         assert again.key == f"{2:032x}".encode()

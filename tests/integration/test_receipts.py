@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -12,6 +11,7 @@ import pytest
 from runtime.settings import RuntimeSettings
 from services.ingest.adapters import KafkaOutbox, ReceiptsKeeper
 from services.ingest.domain.receipts import Day, Receipts
+from tests.integration.looping import until
 
 pytestmark = pytest.mark.integration
 
@@ -35,24 +35,17 @@ def keeping(settings: RuntimeSettings, receipts: Receipts) -> Iterator[ReceiptsK
             thread.join(20)
 
 
-def wait(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_what_was_answered_is_known_to_others_and_to_whoever_comes_later(broker: str, topics: str) -> None:
     settings = RuntimeSettings(bootstrap_servers=broker, topic_prefix=topics)
     first, second, later = Receipts("first"), Receipts("second"), Receipts("later")
     with keeping(settings, first) as one, keeping(settings, second) as two:
-        wait(lambda: one.is_complete() and two.is_complete())
+        until(lambda: one.is_complete() and two.is_complete(), 30)
         first.answered(DAY, [ONE], {"not-json": 1})
-        wait(lambda: second.of(DAY).accepted == 1)
+        until(lambda: second.of(DAY).accepted == 1, 30)
         second.answered(DAY, [ONE, ONE], {})
-        wait(lambda: first.of(DAY).accepted == 3)
+        until(lambda: first.of(DAY).accepted == 3, 30)
         first.answered(DAY, [], {"not-json": 1})  # written as it ends
     with keeping(settings, later) as three:
-        wait(three.is_complete)
+        until(three.is_complete, 30)
         total = later.of(DAY)
         assert (total.accepted, total.rejected, int.from_bytes(total.digest)) == (3, {"not-json": 2}, 3)
