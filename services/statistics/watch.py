@@ -41,7 +41,7 @@ class Watch:
     """Judges, as of the moment until which the workers have counted: nobody is silent because they are behind."""
 
     EVERY_SECONDS: Final = 10.0
-    """How often it is asked to. Three weeks of 300 sources take it half a second (measured), and alarms are of minutes."""
+    """How often it is asked to: three weeks of 300 sources take half a second (measured), and alarms are of minutes."""
 
     def __init__(
         self,
