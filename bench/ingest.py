@@ -97,7 +97,7 @@ def _events(reading: Reading) -> Iterator[bytes]:
 def _intake(folder: Path) -> Intake:
     keyring = Keyring(folder / "home")
     keyring.prepare()
-    return intake_from(FolderKeyStore(keyring.folder("ingest")), lambda _given, _begun: "", 20_000)
+    return intake_from(FolderKeyStore(keyring.folder("ingest")), lambda *_: "", 20_000)
 
 
 def _take(intake: Intake, events: list[bytes]) -> float:

@@ -110,7 +110,7 @@ def write_csv(linked: Linked, out: IO[str]) -> None:
 
 def _pseudonymised(file: Path, keyring: Keyring) -> tuple[dict[str, Name], list[list[Message]], int]:
     """Every event through ingest's and pseudonym's steps: names by event id, batches for linkage, how many refused."""
-    intake = intake_from(FolderKeyStore(keyring.folder("ingest")), lambda _given, _begun: "", BATCH)
+    intake = intake_from(FolderKeyStore(keyring.folder("ingest")), lambda *_: "", BATCH)
     pseudonym = step_from(FolderKeyStore(keyring.folder("pseudonym")), "")
     names: dict[str, Name] = {}
     batches = []

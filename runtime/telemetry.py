@@ -29,6 +29,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 LINKED_TRACE: Final = "linked_trace"
 """The attribute of a span whose trace begins where another ends: the other's id."""
+OF_RECORD: Final = "event_id"
+"""The attribute of the first span of a record's trace: the hub's own id of the record."""
 
 _IDS: Final = RandomIdGenerator()
 _FINE: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -154,11 +156,13 @@ def record_span(
     *,
     fresh: bool = False,
     error: str | None = None,
+    event_id: str | None = None,
 ) -> SpanContext:
     """The span of one record in one step, from `begun` (epoch seconds) to now.
 
     `fresh` begins a trace of its own that is only linked to the parent's: what leaves the hub carries no trace
-    that two readers could join by. One in `error` is recorded also where its trace was not to be.
+    that two readers could join by. One in `error` is recorded also where its trace was not to be. By `event_id` the
+    trace of a record is found.
     """
     if parent and error:
         parent = SpanContext(parent.trace_id, parent.span_id, True, TraceFlags(TraceFlags.SAMPLED))
@@ -167,6 +171,7 @@ def record_span(
     # what a trace is linked to can be searched for in no store that we know, what a span says in all
     said = {LINKED_TRACE: f"{parent.trace_id:032x}"} if parent and fresh else {}
     said |= {"reason": error} if error else {}
+    said |= {OF_RECORD: event_id} if event_id else {}
     kind = SpanKind.PRODUCER if fresh else SpanKind.CONSUMER
     span = tracer.start_span(name, context=around, kind=kind, links=links, start_time=int(begun * 1e9), attributes=said)
     if error:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import httpx
+import yaml
 
 from contracts.permits import Permit
 from estuaire.demo import grant
@@ -33,6 +34,14 @@ class Hub:
     def source(self) -> str:
         """A producer's source that no other test uses."""
         return f"urn:estuaire:producer:test-{next(_numbers)}"
+
+    def register(self, source: str, silent_after: str | None = None) -> None:
+        """Put a source into the registry, in place of what is said of it there."""
+        path = self.platform.home / "sources.yaml"
+        registry = yaml.safe_load(path.read_text())
+        others = [one for one in registry["sources"] if one["source"] != source]
+        entry = {"source": source, "title": "Of the tests"} | ({"silent_after": silent_after} if silent_after else {})
+        path.write_text(yaml.safe_dump({"sources": [*others, entry]}))
 
     def producer(self, source: str) -> Producer:
         """A client for that source."""

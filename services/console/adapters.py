@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import httpx
@@ -31,6 +31,10 @@ class Hub(Protocol):
         """The JSON that a service answers whoever holds the token. Raises Refusal; of status 503 where none answers."""
 
 
+_READ_SECONDS: Final[Mapping[str, float]] = {"traces": 3}
+"""How long it waits to read; what is shown beside something else holds up no page."""
+
+
 class HttpHub:
     """Asks over HTTP, on connections that it keeps."""
 
@@ -49,7 +53,8 @@ class HttpHub:
             raise Refusal(503, f"the console does not know where {service} is", where)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            patience = 30 if method == "GET" else 120  # an act that is given up is done all the same
+            # an act that is given up is done all the same
+            patience = _READ_SECONDS.get(service, 30) if method == "GET" else 120
             answer = self._http.request(
                 method, self._addresses[service] + path, headers=headers, json=body, timeout=patience
             )

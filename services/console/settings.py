@@ -11,6 +11,8 @@ from runtime.settings import IssuerSettings
 
 SERVICES: Final = ("access", "ingest", "pseudonym", "linkage", "statistics", "audit")
 """The services that pages are of; where each listens is a setting of its name."""
+TRACES: Final = "traces"
+"""What the trace store is asked as."""
 _ADDRESS = r"^https?://[^\s/]+(/\S*[^/])?$"
 
 
@@ -44,11 +46,18 @@ class ConsoleSettings(IssuerSettings):
     traces: str | None = Field(
         None, validation_alias=_own("traces"), pattern=_ADDRESS, description="The trace store's pages, if it has any."
     )
+    traces_api: str | None = Field(
+        None,
+        validation_alias=_own("traces_api"),
+        pattern=_ADDRESS,
+        description="Where the console asks the trace store (Jaeger's query API); where its pages are, if absent.",
+    )
     links: Path | None = Field(
         None, validation_alias=_own("links"), description="The folder of sign-in links; of the local platform alone."
     )
 
     @property
     def services(self) -> dict[str, str]:
-        """Where each service listens, of those that have an address."""
-        return {name: address for name in SERVICES if (address := getattr(self, name))}
+        """Where each service listens, of those that have an address, and the trace store."""
+        found = {name: getattr(self, name) for name in SERVICES} | {TRACES: self.traces_api or self.traces}
+        return {name: address for name, address in found.items() if address}

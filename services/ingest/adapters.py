@@ -93,13 +93,13 @@ def tracing(tracer: Tracer, ratio: float) -> Trace:
     to which the hub's is linked; that tie stays in the trace store.
     """
 
-    def begin(stated: str | None, begun: float) -> str:
+    def begin(stated: str | None, begun: float, event_id: str) -> str:
         caller = read_traceparent(stated)
         if caller is not None and caller.trace_flags.sampled:
             call = record_span(tracer, "ingest call", caller, begun)
-            return write_traceparent(record_span(tracer, "ingest record", call, begun, fresh=True))
+            return write_traceparent(record_span(tracer, "ingest record", call, begun, fresh=True, event_id=event_id))
         if random.random() < ratio:  # noqa: S311 - sampling, no secret
-            return write_traceparent(record_span(tracer, "ingest record", None, begun))
+            return write_traceparent(record_span(tracer, "ingest record", None, begun, event_id=event_id))
         return f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
 
     return begin

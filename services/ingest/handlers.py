@@ -43,9 +43,9 @@ LARGEST: Final = 900_000
 
 _Said = TypeVar("_Said", Objection, PersonsRequest)
 
-Trace = Callable[[str | None, float], str]
-"""From the traceparent that a producer gave, if any, and the time (epoch seconds) at which the work on its record
-began, to the traceparent that the record travels under."""
+Trace = Callable[[str | None, float, str], str]
+"""From the traceparent that a producer gave, if any, the time (epoch seconds) at which the work on its record began,
+and the hub's id of the record, to the traceparent that it travels under."""
 
 
 class Seal(Protocol):
@@ -272,7 +272,7 @@ class Intake:
             Headers.TYPE: event.type.encode(),
             Headers.DIGEST: digest.encode(),
             Headers.REVISION: str(event.version or 0).encode(),
-            Headers.TRACEPARENT: self._trace(event.traceparent, begun).encode(),
+            Headers.TRACEPARENT: self._trace(event.traceparent, begun, event_id).encode(),
             Headers.KEY_VERSION: self._key_version,
         }
         age = (now - event.time).total_seconds() if event.time else None

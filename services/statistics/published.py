@@ -12,7 +12,7 @@ from threading import Event, Lock
 from typing import Final
 
 import msgspec
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from prometheus_client import Gauge
 
 from contracts.messages import FlowWindow
@@ -27,6 +27,8 @@ WINDOWS: Final = "flow-windows"
 GROUP: Final = "statistics-flow"
 # The moment until which the workers have counted the flow (seconds since the epoch): alarms are as of then.
 COUNTED_UNTIL: Final = Gauge("estuaire_flow_counted_until_seconds", "Until when the flow is counted.")
+_MOST_MARKS: Final = 1_000
+"""So many offsets at the end of a partition may be nobody's; of more, the workers are simply behind."""
 
 
 class Published:
@@ -76,7 +78,7 @@ class WindowsReader:
         self._published = published
         self._stop = Event()
         self._complete = False
-        self._asked: tuple[float, dict[int, int]] | None = None
+        self._asked: tuple[float, dict[int, tuple[int, int]]] | None = None
         self._counted_until: float | None = None
 
     def readiness(self) -> str | None:
@@ -94,8 +96,9 @@ class WindowsReader:
     def run(self) -> None:
         """Read until asked to stop."""
         windows = WholeTopic(self._settings, WINDOWS, f"{GROUP}-published")
-        # to look at what they have committed
-        workers = Consumer(consumer_config(self._settings, self._settings.topic_prefix + GROUP))
+        # to look at what they have committed, and whether anything comes after it
+        config = consumer_config(self._settings, self._settings.topic_prefix + GROUP)
+        workers = Consumer(config | {"enable.partition.eof": True})
         looked = 0.0
         try:
             while not self._stop.is_set():
@@ -121,18 +124,45 @@ class WindowsReader:
         self._complete = windows.is_complete()
 
     def _look(self, consumer: Consumer) -> None:
-        """The workers have counted until a moment once they have committed what was written then. The last offset of a
-        transaction is its mark, which they never get."""
+        """The workers have counted until a moment once nothing is left for them of what was written then."""
         name = self._settings.topic_prefix + SUMMARIES
         if self._asked is None:
-            now, ends = time.time(), {}
+            now, bounds = time.time(), {}
             for number in consumer.list_topics(name, timeout=2).topics[name].partitions:
                 low, high = consumer.get_watermark_offsets(TopicPartition(name, number), timeout=2)
                 if low < high:
-                    ends[number] = high
-            self._asked = now, ends
-        now, ends = self._asked
-        committed = consumer.committed([TopicPartition(name, number) for number in ends], timeout=2) if ends else []
-        if all(one.offset >= ends[one.partition] - 1 for one in committed):
+                    bounds[number] = low, high
+            self._asked = now, bounds
+        now, bounds = self._asked
+        places = [TopicPartition(name, number) for number in bounds]
+        committed = consumer.committed(places, timeout=2) if places else []
+        left = {
+            one.partition: TopicPartition(name, one.partition, max(bounds[one.partition][0], one.offset))
+            for one in committed
+            if one.offset < bounds[one.partition][1]
+        }
+        if not left or self._is_over(consumer, left, {number: end for number, (_, end) in bounds.items()}):
             self._counted_until, self._asked = now, None
             COUNTED_UNTIL.set(now)
+
+    def _is_over(self, consumer: Consumer, left: dict[int, TopicPartition], ends: Mapping[int, int]) -> bool:
+        """Whether who goes on from here gets nothing more before these ends: marks of transactions, and what was
+        aborted, take offsets that nobody ever gets."""
+        if any(ends[number] - place.offset > _MOST_MARKS for number, place in left.items()):
+            return False
+        consumer.assign(list(left.values()))
+        deadline = time.monotonic() + self.LOOK_SECONDS
+        try:
+            while left and time.monotonic() < deadline:
+                if (found := consumer.poll(0.2)) is None:
+                    continue
+                if (error := found.error()) is not None:
+                    over = error.code() == KafkaError._PARTITION_EOF
+                else:
+                    over = (found.offset() or 0) >= ends[found.partition() or 0]
+                if not over:
+                    return False
+                left.pop(found.partition() or 0, None)
+            return not left
+        finally:
+            consumer.unassign()

@@ -8,7 +8,6 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from tests.hub import Hub
 
@@ -31,14 +30,6 @@ def counted(hub: Hub, source: str) -> dict[str, int]:
         step: sum(one["steps"][step]["records"] for one in shown["windows"] if step in one["steps"])
         for step in shown["steps"]
     }
-
-
-def register(hub: Hub, source: str, silent_after: str | None) -> None:
-    path = hub.platform.home / "sources.yaml"
-    registry = yaml.safe_load(path.read_text())
-    others = [one for one in registry["sources"] if one["source"] != source]
-    entry = {"source": source, "title": "Of the tests"} | ({"silent_after": silent_after} if silent_after else {})
-    path.write_text(yaml.safe_dump({"sources": [*others, entry]}))
 
 
 def silence(hub: Hub, source: str) -> dict[str, Any] | None:
@@ -77,10 +68,10 @@ def test_the_windows_are_what_was_sent(hub: Hub, observation: Make) -> None:
 def test_a_producer_that_stops_raises_an_alarm_that_survives_a_restart_and_clears(hub: Hub, observation: Make) -> None:
     source = hub.source()
     hub.send(source, [observation(source, "first", 1)])
-    register(hub, source, "30m")
+    hub.register(source, "30m")
     hub.wait_for(lambda: f'estuaire_source_silent_seconds{{source="{source}"}}' in metrics(hub), 120)
     assert silence(hub, source) is None
-    register(hub, source, "1m")
+    hub.register(source, "1m")
     hub.wait_for(lambda: silence(hub, source) is not None, 300)
     raised = silence(hub, source)
     assert raised is not None
@@ -93,4 +84,4 @@ def test_a_producer_that_stops_raises_an_alarm_that_survives_a_restart_and_clear
     hub.send(source, [observation(source, "second", 2)])
     hub.wait_for(lambda: silence(hub, source) is None, 180)
     hub.wait_for(lambda: counted(hub, source)["access"] == 2, 120)
-    register(hub, source, None)
+    hub.register(source, None)

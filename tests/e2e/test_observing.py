@@ -19,12 +19,15 @@ import httpx
 import psycopg
 import pytest
 import yaml
+from playwright.sync_api import Browser
 
 from estuaire import demo
+from estuaire.console import sign_in_link
 from estuaire.database import running_database
 from estuaire.observe import INFRA, RULES, Observers, built_jaeger
 from estuaire.platform import CHECKPOINTS, PORTS, Platform
 from estuaire.sample import sample
+from tests.browser import Person
 from tests.contract.test_alerts import alerts
 from tests.hub import Hub, free_base_port
 from tests.search import Search
@@ -152,6 +155,35 @@ def test_a_records_trace_goes_from_its_producer_to_access_and_is_tied_to_the_vie
     assert {it["traceID"] for it in tie["references"]} == {trace["traceID"]} == {tags(tie)["linked_trace"]}
 
 
+def test_a_records_page_shows_its_trace_beside_its_way(
+    observed: Hub, browser: Browser, traces: Callable[..., list[dict[str, Any]]], observation: Make
+) -> None:
+    hub, source, asked = observed, observed.source(), os.urandom(16).hex()
+    hub.permit(source)
+    followed = observation(source, "followed", 1, traceparent=f"00-{asked}-b7ad6b7169203331-01")
+    answer = hub.send(source, [followed, observation(source, "not", 1, value=2)])
+    event_id, other = (one["event_id"] for one in answer.accepted)
+
+    def edges_of(found: list[dict[str, Any]]) -> set[tuple[str, str]]:
+        return edges(found[0]) if found else set()
+
+    of_record = json.dumps({"event_id": event_id})
+    hub.wait_for(lambda: ("linkage", "access") in edges_of(traces("traces", service="ingest", tags=of_record, limit=5)))
+    operator = Person(browser, hub.platform.console_url)
+    operator.go(sign_in_link(hub.platform.home, hub.platform.console_url, "operator", "operator"))
+    operator.go(f"/records?event_id={event_id}")
+    for step in ("Ingest", "Pseudonym", "Linkage", "Access"):
+        rows = operator.page.locator("table th", has_text=f"{step}the record")
+        assert rows.count() == 1, (step, operator.page.locator("table").all_inner_texts())
+    hub.wait_for(lambda: "traces of their own" in operator.go(f"/records?event_id={event_id}").content())
+    operator.is_accessible()
+    operator.picture("trace")
+    operator.go(f"/records?event_id={other}")
+    operator.sees("The store has no trace of it.")
+    operator.is_accessible()
+    operator.leave()
+
+
 def test_each_step_tells_its_batches_with_links_to_the_traces_that_they_carried(
     observed: Hub, traces: Callable[..., list[dict[str, Any]]], observation: Make
 ) -> None:
@@ -195,8 +227,13 @@ def test_a_dead_letters_trace_ends_in_its_reason(
     assert ended["operationName"] == "linkage dead letter"
     assert tags(ended)["reason"] == "conflict"
     assert tags(ended)["error"] is True
-    spans = {one["operationName"] for it in traces(f"traces/{trace}") for one in it["spans"]}
-    assert ("pseudonym record" in spans) is followed
+
+    def passed() -> set[str]:
+        return {one["operationName"] for it in traces(f"traces/{trace}") for one in it["spans"]}
+
+    if followed:
+        hub.wait_for(lambda: "pseudonym record" in passed())
+    assert ("pseudonym record" in passed()) is followed
 
 
 def test_a_collector_takes_the_example_as_its_configuration() -> None:
@@ -246,6 +283,7 @@ def test_every_panel_of_every_dashboard_has_data_while_records_flow(
     observed: Hub, prometheus: str, flow: None, observation: Make
 ) -> None:
     hub, source = observed, observed.source()
+    hub.register(source)
     hub.send(source, [observation(source, "o", 1)])
     before = oppositions(hub)
     with hub.producer(source) as producer:

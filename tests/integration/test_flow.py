@@ -32,6 +32,7 @@ from runtime.keys import write_key
 from runtime.messages import FlowSummary
 from runtime.sealing import Opener, Sealer
 from runtime.settings import RuntimeSettings
+from services.statistics.published import Published, WindowsReader
 from tests.integration.looping import settings_for, until
 
 pytestmark = pytest.mark.integration
@@ -157,6 +158,15 @@ class Load:
         for _ in range(self._random.choice((1, 1, 2))):
             self._ingest.produce(self._topic, encode(summary), b"ingest-0")
 
+    def leave_marks(self) -> None:
+        """End every partition in messages that nobody gets, and marks of transactions."""
+        for _ in range(2):
+            self._steps.begin_transaction()
+            for number in range(PARTITIONS):
+                self._steps.produce(self._topic, encode(self._summary("access", 0)), partition=number)
+            assert self._steps.flush(20) == 0
+            self._steps.abort_transaction(20)
+
 
 def everything(settings: RuntimeSettings, topic: str) -> list[Any]:
     """Every committed message of a topic, now."""
@@ -238,6 +248,35 @@ def published(settings: RuntimeSettings) -> Tables:
 def agree(settings: RuntimeSettings) -> bool:
     """Whether the tables are the recount. What is not alike is shown when it stays so."""
     return recount(settings) == published(settings)
+
+
+@contextmanager
+def reader(settings: RuntimeSettings) -> Iterator[WindowsReader]:
+    one = WindowsReader(settings, Published())
+    thread = threading.Thread(target=one.run)
+    thread.start()
+    try:
+        yield one
+    finally:
+        one.stop()
+        thread.join()
+
+
+def test_the_flow_is_counted_until_now_also_where_it_ends_in_what_was_aborted(
+    settings: RuntimeSettings, tmp_path: Path
+) -> None:
+    load = Load(settings)
+    with workers(settings, tmp_path) as start, reader(settings) as looking:
+        until(start().ready, 60)
+        load.send(40)
+        load.leave_marks()
+        sent = time.time()
+        until(lambda: (looking.counted_until() or 0) > sent, 60)
+        assert published(settings) == recount(settings)
+        load.send(10)
+        sent = time.time()
+        until(lambda: (looking.counted_until() or 0) > sent, 60)
+        assert published(settings) == recount(settings)
 
 
 def test_workers_killed_restarted_and_rebalanced_end_with_a_plain_recount(

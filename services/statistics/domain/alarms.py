@@ -58,16 +58,17 @@ def judge(
 ) -> dict[tuple[str, Kind], Alarm]:
     """The alarms that stand at this moment, given those that stood before.
 
-    Silence is for registered sources that were heard of; it stands until the source is heard again, or leaves the
-    registry. Volume is for every source; it stands while the hour at hand, or the one before it, is unusual.
+    Silence is for registered sources that were heard of; it stands until the source is heard again, leaves the
+    registry, or may be silent for longer. Volume is for every source; it stands while the hour at hand, or the one
+    before it, is unusual.
     """
     found: dict[tuple[str, Kind], Alarm] = {}
     for source, one in known.items():
         if source in registered:
-            before = standing.get((source, "silence"))
-            if before is not None and before.since >= one.last_seen:
+            after, before = registered[source].silent_after, standing.get((source, "silence"))
+            if before is not None and before.since >= one.last_seen and after is None:
                 found[source, "silence"] = before
-            elif silent := _silence(source, now, one, registered[source].silent_after):
+            elif silent := _silence(source, now, one, after):
                 found[source, "silence"] = silent
         if volume := _volume(source, now, one.hours):
             before = standing.get((source, "volume"))

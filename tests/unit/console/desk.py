@@ -7,6 +7,7 @@ import time
 from base64 import b64encode
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 from fastapi.testclient import TestClient
@@ -60,6 +61,8 @@ class FakeHub:
             ("GET", "audit/v1/entries?start=0&limit=5000"): {"entries": [ENTRY], "next_start": None},
             ("GET", "audit/v1/proofs/inclusion?number=0&size=1"): {"size": 1, "hashes": []},
             ("GET", f"linkage/v1/reviews/{PAIR['id']}"): PAIR,
+            ("GET", f'traces/ingest?{{"event_id": "{EVENT_ID}"}}'): {"data": [TRACE]},
+            ("GET", f'traces/access?{{"linked_trace": "{TRACE["traceID"]}"}}'): {"data": [{"traceID": "8f" * 16}]},
         }
         for step in reject_routes.STEPS:
             at = "" if step == "access" else step
@@ -74,6 +77,9 @@ class FakeHub:
         self.asked.append((method, path, body))
         self.tokens.append(token)
         path = "statistics/v1/flow" if path.startswith("statistics/v1/flow?") else path
+        if path.startswith("traces/"):
+            asked = dict(parse_qsl(urlsplit(path).query))
+            path = f"traces/{asked['service']}?{asked['tags']}"
         if path.startswith("linkage/v1/reviews/progress?since="):
             path = "linkage/v1/reviews/progress"
         answer = self.answers.get((method, path), Refusal(404, "not found", "There is nothing here."))
@@ -349,6 +355,26 @@ STORED: dict[str, Any] = {
     "retracted": False,
     "withheld": ["falls"],
     "views": {"hearts": "level-3-id"},
+}
+TRACE: dict[str, Any] = {
+    "traceID": "7e" * 16,
+    "processes": {"p1": {"serviceName": "linkage"}, "p2": {"serviceName": "ingest"}},
+    "spans": [
+        {
+            "operationName": "linkage dead letter",
+            "startTime": 1790000000800000,
+            "duration": 200000,
+            "tags": [{"key": "reason", "type": "string", "value": "conflict"}],
+            "processID": "p1",
+        },
+        {
+            "operationName": "ingest record",
+            "startTime": 1790000000000000,
+            "duration": 400,
+            "tags": [{"key": "event_id", "type": "string", "value": EVENT_ID}],
+            "processID": "p2",
+        },
+    ],
 }
 NO_LETTERS: dict[str, Any] = {"topics": [], "waiting": 0, "groups": [], "letters": []}
 LETTERS: dict[str, Any] = {

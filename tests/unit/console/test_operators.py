@@ -86,6 +86,29 @@ def test_a_dead_letter_leads_to_its_trace_where_there_is_a_store_with_pages(cons
     assert all(f'href="https://traces.example/trace/{"7e" * 16}"' in console.http.get(page).text for page in pages)
 
 
+def test_a_record_has_its_trace_beside_it_and_no_token_goes_to_the_store(console: Console) -> None:
+    address = f"/records?event_id={EVENT_ID}"
+    assert "Its trace" not in console.http.get(address).text
+    console.app.state.desk = replace(console.desk, traces="https://traces.example")
+    page = console.http.get(address).text
+    assert "1,000.0 ms from its first step to its last" in page
+    assert "dead letter: Conflict" in page
+    assert '<rect class="part" x="80.00" width="20.00" height="8"/>' in page
+    assert 'x="0.00" width="0.40"' in page, "a short one is seen"
+    assert f'href="https://traces.example/trace/{"8f" * 16}"' in page
+    asked = [
+        token for (_, path, _), token in zip(console.hub.asked, console.hub.tokens, strict=True) if "/api/" in path
+    ]
+    assert asked == [None, None]
+    for name in [one for one in console.hub.answers if one[1].startswith("traces/")]:
+        console.hub.answers[name] = {"data": None}
+    assert "The store has no trace of it." in console.http.get(address).text
+    console.hub.answers["GET", f'traces/ingest?{{"event_id": "{EVENT_ID}"}}'] = AWAY
+    page = console.http.get(address).text
+    assert "The trace store does not answer." in page
+    assert "In the view of hearts" in page
+
+
 def test_a_replay_is_bounded_and_says_how_many_went(console: Console) -> None:
     key = console.sign_in("operator")
     sent = {"form_key": key, "topic": "records-pseudonymised-dlq", "most": "50"}

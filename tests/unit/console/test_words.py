@@ -58,6 +58,7 @@ FAMILIES = {
     "selection",
     "sending",
     "sign-in",
+    "span",
     "standing",
     "state",
     "status",

@@ -113,12 +113,12 @@ def test_every_record_has_a_trace_of_its_own() -> None:
     trace, span = "4" * 32, "5" * 16
     quiet, loud = tracing(tracer, 0.0), tracing(tracer, 1.0)
     stated = f"00-{trace}-{span}-01"
-    begun = [quiet(stated, 0.0), quiet(stated, 0.0), loud(stated, 0.0), loud(None, 0.0)]
+    begun = [quiet(stated, 0.0, "e1"), quiet(stated, 0.0, "e2"), loud(stated, 0.0, "e3"), loud(None, 0.0, "e4")]
     assert all(int(one.split("-")[3], 16) & 1 for one in begun)
     for unsampled in (None, f"00-{trace}-{span}-00", "00-" + "0" * 32 + f"-{span}-01"):
-        begun.append(quiet(unsampled, 0.0))
+        begun.append(quiet(unsampled, 0.0, "e5"))
         assert begun[-1].endswith("-00")
-        begun.append(loud(unsampled, 0.0))
+        begun.append(loud(unsampled, 0.0, "e6"))
         assert int(begun[-1].split("-")[3], 16) & 1
     ids = [one.split("-")[1] for one in begun]
     assert len(set(ids)) == len(ids)
@@ -130,12 +130,14 @@ def test_a_sampled_call_leads_to_the_hubs_trace_in_the_trace_store_alone() -> No
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(store))
     trace, span = "4" * 32, "5" * 16
-    header = tracing(provider.get_tracer("test"), 0.0)(f"00-{trace}-{span}-01", 0.0)
+    header = tracing(provider.get_tracer("test"), 0.0)(f"00-{trace}-{span}-01", 0.0, "e1")
     call, record = store.get_finished_spans()
     assert (call.name, record.name) == ("ingest call", "ingest record")
     assert call.parent is not None
     assert (f"{call.context.trace_id:032x}", f"{call.parent.span_id:016x}") == (trace, span)
     assert record.parent is None
+    assert record.attributes == {"linked_trace": trace, "event_id": "e1"}
+    assert "event_id" not in (call.attributes or {}), "the producer's trace says nothing of the record"
     assert [link.context.span_id for link in record.links] == [call.context.span_id]
     assert header.split("-")[1:3] == [f"{record.context.trace_id:032x}", f"{record.context.span_id:016x}"]
     assert trace not in header

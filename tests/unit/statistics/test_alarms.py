@@ -199,3 +199,7 @@ def test_who_leaves_the_registry_or_was_never_heard_is_not_silent() -> None:
     standing = judge(BEGIN + DAY, known, registered, {})
     assert set(standing) == {(SOURCE, "silence")}
     assert judge(BEGIN + DAY, known, {}, standing) == {}
+    patient = {SOURCE: Registered.model_validate({"source": SOURCE, "silent_after": "2d"})}
+    assert judge(BEGIN + DAY, known, patient, standing) == {}, "it may be silent for longer now"
+    learnt = {SOURCE: Registered(source=SOURCE, silent_after=None)}
+    assert judge(BEGIN + DAY, known, learnt, standing) == standing
