@@ -8,7 +8,14 @@ from typing import Any
 
 import httpx
 import pytest
+from confluent_kafka import Producer
 
+from contracts.messages import Measures, encode, measures_associated
+from runtime.kafka import producer_config
+from runtime.keys import FolderKeyStore
+from runtime.messages import SUMMARIES, FlowSummary
+from runtime.sealing import Sealer
+from tests.e2e.conftest import Enter
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
@@ -32,9 +39,28 @@ def counted(hub: Hub, source: str) -> dict[str, int]:
     }
 
 
-def silence(hub: Hub, source: str) -> dict[str, Any] | None:
+def alarm(hub: Hub, source: str, kind: str) -> dict[str, Any] | None:
     alarms = ask(hub, "/v1/alarms")["alarms"]
-    return next((one for one in alarms if (one["source"], one["kind"]) == (source, "silence")), None)
+    return next((one for one in alarms if (one["source"], one["kind"]) == (source, kind)), None)
+
+
+def silence(hub: Hub, source: str) -> dict[str, Any] | None:
+    return alarm(hub, source, "silence")
+
+
+def remember(hub: Hub, source: str, records: int, days: int) -> None:
+    """Have the hub have counted so many records an hour of a source, at about this time of the day."""
+    platform = hub.platform
+    seal = Sealer(FolderKeyStore(platform.keyring.folder("ingest")).public("statistics-public"))
+    producer = Producer(producer_config(platform.settings()))
+    now = dt.datetime.now(dt.UTC)
+    moments = [now - dt.timedelta(days=day, hours=hour) for day in range(1, days + 1) for hour in (-1, 0, 1)]
+    for number, moment in enumerate(moments, 1):
+        at = round(moment.timestamp() * 1000)
+        counted = Measures(source.encode()[-32:], number, {source: {"claim.v1": {"records": records}}})
+        summary = FlowSummary("ingest", 0, at, (), measures=seal.seal(encode(counted), measures_associated(at)))
+        producer.produce(SUMMARIES, encode(summary), b"ingest-0", timestamp=at)
+    assert producer.flush(30) == 0
 
 
 def metrics(hub: Hub) -> str:
@@ -65,7 +91,29 @@ def test_the_windows_are_what_was_sent(hub: Hub, observation: Make) -> None:
     assert hub.get("/v1/alarms", "officers", "olga", service="statistics").status_code == httpx.codes.FORBIDDEN
 
 
-def test_a_producer_that_stops_raises_an_alarm_that_survives_a_restart_and_clears(hub: Hub, observation: Make) -> None:
+def test_a_tenfold_volume_raises_an_alarm_and_shows_on_the_page(hub: Hub, enter: Enter, observation: Make) -> None:
+    source = hub.source()
+    hub.register(source)
+    remember(hub, source, 12, 21)
+    usual = [observation(source, f"usual{number}", number % 5) for number in range(10)]
+    hub.send(source, usual)
+    hub.wait_for(lambda: f'estuaire_source_silent_seconds{{source="{source}"}}' in metrics(hub), 120)
+    assert alarm(hub, source, "volume") is None
+    hub.send(source, [observation(source, f"more{number}", number % 5) for number in range(300)])
+    hub.wait_for(lambda: alarm(hub, source, "volume") is not None, 120)
+    raised = alarm(hub, source, "volume")
+    assert raised is not None
+    assert (raised["expected"], raised["seen"] > 100) == (12.0, True)
+    operator = enter("operator")
+    operator.go("/producers")
+    card = operator.page.get_by_role("listitem").filter(has_text="Unusual volume").filter(has_text="expected 12")
+    assert card.count() == 1
+    operator.is_accessible()
+
+
+def test_a_producer_that_stops_raises_an_alarm_that_survives_a_restart_and_clears(
+    hub: Hub, enter: Enter, observation: Make
+) -> None:
     source = hub.source()
     hub.send(source, [observation(source, "first", 1)])
     hub.register(source, "30m")
@@ -77,6 +125,11 @@ def test_a_producer_that_stops_raises_an_alarm_that_survives_a_restart_and_clear
     assert raised is not None
     assert (raised["seen"], raised["title"]) == (0, "Of the tests")
     assert 'estuaire_alarms{kind="silence"}' in metrics(hub)
+    operator = enter("operator")
+    operator.go("/producers")
+    assert operator.page.get_by_role("row", name=source).get_by_text("Silent").is_visible()
+    assert operator.page.get_by_role("region", name="Alarms").get_by_text("Of the tests").first.is_visible()
+    operator.is_accessible()
     for name in ("statistics", "statistics.flow"):
         hub.platform.services[name].kill()
     hub.platform.start_services("statistics", "statistics.flow")
