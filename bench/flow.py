@@ -31,9 +31,9 @@ def main(home: Path, port: int, events: int = 20_000) -> dict[str, Any]:
         sources = sorted({one.source for one in sample()})
         platform.keyring.ensure_producers(sources)
         run = f"bench-{time.time_ns()}"
-        _send(platform, sources, 2_000, f"{run}-warm")
+        send(platform, sources, 2_000, f"{run}-warm")
         before = {name: _cpu_seconds(platform, name) for name in PORTS}
-        seconds, size = _send(platform, sources, events, run)
+        seconds, size = send(platform, sources, events, run)
         cpu = {name: round((_cpu_seconds(platform, name) - before[name]) * 1e6 / events, 1) for name in PORTS}
         passthrough = passthrough_rate(platform, events, size)
     rate = events / seconds
@@ -45,10 +45,10 @@ def main(home: Path, port: int, events: int = 20_000) -> dict[str, Any]:
     }
 
 
-def _send(platform: Platform, sources: list[str], count: int, name: str) -> tuple[float, int]:
+def send(platform: Platform, sources: list[str], count: int, name: str) -> tuple[float, int]:
     """Seconds until all of `count` events are in the views, and the mean size of an event in bytes."""
-    chunks = {source: list(islice(_lines(source, name), count // len(sources))) for source in sources}
-    size = sum(len(line) for lines in chunks.values() for line in lines) // max(1, sum(map(len, chunks.values())))
+    chunks = {source: list(islice(lines(source, name), count // len(sources))) for source in sources}
+    size = sum(len(line) for chunk in chunks.values() for line in chunk) // max(1, sum(map(len, chunks.values())))
     clients = {source: Client(platform.ingest_url, platform.keyring.producer_token(source)) for source in sources}
     begun = time.monotonic()
 
@@ -64,7 +64,7 @@ def _send(platform: Platform, sources: list[str], count: int, name: str) -> tupl
     return time.monotonic() - begun, size
 
 
-def _lines(source: str, name: str) -> Iterator[bytes]:
+def lines(source: str, name: str) -> Iterator[bytes]:
     """The sample's plain events of a source, over and over, each time with ids of their own."""
     seen: dict[str, dict[str, Any]] = {}
     for one in sample():

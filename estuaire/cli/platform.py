@@ -92,7 +92,8 @@ def bench(
         str,
         typer.Argument(
             help="flow: all services beside a pass-through; ingest: each format, beside a public reader;"
-            " linkage: its step, beside Splink; loop: beside Faust; devices: many, and how long one measure takes."
+            " linkage: its step, beside Splink; loop: beside Faust; devices: many, and how long one measure takes;"
+            " pages: the console's in Chromium, while records flow."
         ),
     ] = "flow",
     people: Annotated[
@@ -105,16 +106,11 @@ def bench(
     """The benchmarks; figures of one run compare with each other, not with another machine's."""
     from estuaire.producer import SendError
 
-    if name == "flow":
-        from bench import flow
+    if name in ("flow", "devices", "pages"):
+        from bench import devices, flow, pages
 
         with TemporaryDirectory(prefix="estuaire-bench-") as folder:
-            result = flow.main(Path(folder), port)
-    elif name == "devices":
-        from bench import devices
-
-        with TemporaryDirectory(prefix="estuaire-bench-") as folder:
-            result = devices.main(Path(folder), port)
+            result = {"flow": flow, "devices": devices, "pages": pages}[name].main(Path(folder), port)
     elif name == "ingest":
         from bench import ingest
 
@@ -131,7 +127,7 @@ def bench(
             raise SendError(f"--people takes numbers from {linkage.SMALLEST} on, with commas between them")
         result = linkage.main(sizes, as_json)
     else:
-        raise SendError(f"there is no benchmark {name}: flow, ingest, linkage, loop or devices")
+        raise SendError(f"there is no benchmark {name}: flow, ingest, linkage, loop, devices or pages")
     if not as_json:
         for key, value in result.items():
             err.print(f"{key}: {value}")
