@@ -8,10 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import httpx
 from rich.table import Table
 
-from estuaire.producer import SendError, checked
+from estuaire.client import Client, SendError
 from services.audit.adapters import SecondPlace
 from services.audit.domain.checkpoints import NoteBroken, Verifier
 from services.audit.domain.verification import Finding, Stored, Verification, opened
@@ -25,15 +24,14 @@ class AuditLog:
     """The audit service over HTTP, with an auditor's token. All raise SendError."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=60)
+        self._audit = Client(f"{url}/v1", token, 60)
 
     def entries(self, filters: Mapping[str, str] | None = None, start: int = 0, page: int = PAGE) -> Iterator[Stored]:
         """The entries from a number on; `filters` are the parameters of `GET /v1/entries`."""
         following: int | None = start
         while following is not None:
-            read = checked(
-                self._client.get("/v1/entries", params={**(filters or {}), "start": following, "limit": page})
-            )
+            params = {**(filters or {}), "start": following, "limit": page}
+            read = self._audit.ask("GET", "/entries", params=params)
             for one in read["entries"]:
                 yield Stored(one["number"], one["line"].encode(), bytes.fromhex(one["hash"]))
             following = read["next_start"]
@@ -43,7 +41,7 @@ class AuditLog:
         found: list[str] = []
         after: int | None = 0
         while after is not None:
-            read = checked(self._client.get("/v1/checkpoints", params={"after": after, "limit": PAGE}))
+            read = self._audit.ask("GET", "/checkpoints", params={"after": after, "limit": PAGE})
             found += [one["note"] for one in read["checkpoints"]]
             after = read["next_after"]
         return found

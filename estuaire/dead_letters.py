@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import httpx
-
 from contracts.registry import DEAD_LETTERS, topics
-from estuaire.producer import SendError, checked
+from estuaire.client import Client, SendError
 
 
 def owners_of(topic: str) -> tuple[str, ...]:
@@ -20,7 +18,5 @@ def owners_of(topic: str) -> tuple[str, ...]:
 def replay(url: str, topic: str, most: int, token: str) -> int:
     """Have a service send its oldest dead letters of a topic round again; how many went. Raises SendError."""
     body = {"topic": topic, "most": most}
-    headers = {"Authorization": f"Bearer {token}"}
-    answer = httpx.post(f"{url}/v1/dead-letters/replay", json=body, headers=headers, timeout=120)
-    count: int = checked(answer)["replayed"]
+    count: int = Client(url, token, 120).ask("POST", "/v1/dead-letters/replay", body)["replayed"]
     return count

@@ -17,9 +17,11 @@ from rich.table import Table
 
 from contracts.acl import subscriber
 from contracts.permits import Permit, read_permit
+from estuaire.client import Client, SendError
 from estuaire.files import FileSender, Sent, groups_of
 from estuaire.keyring import OFFICER, OPERATOR, Keyring
-from estuaire.producer import Producer, SendError, checked
+from estuaire.permits import Officer
+from estuaire.producer import Producer
 from estuaire.sample import sample
 from estuaire.subscriber import Subscriber
 from estuaire.topics import read
@@ -104,26 +106,25 @@ def bundled_permits() -> list[Permit]:
 
 def grant(hub: Hub, permits: Sequence[Permit], deadline_seconds: float = 60.0) -> None:
     """Grant permits, with a token for each subscriber, and wait until they are open. Raises SendError."""
-    headers = {"Authorization": f"Bearer {hub.keyring.token(OFFICER, 'officer')}"}
-    with httpx.Client(base_url=hub.access_url, headers=headers, timeout=30) as access:
-        for permit in permits:
-            body = permit.model_dump(mode="json", by_alias=True)
-            response = access.post(f"/v1/permits/{permit.id}/grant", json=body)
-            if response.status_code != httpx.codes.ACCEPTED:
-                raise SendError(f"permit {permit.id} is not granted: {response.text}")
-        wanted = {permit.id for permit in permits}
-        deadline = time.monotonic() + deadline_seconds
-        while wanted - _open(access.get("/v1/permits")):
-            if time.monotonic() > deadline:
-                raise SendError(f"not open in time: {', '.join(sorted(wanted))}")
-            time.sleep(0.05)
+    officer = Officer(hub.access_url, hub.keyring.token(OFFICER, "officer"))
+    for permit in permits:
+        officer.grant(permit)
+    wanted = {permit.id for permit in permits}
+    deadline = time.monotonic() + deadline_seconds
+    while wanted - _open(officer):
+        if time.monotonic() > deadline:
+            raise SendError(f"not open in time: {', '.join(sorted(wanted))}")
+        time.sleep(0.05)
 
 
-def _open(answer: httpx.Response) -> set[str]:
-    """The permits that are open, by what access answers; none, while it is busy. Raises SendError."""
-    if answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+def _open(officer: Officer) -> set[str]:
+    """The permits that are open; none, while access is busy. Raises SendError."""
+    try:
+        return {one["id"] for one in officer.permits() if one["state"] == "open"}
+    except SendError as refused:
+        if refused.status != httpx.codes.SERVICE_UNAVAILABLE:
+            raise
         return set()
-    return {one["id"] for one in checked(answer)["permits"] if one["state"] == "open"}
 
 
 def verdicts(hub: Hub) -> Counter[str]:
@@ -183,6 +184,6 @@ def _entries(hub: Hub, permit: Permit) -> int:
 
 
 def _counts(hub: Hub) -> dict[str, Any]:
-    headers = {"Authorization": f"Bearer {hub.keyring.token(OPERATOR, 'operator')}"}
-    counts: dict[str, Any] = httpx.get(f"{hub.access_url}/v1/counts", headers=headers, timeout=30).json()
+    token = hub.keyring.token(OPERATOR, "operator")
+    counts: dict[str, Any] = Client(hub.access_url, token).ask("GET", "/v1/counts")
     return counts

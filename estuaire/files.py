@@ -18,8 +18,9 @@ from typing import Any, BinaryIO, Final, NamedTuple, cast
 
 import msgspec
 
+from estuaire.client import SendError
 from estuaire.ledger import Ledger
-from estuaire.producer import BATCH, BATCH_BYTES, Answer, Producer, SendError, line_of
+from estuaire.producer import BATCH, BATCH_BYTES, Answer, Producer, line_of
 from services.ingest.domain import batches
 from services.ingest.domain.refusals import TOO_LARGE, Refusal
 from services.ingest.files import FORMATS, HEAD, File, join, part_of

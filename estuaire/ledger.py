@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from estuaire.producer import SendError
+from estuaire.client import SendError
 
 _BYTES = 16
 _MOST = 500

@@ -5,53 +5,48 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import httpx
 from rich.table import Table
 
 from contracts.permits import SMALL_CELL, Permit
-from estuaire.producer import checked
+from estuaire.client import Client
 
 
 class Officer:
     """Access over HTTP, with an officer's token. All raise SendError."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._url = f"{url}/v1/permits"
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._access = Client(f"{url}/v1/permits", token)
 
     def grant(self, permit: Permit) -> None:
         """Grant a permit, or grant it anew as it is now."""
-        self._ask("POST", f"/{permit.id}/grant", permit.model_dump(mode="json", by_alias=True))
+        self._access.ask("POST", f"/{permit.id}/grant", permit.model_dump(mode="json", by_alias=True))
 
     def narrow(self, permit: Permit) -> None:
         """Let an open permit allow less: as it is now."""
-        self._ask("POST", f"/{permit.id}/narrow", permit.model_dump(mode="json", by_alias=True))
+        self._access.ask("POST", f"/{permit.id}/narrow", permit.model_dump(mode="json", by_alias=True))
 
     def suspend(self, permit: str) -> None:
         """Let nothing leave under a permit for a while."""
-        self._ask("POST", f"/{permit}/suspend")
+        self._access.ask("POST", f"/{permit}/suspend")
 
     def resume(self, permit: str) -> None:
         """Let a suspended permit be in force again."""
-        self._ask("POST", f"/{permit}/resume")
+        self._access.ask("POST", f"/{permit}/resume")
 
     def close(self, permit: str) -> None:
         """Close a permit."""
-        self._ask("POST", f"/{permit}/close")
+        self._access.ask("POST", f"/{permit}/close")
 
     def permits(self) -> list[dict[str, Any]]:
         """All permits, their state and the size of their views."""
-        found: list[dict[str, Any]] = self._ask("GET")["permits"]
+        found: list[dict[str, Any]] = self._access.ask("GET", "")["permits"]
         return found
 
     def try_out(self, permit: Permit, people: int) -> dict[str, Any]:
         """What a permit would release of so many people."""
         body = permit.model_dump(mode="json", by_alias=True, exclude_none=True)
-        found: dict[str, Any] = self._ask("POST", f"/dry-run?people={people}", body)
+        found: dict[str, Any] = self._access.ask("POST", f"/dry-run?people={people}", body)
         return found
-
-    def _ask(self, method: str, path: str = "", body: Any = None) -> Any:
-        return checked(httpx.request(method, self._url + path, headers=self._headers, json=body, timeout=30))
 
 
 def permits_table(permits: Iterable[dict[str, Any]]) -> Table:
@@ -64,8 +59,7 @@ def permits_table(permits: Iterable[dict[str, Any]]) -> Table:
 
 def indicators(url: str, token: str, permit: str) -> dict[str, Any]:
     """The indicators of a permit, as they were released last, for one of its subscribers. Raises SendError."""
-    headers = {"Authorization": f"Bearer {token}"}
-    found: dict[str, Any] = checked(httpx.get(f"{url}/v1/permits/{permit}/indicators", headers=headers, timeout=30))
+    found: dict[str, Any] = Client(url, token).ask("GET", f"/v1/permits/{permit}/indicators")
     return found
 
 

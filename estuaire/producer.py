@@ -31,6 +31,8 @@ from typing import Any, Final
 import httpx
 import msgspec
 
+from estuaire.client import SendError
+
 NDJSON: Final = "application/x-ndjson"
 RETRY: Final = {
     httpx.codes.TOO_MANY_REQUESTS,
@@ -59,15 +61,6 @@ _TOO_LARGE: Final = {
 
 Event = Mapping[str, Any] | bytes
 """A CloudEvent, or its JSON on one line."""
-
-
-class SendError(Exception):
-    """The hub cannot take what was sent. One line that says why, and never what."""
-
-    def __init__(self, message: str, status: int | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        """The hub's answer, where there was one."""
 
 
 @dataclass(slots=True)
@@ -298,11 +291,3 @@ def _title(response: httpx.Response) -> str:
         return f"{response.status_code}: {problem['title']}: {problem['detail']}"
     except (ValueError, KeyError):
         return f"the hub answered {response.status_code}"
-
-
-def checked(response: httpx.Response) -> Any:
-    """The answer of any service as JSON. Raises SendError with its problem."""
-    if response.is_error:
-        problem = response.json()
-        raise SendError(f"{problem.get('title')}: {problem.get('detail')}")
-    return response.json()

@@ -8,52 +8,47 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import yaml
 from rich.markup import escape
 from rich.table import Table
 
-from estuaire.producer import SendError, checked
+from estuaire.client import Client, SendError
 
 
 class Projects:
     """Access over HTTP, with the token of an officer, a reviewer or a lead. All raise SendError."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._url = f"{url}/v1"
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._access = Client(f"{url}/v1", token)
 
     def announce(self, call: Any) -> None:
         """Announce a call for projects."""
-        self._ask("POST", "/calls", call)
+        self._access.ask("POST", "/calls", call)
 
     def calls(self) -> list[dict[str, Any]]:
         """All calls."""
-        found: list[dict[str, Any]] = self._ask("GET", "/calls")["calls"]
+        found: list[dict[str, Any]] = self._access.ask("GET", "/calls")["calls"]
         return found
 
     def apply(self, application: Any) -> dict[str, Any]:
         """Apply with a project."""
-        found: dict[str, Any] = self._ask("POST", "/projects", application)
+        found: dict[str, Any] = self._access.ask("POST", "/projects", application)
         return found
 
     def do(self, project: str, act: str, says: Any) -> dict[str, Any]:
         """Take a project one step on; the project after it."""
-        found: dict[str, Any] = self._ask("POST", f"/projects/{project}/{act}", says)
+        found: dict[str, Any] = self._access.ask("POST", f"/projects/{project}/{act}", says)
         return found
 
     def project(self, project: str) -> dict[str, Any]:
         """A project with its steps."""
-        found: dict[str, Any] = self._ask("GET", f"/projects/{project}")
+        found: dict[str, Any] = self._access.ask("GET", f"/projects/{project}")
         return found
 
     def projects(self) -> list[dict[str, Any]]:
         """The projects that may be seen."""
-        found: list[dict[str, Any]] = self._ask("GET", "/projects")["projects"]
+        found: list[dict[str, Any]] = self._access.ask("GET", "/projects")["projects"]
         return found
-
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        return checked(httpx.request(method, self._url + path, headers=self._headers, json=body, timeout=30))
 
 
 def read_document(path: Path) -> dict[str, Any]:

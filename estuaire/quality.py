@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from estuaire.producer import checked
+from estuaire.client import Client, SendError
 from estuaire.quality_page import LATENESS, percent
 
 Quality = dict[str, Any]
@@ -21,27 +21,22 @@ class Statistics:
     """Statistics over HTTP, and linkage for what it alone knows, with an operator's token. Raise SendError."""
 
     def __init__(self, url: str, linkage: str, token: str) -> None:
-        self._url = url
-        self._linkage = linkage
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._statistics, self._linkage = Client(url, token), Client(linkage, token)
 
     def sources(self) -> list[dict[str, Any]]:
         """Every producer that is registered or was seen."""
-        found: list[dict[str, Any]] = checked(self._get(f"{self._url}/v1/sources"))["sources"]
+        found: list[dict[str, Any]] = self._statistics.ask("GET", "/v1/sources")["sources"]
         return found
 
     def quality(self, source: str, begin: dt.date | None = None, end: dt.date | None = None) -> Quality:
         """The report on a source from one day to another; its linkage rate under `linkage`, null if linkage is away."""
         period = {name: day.isoformat() for name, day in (("from", begin), ("to", end)) if day is not None}
-        found: Quality = checked(self._get(f"{self._url}/v1/sources/quality", source=source, **period))
+        found: Quality = self._statistics.ask("GET", "/v1/sources/quality", params={"source": source, **period})
         try:
-            answer = self._get(f"{self._linkage}/v1/linkage", source=source)
-        except httpx.TransportError:
-            return found | {"linkage": None}
-        return found | {"linkage": answer.json() if answer.status_code == httpx.codes.OK else None}
-
-    def _get(self, url: str, **params: str) -> httpx.Response:
-        return httpx.get(url, params=params, headers=self._headers, timeout=30)
+            linked = self._linkage.ask("GET", "/v1/linkage", params={"source": source})
+        except (httpx.TransportError, SendError):
+            linked = None
+        return found | {"linkage": linked}
 
 
 def sources_table(sources: Iterable[dict[str, Any]]) -> Table:

@@ -22,8 +22,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
+from estuaire.client import SendError
 from estuaire.process import Report
-from estuaire.producer import BATCH, BATCH_BYTES, LONGEST_PAUSE, SendError, line_of
+from estuaire.producer import BATCH, BATCH_BYTES, LONGEST_PAUSE, line_of
 from estuaire.producer import Producer as Hub
 from runtime.kafka import common, consumer_config, producer_config
 from runtime.settings import RuntimeSettings

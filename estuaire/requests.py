@@ -5,36 +5,31 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-import httpx
 from rich.table import Table
 
-from estuaire.producer import checked
+from estuaire.client import Client
 
 
 class Requests:
     """Access over HTTP, with an officer's token. All raise SendError."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._url = f"{url}/v1/requests"
-        self._headers = {"Authorization": f"Bearer {token}"}
+        self._access = Client(f"{url}/v1/requests", token)
 
     def list(self, *, every: bool = False) -> list[dict[str, Any]]:
         """Requests, those first that are due first; those that are done, too, if `every`."""
-        found: list[dict[str, Any]] = self._ask("GET", "?all=true" if every else "")["requests"]
+        found: list[dict[str, Any]] = self._access.ask("GET", "?all=true" if every else "")["requests"]
         return found
 
     def show(self, request: str) -> dict[str, Any]:
         """A request with what is held of the person, and where it went."""
-        found: dict[str, Any] = self._ask("GET", f"/{request}")
+        found: dict[str, Any] = self._access.ask("GET", f"/{request}")
         return found
 
     def do(self, request: str, act: str, says: Any) -> dict[str, Any]:
         """Do something about it; the request after that."""
-        found: dict[str, Any] = self._ask("POST", f"/{request}/{act}", says)
+        found: dict[str, Any] = self._access.ask("POST", f"/{request}/{act}", says)
         return found
-
-    def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        return checked(httpx.request(method, self._url + path, headers=self._headers, json=body, timeout=30))
 
 
 def requests_table(requests: Iterable[dict[str, Any]]) -> Table:

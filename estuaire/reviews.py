@@ -7,9 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import httpx
-
-from estuaire.producer import SendError, checked
+from estuaire.client import Client, SendError
 
 Review = dict[str, Any]
 UNSURE = "unsure"
@@ -21,7 +19,7 @@ class Stewardship:
     """Linkage over HTTP, with a steward's token. All raise SendError."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        self._linkage = Client(f"{url}/v1/reviews", token)
 
     def waiting(self, most: int) -> Iterator[Review]:
         """So many of the pairs that wait for a steward, those that decide most first."""
@@ -29,18 +27,18 @@ class Stewardship:
         while most > 0 and cursor is not None:
             limit = min(most, 100)
             params: dict[str, Any] = {"limit": limit} | ({"cursor": cursor} if cursor else {})
-            page = checked(self._client.get("/v1/reviews", params=params))
+            page = self._linkage.ask("GET", "", params=params)
             yield from page["reviews"]
             most, cursor = most - limit, page["next_cursor"]
 
     def pair(self, pair: str) -> Review:
         """Two subjects, their ids joined by a hyphen."""
-        found: Review = checked(self._client.get(f"/v1/reviews/{pair}"))
+        found: Review = self._linkage.ask("GET", f"/{pair}")
         return found
 
     def decide(self, pair: str, decision: str) -> Review:
         """Decide, and wait until the index has followed, if it is in force; the pair as it is then."""
-        said = checked(self._client.post(f"/v1/reviews/{pair}", json={"decision": decision}))
+        said = self._linkage.ask("POST", f"/{pair}", {"decision": decision})
         if said["waits"] or decision == UNSURE:
             return self.pair(pair)
         since = dt.datetime.fromisoformat(said["decided_at"])
@@ -55,7 +53,7 @@ class Stewardship:
 
     def take_back(self, pair: str) -> Review:
         """Take back what one has said; the pair after that, which the index follows within seconds."""
-        checked(self._client.delete(f"/v1/reviews/{pair}"))
+        self._linkage.ask("DELETE", f"/{pair}")
         return self.pair(pair)
 
 

@@ -9,13 +9,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from rich.table import Table
 
+from estuaire.client import Client, SendError
 from estuaire.database import running_database
-from estuaire.producer import SendError, checked
 from runtime.database import Database
 from runtime.messages import RetryLater
 from services.linkage.adapters import MIGRATIONS, AnotherVersion, SqlPatientIndex, index_conninfo
@@ -79,23 +78,21 @@ class Switchboard:
     """Linkage over HTTP, with an operator's token. All raise SendError."""
 
     def __init__(self, url: str, token: str) -> None:
-        self._client = httpx.Client(base_url=url, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+        self._linkage = Client(f"{url}/v1/rules", token)
 
     def versions(self) -> dict[str, Any]:
         """The version that decides, and all that are kept."""
-        found: dict[str, Any] = checked(self._client.get("/v1/rules"))
+        found: dict[str, Any] = self._linkage.ask("GET", "")
         return found
 
     def version(self, name: str) -> dict[str, Any]:
         """What a version says."""
-        found: dict[str, Any] = checked(self._client.get(f"/v1/rules/{name}"))
+        found: dict[str, Any] = self._linkage.ask("GET", f"/{name}")
         return found
 
     def switch(self, name: str, report: Callable[[float], None]) -> None:
         """Switch to a version, and wait until all subjects have been searched again under it."""
-        switched = dt.datetime.fromisoformat(
-            checked(self._client.post("/v1/rules", json={"name": name}))["switched_at"]
-        )
+        switched = dt.datetime.fromisoformat(self._linkage.ask("POST", "", {"name": name})["switched_at"])
         deadline = time.monotonic() + PATIENCE
         while True:
             found = self.versions()

@@ -5,11 +5,10 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-import httpx
 from rich.table import Table
 
 from contracts.messages import accepted_at
-from estuaire.producer import checked
+from estuaire.client import Client
 
 Seen = dict[str, Any]
 ERASED = "whom it was about is erased"
@@ -20,8 +19,7 @@ def follow(event_id: str, linkage: str, access: str, token: str) -> tuple[Seen |
 
     Raises SendError.
     """
-    headers = {"Authorization": f"Bearer {token}"}
-    linked, stored = (_record(f"{base}/v1/records/{event_id}", headers) for base in (linkage, access))
+    linked, stored = (Client(url, token, 10).find(f"/v1/records/{event_id}") for url in (linkage, access))
     return linked, stored
 
 
@@ -51,14 +49,6 @@ def trace_table(title: str, event_id: str, linked: Seen | None, stored: Seen | N
         for permit, name in stored["views"].items():
             table.add_row("access", "", f"in view-{permit} as {name}")
     return table
-
-
-def _record(url: str, headers: dict[str, str]) -> Seen | None:
-    response = httpx.get(url, headers=headers, timeout=10)
-    if response.status_code == httpx.codes.NOT_FOUND:
-        return None
-    found: Seen = checked(response)
-    return found
 
 
 def _accepted(record: Seen | None) -> str:

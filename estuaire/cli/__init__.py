@@ -68,9 +68,9 @@ def _in_one_line(error: Exception) -> str | None:
     from confluent_kafka import KafkaException
 
     from contracts.permits import PermitError
+    from estuaire.client import SendError
     from estuaire.link import LinkError
     from estuaire.process import StartError
-    from estuaire.producer import SendError
     from estuaire.relay import RelayError
     from estuaire.subscriber import ViewError
     from estuaire.topics import TopicError

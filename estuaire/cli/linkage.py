@@ -244,7 +244,7 @@ def _number(text: str) -> tuple[str, float]:
     try:
         return name, float(value)
     except ValueError:
-        from estuaire.producer import SendError
+        from estuaire.client import SendError
 
         raise SendError(f"{text}: write a threshold and a number, such as link=2.5") from None
 

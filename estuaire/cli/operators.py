@@ -55,8 +55,9 @@ def trace(
     token: Token = None,
 ) -> None:
     """Where a record is: every step it passed, when, how it was linked, which views it reached."""
+    from estuaire.client import SendError
     from estuaire.keyring import OPERATOR
-    from estuaire.producer import Producer, SendError
+    from estuaire.producer import Producer
     from estuaire.trace import follow, trace_table
 
     with Producer(url, token or local_token("producers", source)) as producer:

@@ -104,7 +104,7 @@ def bench(
     port: Port = 8000,
 ) -> None:
     """The benchmarks; figures of one run compare with each other, not with another machine's."""
-    from estuaire.producer import SendError
+    from estuaire.client import SendError
 
     if name in ("flow", "devices", "pages"):
         from bench import devices, flow, pages

@@ -36,9 +36,10 @@ def send(
     ] = False,
 ) -> None:
     """Send files of records. A repeated call sends what is new or corrected, and goes on where one was interrupted."""
+    from estuaire.client import SendError
     from estuaire.files import FileSender, Sent, groups_of
     from estuaire.ledger import Ledger, ledger_of
-    from estuaire.producer import Producer, SendError
+    from estuaire.producer import Producer
     from estuaire.removed import WatchedProducer, removed_table
 
     try:
@@ -98,7 +99,8 @@ def oppose(
     token: Token = None,
 ) -> None:
     """Send a person's opposition: nothing about them leaves the hub from then on, until it is lifted."""
-    from estuaire.producer import Producer, SendError
+    from estuaire.client import SendError
+    from estuaire.producer import Producer
     from estuaire.projects import read_document
 
     said = read_document(Path("/dev/stdin") if str(file) == "-" else file)

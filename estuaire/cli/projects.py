@@ -47,8 +47,8 @@ def subscribe(
 ) -> None:
     """A subscriber's client: read the view to its end, apply merges and withdrawals, print what holds."""
     from contracts import acl
+    from estuaire.client import SendError
     from estuaire.export import write_ndjson, write_parquet
-    from estuaire.producer import SendError
     from estuaire.subscriber import Subscriber
 
     principal = acl.subscriber(name) if name else ""
@@ -109,8 +109,8 @@ def permit_indicators(
     """How many people a permit's view has, by period, area and diagnosis, as it was released last."""
     import json
 
+    from estuaire.client import SendError
     from estuaire.permits import indicators, indicators_table
-    from estuaire.producer import SendError
 
     if token is None and name is None:
         raise SendError("say who you are: --as NAME, as a subscriber of the local platform, or --token")
@@ -219,7 +219,7 @@ def project_do(
     import datetime as dt
 
     from contracts.projects import ACTS, OF_PROJECTS
-    from estuaire.producer import SendError
+    from estuaire.client import SendError
     from estuaire.projects import life_table, paper, read_document
 
     if act not in OF_PROJECTS:
@@ -243,8 +243,8 @@ def _onlooker(access: str, token: str | None, name: str | None) -> Projects:
 
 
 def _projects(access: str, token: str | None, role: Role, name: str | None) -> Projects:
+    from estuaire.client import SendError
     from estuaire.keyring import OFFICER
-    from estuaire.producer import SendError
     from estuaire.projects import Projects
 
     if token is None and role != "officer" and name is None:

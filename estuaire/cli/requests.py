@@ -31,7 +31,8 @@ def request_send(
     token: Token = None,
 ) -> None:
     """Send a person's request: for access to what is held of them, or for erasure."""
-    from estuaire.producer import Producer, SendError
+    from estuaire.client import SendError
+    from estuaire.producer import Producer
     from estuaire.projects import read_document
 
     said = read_document(Path("/dev/stdin") if str(file) == "-" else file)

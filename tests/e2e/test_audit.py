@@ -13,10 +13,10 @@ import pytest
 from contracts.merkle import extends, includes, leaf_hash, root_of
 from contracts.permits import Permit
 from estuaire.audit import AuditLog, Verified, verify
+from estuaire.client import SendError
 from estuaire.database import running_database
 from estuaire.keyring import AUDITOR, OPERATOR, STEWARD
 from estuaire.platform import CHECKPOINTS
-from estuaire.producer import SendError
 from services.audit.domain.checkpoints import Checkpoint, Verifier
 from tests.e2e.test_cli import estuaire
 from tests.hub import Hub

@@ -22,8 +22,8 @@ from confluent_kafka.admin import AdminClient
 
 from contracts.registry import TopicToCreate
 from estuaire import relay as relaying
+from estuaire.client import SendError
 from estuaire.process import free_port
-from estuaire.producer import SendError
 from estuaire.relay import REFUSED, Relay, Relayed, RelayError, Theirs
 from runtime.kafka import create_topics, producer_config
 from runtime.settings import RuntimeSettings

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from estuaire import files
+from estuaire.client import SendError
 from estuaire.files import FHIR, FileSender, Group, Sent, groups_of
 from estuaire.ledger import Ledger, LedgerError, ledger_of
-from estuaire.producer import Answer, SendError
+from estuaire.producer import Answer
 from services.ingest import files as formats
 from services.ingest.domain.refusals import Refusal
 from services.ingest.formats.reading import Layout, Piece, Read

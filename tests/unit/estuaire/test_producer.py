@@ -14,7 +14,8 @@ from typing import Any
 import httpx
 import pytest
 
-from estuaire.producer import PACKED_FROM, Answer, Producer, SendError, line_of
+from estuaire.client import SendError
+from estuaire.producer import PACKED_FROM, Answer, Producer, line_of
 
 pytestmark = pytest.mark.unit
 
