@@ -19,7 +19,8 @@ from contracts.permits import PermitError, read_permit
 from contracts.registry import view_topic
 from contracts.sources import sources_from
 from runtime.database import Database
-from runtime.dead_letters import DeadLetters, add_dead_letter_routes
+from runtime.dead_letter_routes import add_dead_letter_routes
+from runtime.dead_letters import DeadLetters
 from runtime.http import ProblemError
 from runtime.kafka import BrokerAway, KafkaPublisher, Publisher, create_topics, empty_topic
 from runtime.keys import FolderKeyStore, KeyUnavailable
@@ -32,15 +33,7 @@ from runtime.service import Worker, serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging, start_tracing
 from runtime.watched import WatchedFile
-from services.access.adapters import (
-    STATES,
-    PostgresHistory,
-    PostgresReader,
-    Reader,
-    Vault,
-    WrongRole,
-    check_role,
-)
+from services.access.adapters import STATES, PostgresHistory
 from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
 from services.access.deliveries import Deliveries
@@ -48,11 +41,13 @@ from services.access.domain.catalogue import publisher_from
 from services.access.expiry import Expiry
 from services.access.handlers import LANES, Access
 from services.access.indicators import Releaser
+from services.access.lookup import PostgresReader, Reader, WrongRole, check_role
 from services.access.pages import PostgresPages
 from services.access.projects import PostgresSteps, Registrar, read_terms
 from services.access.requests import Keeper, PostgresRequests
 from services.access.routes import application, grant
 from services.access.settings import AccessSettings
+from services.access.vault import Vault
 
 log = logging.getLogger("estuaire.access")
 

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from contracts.permits import PermitError
 from runtime.kafka import Publisher
-from services.access.adapters import KeyBroken, StoredPermit, Vault
+from services.access.adapters import StoredPermit
 from services.access.handlers import delivery
 from services.access.reconciliation import release_from
+from services.access.vault import KeyBroken, Vault
 
 
 class Reader(Protocol):

@@ -8,11 +8,13 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 from contracts.permits import Permit, PermitError, read_permit
-from services.access.adapters import CLOSED, KeptRow, KeyBroken, PermitRow, PersonRow, Vault
+from services.access.adapters import CLOSED
 from services.access.domain import views
 from services.access.domain.dry_run import DryRun, Kept, Released
 from services.access.domain.policy import Policy
+from services.access.lookup import KeptRow, PermitRow, PersonRow
 from services.access.reconciliation import open_body
+from services.access.vault import KeyBroken, Vault
 
 _AT_ONCE = 500
 

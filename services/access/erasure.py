@@ -6,8 +6,9 @@ import logging
 from collections.abc import Collection, Sequence
 
 from runtime.messages import Message, Outputs
-from services.access.adapters import History, Vault
+from services.access.adapters import History
 from services.access.reconciliation import Reconciler, Release, Work
+from services.access.vault import Vault
 
 log = logging.getLogger("estuaire.access")
 

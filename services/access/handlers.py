@@ -43,12 +43,10 @@ from services.access.adapters import (
     WAITING_FOR_GRANT,
     WAITING_FOR_KEY,
     History,
-    KeyBroken,
     Prior,
     StoredPermit,
     StoredRecord,
     Subject,
-    Vault,
     shard_range,
 )
 from services.access.domain import views
@@ -67,6 +65,7 @@ from services.access.reconciliation import (
     target,
 )
 from services.access.requests import REQUEST_ACTS, Keeper
+from services.access.vault import KeyBroken, Vault
 
 log = logging.getLogger("estuaire.access")
 

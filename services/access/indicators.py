@@ -14,7 +14,7 @@ from contracts import audit, messages
 from contracts.permits import PERMIT_ID, Every, Permit, PermitError
 from runtime.http import ProblemError, problems
 from runtime.oidc import GUARDED, Caller
-from services.access.adapters import OPEN, KeyBroken, StoredPermit, Vault, in_utc
+from services.access.adapters import OPEN, StoredPermit
 from services.access.authorization import Doors
 from services.access.domain.indicators import (
     ANY,
@@ -29,8 +29,10 @@ from services.access.domain.indicators import (
     follows,
     period_name,
 )
+from services.access.lookup import in_utc
 from services.access.pages import Pages
 from services.access.reconciliation import ACCESS, Release, release_from
+from services.access.vault import KeyBroken, Vault
 
 Clock = Callable[[], dt.datetime]
 PermitId = Annotated[str, Path(pattern=PERMIT_ID, description="The permit's `id`.")]

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Protocol
 import psycopg
 
 from contracts.events import OF_RIGHTS
-from services.access.adapters import PooledReader, withheld_by
+from services.access.adapters import withheld_by
 from services.access.domain.indicators import Cell
 from services.access.domain.policy import Facts
 from services.access.domain.views import Told
+from services.access.lookup import PooledReader
 from services.access.reconciliation import Release
 
 

@@ -17,20 +17,11 @@ from contracts import audit
 from contracts.messages import Content, Demographics, PatientLink, PatientsMerged, PatientSplit, SubjectsLinked
 from contracts.permits import PermitError, read_permit
 from runtime.messages import Emit, Message, Outputs
-from services.access.adapters import (
-    EntryToWrite,
-    History,
-    KeyBroken,
-    Numbering,
-    Prior,
-    Seen,
-    StoredPermit,
-    Subject,
-    Vault,
-)
+from services.access.adapters import EntryToWrite, History, Numbering, Prior, Seen, StoredPermit, Subject
 from services.access.domain import indicators, views
 from services.access.domain.policy import Facts, Policy, diagnoses
 from services.access.domain.views import Change, Entry, Event, Ids, Person
+from services.access.vault import KeyBroken, Vault
 
 log = logging.getLogger("estuaire.access")
 

@@ -19,10 +19,10 @@ from runtime.http import Documented, Json, ProblemError, not_found, problems
 from runtime.kafka import Publisher
 from runtime.oidc import GUARDED, Caller
 from services.access.acts import in_words, wait_until_done
-from services.access.adapters import Held, HeldInView
 from services.access.authorization import Doors
 from services.access.domain.projects import day_of
 from services.access.domain.requests import Request, check
+from services.access.lookup import Held, HeldInView
 from services.access.requests import REQUEST_ACTS, ActRow, RequestRow, request_of
 
 Clock = Callable[[], dt.datetime]

@@ -43,29 +43,21 @@ from runtime.http import (
 )
 from runtime.kafka import BrokerAway, Publisher
 from runtime.oidc import GUARDED, Caller
-from services.access.adapters import (
-    CLOSED,
-    FILLING,
-    OPEN,
-    SUSPENDED,
-    KeyBroken,
-    PermitRow,
-    Reader,
-    StoredPermit,
-    Vault,
-)
+from services.access.adapters import CLOSED, FILLING, OPEN, SUSPENDED, StoredPermit
 from services.access.authorization import Doors
 from services.access.domain import views
 from services.access.domain.dry_run import Released
 from services.access.domain.projects import Terms
 from services.access.dry_run import dry_run
 from services.access.indicators import PermitId, add_indicator_routes
+from services.access.lookup import PermitRow, Reader
 from services.access.pages import EntryRow, Pages, ViewSubject
 from services.access.project_routes import add_project_routes
 from services.access.projects import PERMITS, register_of
 from services.access.quotas import Quotas
 from services.access.reconciliation import Release, open_body, release_from
 from services.access.request_routes import add_request_routes
+from services.access.vault import KeyBroken, Vault
 
 Clock = Callable[[], dt.datetime]
 EventId = Annotated[

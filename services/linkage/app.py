@@ -11,7 +11,8 @@ from prometheus_client import Gauge
 from contracts.audit import replayed
 from contracts.messages import restored
 from runtime.database import Database
-from runtime.dead_letters import DeadLetters, add_dead_letter_routes
+from runtime.dead_letter_routes import add_dead_letter_routes
+from runtime.dead_letters import DeadLetters
 from runtime.kafka import KafkaPublisher
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route

@@ -6,7 +6,8 @@ import logging
 
 from contracts.audit import replayed
 from contracts.messages import restored
-from runtime.dead_letters import DeadLetters, add_dead_letter_routes
+from runtime.dead_letter_routes import add_dead_letter_routes
+from runtime.dead_letters import DeadLetters
 from runtime.keys import FolderKeyStore, KeyUnavailable
 from runtime.loop import Loop, Route
 from runtime.oidc import Issuer, Role

@@ -1,4 +1,4 @@
-"""HTTP of pseudonym: health and metrics; its dead letters are `runtime.dead_letters`', and nobody asks for more."""
+"""HTTP of pseudonym: health, metrics and what every step has (`runtime.dead_letter_routes`); nobody asks for more."""
 
 from __future__ import annotations
 

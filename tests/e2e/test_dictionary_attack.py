@@ -20,7 +20,7 @@ from runtime.kafka import common
 from runtime.keys import FolderKeyStore
 from runtime.messages import SUMMARIES, FlowSummary, Message
 from runtime.sealing import Opener, SealBroken
-from services.access.adapters import Vault
+from services.access.vault import Vault
 from services.ingest.domain.identity import nir_key
 from services.ingest.domain.tokens import FirstLevel
 from services.pseudonym.domain import SecondLevel

@@ -29,8 +29,9 @@ from estuaire.keyring import OFFICER
 from estuaire.topics import read
 from runtime.keys import FolderKeyStore
 from runtime.loop import message_from
-from services.access.adapters import StoredPermit, Vault
+from services.access.adapters import StoredPermit
 from services.access.reconciliation import release_from
+from services.access.vault import Vault
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e

@@ -16,10 +16,12 @@ from contracts.merkle import root_of
 from contracts.messages import PatientsMerged, PatientSplit, SubjectsErased, SubjectsLinked
 from runtime.database import Database
 from runtime.messages import Message
-from services.access.adapters import PostgresHistory, PostgresReader, Vault
+from services.access.adapters import PostgresHistory
 from services.access.authorization import Doors
+from services.access.lookup import PostgresReader
 from services.access.requests import PostgresRequests
 from services.access.routes import application
+from services.access.vault import Vault
 from tests.integration.test_access_history import (
     KNOWN,
     Broker,

@@ -36,14 +36,16 @@ from contracts.sources import Registered
 from runtime.database import Database
 from runtime.kafka import BrokerAway
 from runtime.messages import Message, RetryLater
-from services.access.adapters import PostgresHistory, PostgresReader, Vault
+from services.access.adapters import PostgresHistory
 from services.access.authorization import Doors
 from services.access.catalogue import add_catalogue_route
 from services.access.deliveries import Deliveries
 from services.access.domain.views import Ids
 from services.access.expiry import Expiry
+from services.access.lookup import PostgresReader
 from services.access.pages import PostgresPages
 from services.access.routes import application
+from services.access.vault import Vault
 from tests.unit.access.hub import SOURCE, Hub, Known, bodies, event_id, permit, subject_id
 from tests.unit.access.test_catalogue import PUBLISHER
 

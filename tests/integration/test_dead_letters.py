@@ -17,7 +17,8 @@ from fastapi.testclient import TestClient
 from contracts.audit import replayed
 from contracts.messages import AuditLeaf, restored
 from estuaire.topics import read
-from runtime.dead_letters import DeadLetters, add_dead_letter_routes
+from runtime.dead_letter_routes import add_dead_letter_routes
+from runtime.dead_letters import DeadLetters
 from runtime.http import create_app
 from runtime.kafka import producer_config
 from runtime.loop import message_from

@@ -28,11 +28,12 @@ from estuaire.database import Database as Server
 from estuaire.database import start_database
 from runtime.database import Database
 from runtime.kafka import BrokerAway
-from services.access.adapters import PostgresHistory, Vault
+from services.access.adapters import PostgresHistory
 from services.access.authorization import Doors
 from services.access.domain.indicators import BASE, HEAVIEST, LIGHTEST, SMALLEST, THOUSAND, deviation
 from services.access.indicators import Releaser
 from services.access.routes import application
+from services.access.vault import Vault
 from tests.integration.test_access_history import KNOWN, Broker, as_, reading
 from tests.unit.access.hub import Hub, permit, subject_id
 

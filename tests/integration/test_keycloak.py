@@ -18,9 +18,9 @@ from fastapi.testclient import TestClient
 from runtime.database import Database
 from runtime.oidc import Issuer
 from runtime.settings import GuardedSettings
-from services.access.adapters import Vault
 from services.access.authorization import Doors
 from services.access.routes import application
+from services.access.vault import Vault
 from services.console.adapters import Links, Refusal
 from services.console.routes import application as console
 from services.console.sessions import Sessions

@@ -25,10 +25,11 @@ from estuaire.database import Database as Server
 from estuaire.database import start_database
 from runtime.database import Database
 from services.access import indicators
-from services.access.adapters import PostgresHistory, Vault
+from services.access.adapters import PostgresHistory
 from services.access.authorization import Doors
 from services.access.domain.indicators import Cell, Count, weight
 from services.access.routes import application
+from services.access.vault import Vault
 from tests.integration.test_access_history import KNOWN, Broker, as_, reading
 from tests.unit.access.hub import Hub, permit
 

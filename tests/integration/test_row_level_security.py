@@ -18,12 +18,14 @@ from psycopg.conninfo import make_conninfo
 
 from estuaire.database import Database as Server
 from runtime.database import Database
-from services.access.adapters import PostgresHistory, PostgresReader, Vault, WrongRole, check_role
+from services.access.adapters import PostgresHistory
 from services.access.authorization import Doors
 from services.access.domain.indicators import Cell
+from services.access.lookup import PostgresReader, WrongRole, check_role
 from services.access.pages import Pages, PostgresPages
 from services.access.reconciliation import Release, release_from
 from services.access.routes import application
+from services.access.vault import Vault
 from tests.integration.test_access_history import KNOWN, Broker, as_, code, reading
 from tests.unit.access.hub import Hub, event_id, permit
 

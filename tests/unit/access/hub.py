@@ -35,11 +35,12 @@ from runtime.http import unauthenticated
 from runtime.messages import Emit, Message, Outputs
 from runtime.oidc import Caller
 from runtime.sealing import Opener, Sealer
-from services.access.adapters import History, Vault
+from services.access.adapters import History
 from services.access.domain.projects import Terms
 from services.access.handlers import LINKED, LINKS, OPPOSITIONS, REACH, Access
 from services.access.projects import PERMITS, Registrar, StepRow
 from services.access.requests import REQUEST_ACTS, ActRow, Keeper, RequestRow, Requests
+from services.access.vault import Vault
 
 SOURCE = "urn:estuaire:producer:chu-test"
 PARTITIONS = 2

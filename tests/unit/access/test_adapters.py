@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from services.access.adapters import KeyBroken, Vault
+from services.access.vault import KeyBroken, Vault
 
 pytestmark = pytest.mark.unit
 

@@ -12,9 +12,9 @@ from contracts.messages import Content, RequestAct
 from contracts.projects import DocumentError
 from contracts.requests import GROUNDS, Ground, document_of
 from runtime.messages import Outputs
-from services.access.adapters import Held
 from services.access.domain.projects import Refused
 from services.access.domain.requests import Done, Request, check, received_on
+from services.access.lookup import Held
 from services.access.request_routes import Desk
 from services.access.requests import ActRow, Keeper, RequestRow, request_of
 from tests.unit.access.hub import Hub, MemoryRequests, event_id
