@@ -6,9 +6,12 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
 from confluent_kafka import Producer
@@ -20,6 +23,7 @@ from estuaire.sample import sample
 from estuaire.topics import read
 from runtime.kafka import common, producer_config
 from runtime.loop import message_from
+from tests.crawl import pages
 from tests.hub import free_base_port
 from tests.search import Hit, Search
 
@@ -116,7 +120,40 @@ def test_no_identity_is_anywhere(home: Path, result: dict[str, Any]) -> None:
             for message in map(message_from, read(platform.settings(), topic)):
                 for part in (message.value, message.key or b"", *message.headers.values()):
                     hits += search.bytes(topic, part)
+        seen: Counter[str] = Counter()
+        for place, data in [*_pages(platform), *_refusals(platform)]:
+            seen[place.partition("?")[0].partition("/")[2].partition("/")[0]] += 1
+            hits += search.bytes(place, data)
+    assert {"flow", "producers", "records", "rejects", "permits", "reviews", "audit", "catalogue", "v1"} <= seen.keys()
     assert not hits, {(hit.place, hit.form) for hit in hits}
+
+
+PEOPLE = {
+    "operator": "operator",
+    "officer": "officer",
+    "steward": "steward",
+    "auditor": "auditor",
+    "reviewer": "reviewer",
+    "team-cardio": "subscriber",
+}
+
+
+def _pages(platform: Platform) -> Iterator[tuple[str, bytes]]:
+    """What each sees on the pages that they can get to."""
+    for name, role in PEOPLE.items():
+        yield from pages(platform, name, role, 60)
+
+
+def _refusals(platform: Platform) -> Iterator[tuple[str, bytes]]:
+    """What ingest says to who sends what it refuses, one by one and as something else than it is."""
+    for one in sample():
+        if not one.accepted:
+            token = platform.keyring.producer_token(one.source)
+            for path in ("/v1/events", "/v1/fhir", "/v1/oppositions"):
+                headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/cloudevents+json"}
+                answer = httpx.post(platform.ingest_url + path, json=one.event, headers=headers, timeout=30)
+                assert answer.is_client_error, answer.status_code
+                yield path, answer.content
 
 
 def test_the_search_finds_what_is_planted_in_each_kind_of_file(home: Path, result: dict[str, Any]) -> None:
