@@ -33,6 +33,8 @@ PAGES = (
     ("auditor", "/audit"),
 )
 EVERY_SECONDS = 0.5
+ENOUGH = 0.95
+"""The share of the rate that has to have flowed, or the figures are of something else."""
 _LOADED = "() => performance.getEntriesByType('navigation')[0].loadEventEnd > 0"
 _TOOK = "() => performance.getEntriesByType('navigation')[0].loadEventEnd"
 
@@ -58,6 +60,8 @@ def _measured(browser: Browser, platform: Platform, per_second: int, times: int)
         begun, before = time.monotonic(), sum(sent)
         flowing = _open(platform, browser, times)
         rate = (sum(sent) - before) / (time.monotonic() - begun)
+    if rate < per_second * ENOUGH:
+        raise RuntimeError(f"only {rate:.0f} events a second flowed")
     return {
         "events_per_second": round(rate),
         "pages": {

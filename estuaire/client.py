@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ class Client:
 
     def __init__(self, url: str, token: str, seconds: float = 30) -> None:
         """`seconds` is how long an answer may take."""
-        self._url = url  # no base_url of the client's, which puts a slash after it
+        self._url = re.sub("(?<!:)//+", "/", url)  # no base_url of the client's, which puts a slash after it
         self._http = httpx.Client(headers={"Authorization": f"Bearer {token}"}, timeout=seconds)
 
     def ask(self, method: str, path: str, body: Any = None, params: Mapping[str, Any] | None = None) -> Any:
@@ -30,10 +31,12 @@ class Client:
         response = self._http.request(method, self._url + path, json=body, params=params)
         try:
             found = response.json()
-        except ValueError:
-            raise SendError(f"{response.url} does not answer as a service of the hub", response.status_code) from None
-        if response.is_error:
-            raise SendError(f"{found.get('title')}: {found.get('detail')}", response.status_code)
+            problem = f"{found['title']}: {found['detail']}" if response.is_error else None
+        except (ValueError, LookupError, TypeError):
+            status = response.status_code
+            raise SendError(f"{response.url} does not answer as a service of the hub ({status})", status) from None
+        if problem:
+            raise SendError(problem, response.status_code)
         return found
 
     def find(self, path: str) -> Any:

@@ -46,7 +46,7 @@ OTHER_VALUES: Final[dict[str, Any]] = {
 OTHER_VERSIONS: Final[dict[str, int]] = {"token-block": 2}
 """The newest version of what is no topic's value, where it is not the first."""
 
-_GENERATED = "# Written by `python -m estuaire.documents` from contracts/topics/*.yaml: do not edit.\n"
+_GENERATED = "# Written by `python -m estuaire.documents` from contracts/topics and infra/prometheus: do not edit.\n"
 _TRACE = {"type": "string", "pattern": "^00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$"}
 _HEADERS: Final[dict[str, dict[str, Any]]] = {
     Headers.EVENT_ID: {"type": "string", "description": "The hub's event id; also the message key."},

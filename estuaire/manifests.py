@@ -1,4 +1,4 @@
-"""What infra/kubernetes has of the contracts: topics, accounts with their rights, and who may connect to whom.
+"""What infra/kubernetes has from elsewhere: topics, accounts with their rights, who may connect to whom, and alerts.
 
 Written by `python -m estuaire.documents`, so that a cluster allows what the declarations say, and a test that it does.
 """
@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
+import yaml
+
 from contracts import acl
 from contracts.acl import Right, rights_of
 from contracts.registry import topics_to_create
 from estuaire.deployment import PORT
 from estuaire.keyring import ADMIN
+from estuaire.observe import RULES
 from estuaire.platform import DATABASES, SERVICES
 
 KAFKA: Final = "hub"
@@ -23,7 +26,7 @@ OUTSIDE: Final = ("access", "console", "ingest")
 WITH_ISSUER: Final = ("access", "audit", "console", "linkage", "statistics")
 """Who takes tokens, and so fetches the keys of who issues them."""
 KEEPER: Final = "rights"
-BROKER_PORT, DATABASE_PORT, COLLECTOR_PORT = 9093, 5432, 4318
+BROKER_PORT, DATABASE_PORT, COLLECTOR_PORT, TRACES_PORT = 9093, 5432, 4318, 16686
 NAME: Final = "app.kubernetes.io/name"
 
 Manifest = dict[str, Any]
@@ -31,7 +34,12 @@ Manifest = dict[str, Any]
 
 def manifests() -> dict[str, list[Manifest]]:
     """Every generated file by its name, and the resources in it."""
-    return {"topics": list(kafka_topics()), "users": list(kafka_users()), "network": list(network_policies())}
+    return {
+        "topics": list(kafka_topics()),
+        "users": list(kafka_users()),
+        "network": list(network_policies()),
+        "rules": list(prometheus_rules()),
+    }
 
 
 def kafka_topics() -> Iterator[Manifest]:
@@ -47,6 +55,18 @@ def kafka_users() -> Iterator[Manifest]:
         rules = [_rule(right) for right in sorted(rights_of(service, service))]
         yield _of_kafka("KafkaUser", service, _account(service) | {"authorization": {"type": "simple", "acls": rules}})
     yield _of_kafka("KafkaUser", ADMIN, _account(ADMIN))
+
+
+def prometheus_rules() -> Iterator[Manifest]:
+    """The rules of infra/prometheus, for the operator of Prometheus."""
+    for path in sorted(RULES.glob("*.yaml")):
+        labels = {"app.kubernetes.io/part-of": "estuaire"}
+        yield {
+            "apiVersion": "monitoring.coreos.com/v1",
+            "kind": "PrometheusRule",
+            "metadata": {"name": path.stem, "labels": labels},
+            "spec": yaml.safe_load(path.read_text()),
+        }
 
 
 def network_policies() -> Iterator[Manifest]:
@@ -102,6 +122,7 @@ def _calls(service: str) -> list[Manifest]:
         found.append(_to([_databases(service)], (DATABASE_PORT, "TCP")))
     if service == "console":
         found.append(_to([_named(one for one in sorted(SERVICES) if one != service)], (PORT, "TCP")))
+        found.append(_to([_elsewhere("observability", {NAME: "jaeger"})], (TRACES_PORT, "TCP")))
     if service in WITH_ISSUER:
         # outside of the cluster; a provider within it is named by an overlay
         public = {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]}

@@ -235,11 +235,12 @@ class Platform:
         inherited = {key: value for key, value in os.environ.items() if key != "DATABASE_URL"}
         common = {**inherited, "ESTUAIRE_PORT": str(ports[name]), **self._callers(name)}
         if name == "console":
+            url = self.observers and self.observers.traces_url
             return common | {
                 f"{own}URL": _url(ports[name]),
                 **{f"{own}{one.upper()}": _url(ports[one]) for one in SERVICES if one != name},
                 f"{own}LINKS": str(links_folder(self.home)),
-                **({f"{own}TRACES": url} if self.observers and (url := self.observers.traces_url) else {}),
+                **({f"{own}TRACES": url, f"{own}TRACES_API": url} if url else {}),
             }
         return {
             **common,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
@@ -107,10 +108,12 @@ def bench(
     from estuaire.client import SendError
 
     if name in ("flow", "devices", "pages"):
-        from bench import devices, flow, pages
-
+        try:
+            bench = import_module(f"bench.{name}")
+        except ModuleNotFoundError as missing:
+            raise SendError(f"this benchmark needs {missing.name}: run it in a checkout, with `uv run`") from None
         with TemporaryDirectory(prefix="estuaire-bench-") as folder:
-            result = {"flow": flow, "devices": devices, "pages": pages}[name].main(Path(folder), port)
+            result = bench.main(Path(folder), port)
     elif name == "ingest":
         from bench import ingest
 

@@ -29,7 +29,8 @@ def main() -> int:
         return 2
     hub = HttpHub(settings.services)
     sessions = Sessions(provider.renew if provider else None)
-    desk = Desk(hub, sessions, issuer, Links(settings.links), settings.url, provider, settings.traces)
+    links, follows = Links(settings.links), settings.traces_api is not None
+    desk = Desk(hub, sessions, issuer, links, settings.url, provider, settings.traces, follows)
     try:
         return serve(application(desk), settings, [])
     finally:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import json
 import re
+import time
+from collections.abc import Iterable
 from typing import Annotated, Any, Final
 from urllib.parse import urlencode
 
@@ -13,7 +15,7 @@ from starlette.responses import Response
 
 from runtime.telemetry import LINKED_TRACE, OF_RECORD
 from services.console.adapters import Hub, Refusal, path_of
-from services.console.domain.journey import Stop, journey
+from services.console.domain.journey import journey
 from services.console.domain.spans import Trace, traces
 from services.console.reject_routes import STEPS
 from services.console.settings import TRACES
@@ -22,8 +24,12 @@ from services.console.visits import SignedIn
 _EVENT_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MOST_TRACES: Final = 5
 _MOST_VIEWS: Final = 100
-_BEFORE: Final = dt.timedelta(minutes=10)
-"""A record's trace begins so long, at most, before the first step has told of it."""
+_PATIENCE: Final = 3.0
+"""Seconds: what is shown beside the record's way does not hold it up."""
+_KEPT: Final = dt.timedelta(days=8)
+"""Messages are kept for seven days: a record that is older has been through."""
+_SKEW: Final = dt.timedelta(minutes=10)
+"""So much may clocks differ."""
 
 
 def add_record_routes(app: FastAPI) -> None:
@@ -49,28 +55,56 @@ def add_record_routes(app: FastAPI) -> None:
         stops = journey(linked, stored, letters)
         patient = linked["patient_id"] if linked else None
         status = 200 if stops or away else 404
-        followed = (
-            _traces(visit.desk.hub, asked, stops, visit.desk.clock(), away) if stops and visit.desk.traces else None
-        )
+        followed = None
+        if stops and visit.desk.follows:
+            store = _Store(visit.desk.hub, visit.desk.clock())
+            followed = _traces(store, asked, [one["trace"] for _, one in letters], away)
         found = {"stops": stops, "away": away, "patient": patient, "followed": followed}
         return visit.page("record.html", status, **values | found)
 
 
-def _traces(hub: Hub, event_id: str, stops: list[Stop], now: dt.datetime, away: list[str]) -> list[Trace] | None:
-    """The traces that the store has of a record; None where it does not answer, which is noted in `away`."""
-    since = dt.datetime.fromisoformat(stops[0].at) - _BEFORE
+class _Store:
+    """The trace store, asked for what it has of a record. Nobody's token goes there. All raise Refusal."""
 
-    def ask(service: str, most: int, **tags: str) -> list[dict[str, Any]]:
-        span = {"start": round(since.timestamp() * 1e6), "end": round((now + _BEFORE).timestamp() * 1e6)}
-        query = urlencode({"service": service, "tags": json.dumps(tags), "limit": most} | span)
-        found: list[dict[str, Any]] = hub.ask(TRACES, "GET", f"/api/traces?{query}")["data"] or []
+    def __init__(self, hub: Hub, now: dt.datetime) -> None:
+        self._hub = hub
+        self._span = {"start": round((now - _KEPT).timestamp() * 1e6), "end": round((now + _SKEW).timestamp() * 1e6)}
+
+    def find(self, service: str, most: int, **tags: str) -> list[dict[str, Any]]:
+        """The newest traces with a span of this service that says this."""
+        query = urlencode({"service": service, "tags": json.dumps(tags), "limit": most} | self._span)
+        return self._ask(f"?{query}")
+
+    def get(self, trace: str) -> list[dict[str, Any]]:
+        """A trace, if it is there."""
+        try:
+            return self._ask(path_of(trace))
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+            return []
+
+    def _ask(self, path: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self._hub.ask(TRACES, "GET", f"/api/traces{path}")["data"] or []
         return found
 
+
+def _traces(store: _Store, event_id: str, letters: Iterable[str], away: list[str]) -> list[Trace] | None:
+    """The traces of a record, those that end in these dead letters among them; None where the store does not answer as
+    one does, which is noted in `away`. What it cannot tell in time is left out, the views first."""
+    deadline = time.monotonic() + _PATIENCE
     try:
-        of_record = ask("ingest", _MOST_TRACES, **{OF_RECORD: event_id})
-        ids = [one["traceID"] for one in of_record]
-        beyond = {one: [it["traceID"] for it in ask("access", _MOST_VIEWS, **{LINKED_TRACE: one})] for one in ids}
-    except Refusal:
+        found = {one["traceID"]: one for one in store.find("ingest", _MOST_TRACES, **{OF_RECORD: event_id})}
+        # of a record that was not followed there is its end, which says nothing of the record
+        for trace in list(dict.fromkeys(letters))[:_MOST_TRACES]:
+            if trace and trace not in found and time.monotonic() < deadline:
+                found |= {one["traceID"]: one for one in store.get(trace)}
+        beyond: dict[str, list[str]] = {}
+        for trace in found:
+            if time.monotonic() < deadline:
+                views = store.find("access", _MOST_VIEWS, **{LINKED_TRACE: trace})
+                beyond[trace] = [one["traceID"] for one in views]
+        return traces(found.values(), beyond)
+    except (Refusal, LookupError, TypeError, AttributeError):
         away.append(TRACES)
         return None
-    return traces(of_record, beyond)

@@ -50,7 +50,7 @@ class ConsoleSettings(IssuerSettings):
         None,
         validation_alias=_own("traces_api"),
         pattern=_ADDRESS,
-        description="Where the console asks the trace store (Jaeger's query API); where its pages are, if absent.",
+        description="Where the console asks the trace store (Jaeger's query API); absent, it shows no trace.",
     )
     links: Path | None = Field(
         None, validation_alias=_own("links"), description="The folder of sign-in links; of the local platform alone."
@@ -59,5 +59,5 @@ class ConsoleSettings(IssuerSettings):
     @property
     def services(self) -> dict[str, str]:
         """Where each service listens, of those that have an address, and the trace store."""
-        found = {name: getattr(self, name) for name in SERVICES} | {TRACES: self.traces_api or self.traces}
+        found = {name: getattr(self, name) for name in SERVICES} | {TRACES: self.traces_api}
         return {name: address for name, address in found.items() if address}

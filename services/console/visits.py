@@ -68,6 +68,8 @@ class Desk:
     url: str
     provider: Provider | None = None
     traces: str | None = None
+    follows: bool = False
+    """Whether the hub has a trace store that can be asked."""
     clock: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC)
 
     @property

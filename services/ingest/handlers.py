@@ -45,7 +45,7 @@ _Said = TypeVar("_Said", Objection, PersonsRequest)
 
 Trace = Callable[[str | None, float, str], str]
 """From the traceparent that a producer gave, if any, the time (epoch seconds) at which the work on its record began,
-and the hub's id of the record, to the traceparent that it travels under."""
+and the hub's id of the record (empty where its trace shall not say it), to the traceparent that it travels under."""
 
 
 class Seal(Protocol):
@@ -272,7 +272,7 @@ class Intake:
             Headers.TYPE: event.type.encode(),
             Headers.DIGEST: digest.encode(),
             Headers.REVISION: str(event.version or 0).encode(),
-            Headers.TRACEPARENT: self._trace(event.traceparent, begun, event_id).encode(),
+            Headers.TRACEPARENT: self._trace(event.traceparent, begun, "" if of_rights else event_id).encode(),
             Headers.KEY_VERSION: self._key_version,
         }
         age = (now - event.time).total_seconds() if event.time else None

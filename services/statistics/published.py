@@ -27,8 +27,6 @@ WINDOWS: Final = "flow-windows"
 GROUP: Final = "statistics-flow"
 # The moment until which the workers have counted the flow (seconds since the epoch): alarms are as of then.
 COUNTED_UNTIL: Final = Gauge("estuaire_flow_counted_until_seconds", "Until when the flow is counted.")
-_MOST_MARKS: Final = 1_000
-"""So many offsets at the end of a partition may be nobody's; of more, the workers are simply behind."""
 
 
 class Published:
@@ -148,8 +146,6 @@ class WindowsReader:
     def _is_over(self, consumer: Consumer, left: dict[int, TopicPartition], ends: Mapping[int, int]) -> bool:
         """Whether who goes on from here gets nothing more before these ends: marks of transactions, and what was
         aborted, take offsets that nobody ever gets."""
-        if any(ends[number] - place.offset > _MOST_MARKS for number, place in left.items()):
-            return False
         consumer.assign(list(left.values()))
         deadline = time.monotonic() + self.LOOK_SECONDS
         try:

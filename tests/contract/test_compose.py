@@ -32,13 +32,14 @@ def services(file: Path = PLATFORM) -> dict[str, dict[str, Any]]:
     return found
 
 
-def edges() -> set[frozenset[str]]:
+def edges(*files: Path) -> set[frozenset[str]]:
     """Who can reach whom: every two that share a network from which ports are not just published."""
     members: dict[str, set[str]] = {}
-    for name, one in services().items():
-        for network in one["networks"]:
-            members.setdefault(network, set()).add(name)
-    shared = {network: who for network, who in members.items() if network not in ("outside", "issuer")}
+    for file in (PLATFORM, *files):
+        for name, one in services(file).items():
+            for network in one["networks"]:
+                members.setdefault(network, set()).add(name)
+    shared = {network: who for network, who in members.items() if network not in ("outside", "issuer", "watched")}
     return {frozenset(pair) for who in shared.values() for pair in itertools.combinations(sorted(who), 2)}
 
 
@@ -59,6 +60,15 @@ def test_nobody_reaches_whom_the_table_does_not_say() -> None:
         WINDOWS,
         *DATABASES,
     }, "each its own, and pseudonym none"
+
+
+def test_who_watches_reaches_services_and_neither_broker_nor_database() -> None:
+    """A service's network leads to its collector, too: which so could also reach the service, as Prometheus does."""
+    steps = {*acl.services(), WINDOWS, "operator"}
+    found = {frozenset(("collector", one)) for one in (*steps, "console", "prometheus", "jaeger")}
+    found |= {frozenset(("prometheus", one)) for one in (*steps, "console", "grafana", "jaeger")}
+    found |= {frozenset(("jaeger", one)) for one in ("console", "grafana")}
+    assert edges(OBSERVE) - edges() == found
 
 
 def test_only_ingest_and_the_console_are_published_and_on_this_machine_alone() -> None:

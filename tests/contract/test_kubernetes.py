@@ -22,6 +22,7 @@ from contracts.registry import topics_to_create
 from estuaire.database import SETTINGS
 from estuaire.deployment import KUBERNETES, prepare
 from estuaire.keyring import SECRETS
+from estuaire.observe import RULES
 from estuaire.platform import DATABASES, SERVICES
 from runtime.settings import IssuerSettings, ServiceSettings
 from services.access.settings import AccessSettings
@@ -249,11 +250,12 @@ def test_each_database_has_a_server_of_its_own_that_logs_no_value(resources: lis
 # --- the network ---
 
 FROM_OUTSIDE, PROMETHEUS, COLLECTOR, NAMES, ISSUER = "outside", "prometheus", "collector", "names", "issuer"
-KUBE, STRIMZI, CNPG = "kubernetes", "strimzi", "cnpg"
+KUBE, STRIMZI, CNPG, TRACES = "kubernetes", "strimzi", "cnpg", "traces"
 ELSEWHERE = {
     "ingress-nginx": FROM_OUTSIDE,
     "monitoring": PROMETHEUS,
-    "observability": COLLECTOR,
+    "opentelemetry-collector": COLLECTOR,
+    "jaeger": TRACES,
     "kube-system": NAMES,
     "strimzi": STRIMZI,
     "cnpg-system": CNPG,
@@ -270,7 +272,7 @@ def table() -> set[Edge]:
     edges |= {("console", one, 8000) for one in steps}
     edges |= {(FROM_OUTSIDE, one, 8000) for one in ("ingest", "access", "console")}
     edges |= {(PROMETHEUS, one, 8000) for one in everybody}
-    edges |= {(one, COLLECTOR, 4318) for one in steps}
+    edges |= {(one, COLLECTOR, 4318) for one in steps} | {("console", TRACES, 16686)}
     edges |= {(one, ISSUER, 443) for one in ("linkage", "access", "statistics", "audit", "console")}
     servers = ("kafka", "linkage-database", "access-database", "statistics-database", "audit-database")
     edges |= {(one, NAMES, 53) for one in (*everybody, "rights", *servers)}
@@ -305,9 +307,19 @@ def peers(rules: list[Resource], side: str, here: dict[str, dict[str, str]]) -> 
                 yield (ISSUER if "except" in peer["ipBlock"] else KUBE), port
             elif "namespaceSelector" in peer:
                 assert peer["podSelector"]["matchLabels"], "a whole namespace"
-                yield ELSEWHERE[peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]], port
+                where = peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
+                (who,) = peer["podSelector"]["matchLabels"].values()
+                yield ELSEWHERE[who if where == "observability" else where], port
             else:
                 yield from ((name, port) for name, labels in here.items() if selects(peer["podSelector"], labels))
+
+
+def test_the_rules_of_prometheus_are_those_of_infra(resources: list[Resource]) -> None:
+    found = of(resources, "PrometheusRule")
+    assert {name: one["spec"] for name, one in found.items()} == {
+        path.stem: yaml.safe_load(path.read_text()) for path in RULES.glob("*.yaml")
+    }
+    assert found.keys() == {"alerts", "recording"}
 
 
 def test_a_service_leads_to_one_workload_alone(resources: list[Resource]) -> None:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import httpx
 import pytest
 
+from estuaire.console import sign_in_link
+from services.console.visits import MENU
 from tests.browser import PHONE
 from tests.e2e.conftest import Enter
 from tests.hub import Hub
@@ -72,6 +75,7 @@ def test_a_record_is_found_by_keyboard_and_what_is_no_id_is_told(enter: Enter) -
     assert page.get_by_label("The hub’s id of the record").get_attribute("aria-invalid") == "true"
 
 
+OF_NOBODY = {"/records": f"?event_id={'0' * 32}"}
 PAGES = (
     "/flow",
     "/rejects",
@@ -96,11 +100,24 @@ def test_every_page_is_accessible_in_both_languages_light_and_dark_on_a_desk_and
             operator.picture(f"{'phone' if phone else 'french'}-{path.strip('/')}")
 
 
+def test_every_page_of_the_menu_is_for_its_roles_alone(hub: Hub) -> None:
+    """As services decide: the console only leads people to pages that are for them."""
+    url = hub.platform.console_url
+    for role in sorted(set().union(*(one.roles for one in MENU))):
+        with httpx.Client(base_url=url, follow_redirects=True, timeout=30) as browser:
+            browser.get(sign_in_link(hub.platform.home, url, f"{role}-of-pages", role))
+            # of a record an id is asked for first, and then the services
+            found = {one: browser.get(one.path + OF_NOBODY.get(one.path, "")).status_code for one in MENU}
+        for page, status in found.items():
+            open_to = not page.roles or role in page.roles
+            assert (status != httpx.codes.FORBIDDEN) is open_to, f"{role} at {page.path}: {status}"
+            assert status < httpx.codes.INTERNAL_SERVER_ERROR
+
+
 def test_who_is_no_operator_is_told_so(enter: Enter) -> None:
     officer = enter("officer")
-    for path in ("/rejects",):
-        officer.go(path)
-        officer.sees("This is for: operator.")
+    officer.go("/rejects")
+    officer.sees("This is for: operator.")
 
 
 def test_the_flow_is_a_live_picture_that_can_be_replayed(hub: Hub, enter: Enter, observation: Make) -> None:

@@ -27,7 +27,7 @@ from estuaire.database import running_database
 from estuaire.observe import INFRA, RULES, Observers, built_jaeger
 from estuaire.platform import CHECKPOINTS, PORTS, Platform
 from estuaire.sample import sample
-from tests.browser import Person
+from tests.browser import PHONE, Person
 from tests.contract.test_alerts import alerts
 from tests.hub import Hub, free_base_port
 from tests.search import Search
@@ -36,6 +36,7 @@ pytestmark = pytest.mark.e2e
 
 Make = Callable[..., dict[str, Any]]
 Span = dict[str, Any]
+Traces = Callable[..., list[dict[str, Any]]]
 
 SMALLEST, SHORTER = 2, 60
 """Live, an hour of a rule is a minute; a window has at least so many seconds, for it needs two scrapes."""
@@ -56,7 +57,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
 
 
 @pytest.fixture
-def traces(observed: Hub) -> Callable[..., list[dict[str, Any]]]:
+def traces(observed: Hub) -> Traces:
     """Asks the trace store by Jaeger's query API."""
     url = observed.platform.observers and observed.platform.observers.traces_url
     if not url:
@@ -125,8 +126,18 @@ def edges(trace: dict[str, Any]) -> set[tuple[str, str]]:
     }
 
 
+def linked(traces: Traces, asked: str) -> list[dict[str, Any]]:
+    """The hub's traces of what a producer asked to be followed under this trace of its own."""
+    return traces("traces", service="ingest", tags=json.dumps({"linked_trace": asked}), lookback="1h", limit=10)
+
+
+def spans_of(traces: Traces, trace: str) -> set[str]:
+    """What the spans of a trace are called."""
+    return {one["operationName"] for it in traces(f"traces/{trace}") for one in it["spans"]}
+
+
 def test_a_records_trace_goes_from_its_producer_to_access_and_is_tied_to_the_views(
-    observed: Hub, traces: Callable[..., list[dict[str, Any]]], observation: Make
+    observed: Hub, traces: Traces, observation: Make
 ) -> None:
     hub, source = observed, observed.source()
     permit = hub.permit(source)
@@ -135,7 +146,7 @@ def test_a_records_trace_goes_from_its_producer_to_access_and_is_tied_to_the_vie
     wanted = {("ingest", "pseudonym"), ("pseudonym", "linkage"), ("linkage", "access")}
 
     def mine() -> list[dict[str, Any]]:
-        return traces("traces", service="ingest", tags=json.dumps({"linked_trace": asked}), lookback="1h", limit=10)
+        return linked(traces, asked)
 
     hub.wait_for(lambda: bool(mine()) and wanted <= edges(mine()[0]))
     (trace,) = mine()
@@ -156,7 +167,7 @@ def test_a_records_trace_goes_from_its_producer_to_access_and_is_tied_to_the_vie
 
 
 def test_a_records_page_shows_its_trace_beside_its_way(
-    observed: Hub, browser: Browser, traces: Callable[..., list[dict[str, Any]]], observation: Make
+    observed: Hub, browser: Browser, traces: Traces, observation: Make
 ) -> None:
     hub, source, asked = observed, observed.source(), os.urandom(16).hex()
     hub.permit(source)
@@ -181,18 +192,26 @@ def test_a_records_page_shows_its_trace_beside_its_way(
     operator.go(f"/records?event_id={other}")
     operator.sees("The store has no trace of it.")
     operator.is_accessible()
+    hub.send(source, [observation(source, "not", 1, value=3)])
+    hub.wait_for(lambda: "dead letter: Conflict" in operator.go(f"/records?event_id={other}").content())
     operator.leave()
+    phone = Person(browser, hub.platform.console_url, language="fr-FR", scheme="dark", size=PHONE)
+    phone.go(sign_in_link(hub.platform.home, hub.platform.console_url, "operator", "operator"))
+    phone.go(f"/records?event_id={event_id}")
+    phone.sees("Sa trace")
+    phone.is_accessible()
+    phone.leave()
 
 
 def test_each_step_tells_its_batches_with_links_to_the_traces_that_they_carried(
-    observed: Hub, traces: Callable[..., list[dict[str, Any]]], observation: Make
+    observed: Hub, traces: Traces, observation: Make
 ) -> None:
     hub, source = observed, observed.source()
     asked = "7d3f65191f6c4a0d9e2b8c1a5e4f0b7a"
     hub.send(source, [observation(source, "traced", 1, traceparent=f"00-{asked}-b7ad6b7169203331-01")])
 
     def mine() -> list[dict[str, Any]]:
-        return traces("traces", service="ingest", tags=json.dumps({"linked_trace": asked}), lookback="1h", limit=10)
+        return linked(traces, asked)
 
     hub.wait_for(lambda: bool(mine()))
     trace = mine()[0]["traceID"]
@@ -207,7 +226,7 @@ def test_each_step_tells_its_batches_with_links_to_the_traces_that_they_carried(
 
 @pytest.mark.parametrize("followed", [True, False], ids=["followed", "not followed before"])
 def test_a_dead_letters_trace_ends_in_its_reason(
-    observed: Hub, traces: Callable[..., list[dict[str, Any]]], observation: Make, followed: bool
+    observed: Hub, traces: Traces, observation: Make, followed: bool
 ) -> None:
     hub, source = observed, observed.source()
     asked = f"7d3f65191f6c4a0d9e2b8c1a5e4f0b8{followed:d}"
@@ -228,12 +247,11 @@ def test_a_dead_letters_trace_ends_in_its_reason(
     assert tags(ended)["reason"] == "conflict"
     assert tags(ended)["error"] is True
 
-    def passed() -> set[str]:
-        return {one["operationName"] for it in traces(f"traces/{trace}") for one in it["spans"]}
-
-    if followed:
-        hub.wait_for(lambda: "pseudonym record" in passed())
-    assert ("pseudonym record" in passed()) is followed
+    if not followed:  # until what came after it has got there
+        later = os.urandom(16).hex()
+        hub.send(source, [observation(source, "later", 1, traceparent=f"00-{later}-b7ad6b7169203331-01")])
+        hub.wait_for(lambda: any("pseudonym record" in spans_of(traces, it["traceID"]) for it in linked(traces, later)))
+    hub.wait_for(lambda: ("pseudonym record" in spans_of(traces, trace)) is followed)
 
 
 def test_a_collector_takes_the_example_as_its_configuration() -> None:
@@ -318,9 +336,7 @@ def test_prometheus_holds_every_service_and_has_no_rule_that_fails(observed: Hub
 # --- nobody ---
 
 
-def test_nobody_is_in_what_prometheus_and_the_trace_store_hold(
-    observed: Hub, prometheus: str, traces: Callable[..., list[dict[str, Any]]]
-) -> None:
+def test_nobody_is_in_what_prometheus_and_the_trace_store_hold(observed: Hub, prometheus: str, traces: Traces) -> None:
     search = Search(string for one in sample() for string in one.planted)
     series = httpx.get(f"{prometheus}/api/v1/series", params={"match[]": '{__name__=~".+"}'}, timeout=60).content
     held = [

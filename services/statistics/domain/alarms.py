@@ -59,8 +59,8 @@ def judge(
     """The alarms that stand at this moment, given those that stood before.
 
     Silence is for registered sources that were heard of; it stands until the source is heard again, leaves the
-    registry, or may be silent for longer. Volume is for every source; it stands while the hour at hand, or the one
-    before it, is unusual.
+    registry, or is allowed a longer silence there. Volume is for every source; it stands while the hour at hand, or
+    the one before it, is unusual.
     """
     found: dict[tuple[str, Kind], Alarm] = {}
     for source, one in known.items():

@@ -79,7 +79,7 @@ class FakeHub:
         path = "statistics/v1/flow" if path.startswith("statistics/v1/flow?") else path
         if path.startswith("traces/"):
             asked = dict(parse_qsl(urlsplit(path).query))
-            path = f"traces/{asked['service']}?{asked['tags']}"
+            path = f"traces/{asked['service']}?{asked['tags']}" if asked else path.replace("/api/traces", "")
         if path.startswith("linkage/v1/reviews/progress?since="):
             path = "linkage/v1/reviews/progress"
         answer = self.answers.get((method, path), Refusal(404, "not found", "There is nothing here."))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import datetime as dt
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
 from services.console.adapters import Refusal
 from services.console.domain.flow import picture, series
 from services.console.domain.journey import journey
-from tests.unit.console.desk import EVENT_ID, LETTERS, LINKED, OF_CONFLICTS, STORED, Console
+from tests.unit.console.desk import EVENT_ID, LETTERS, LINKED, OF_CONFLICTS, STORED, TRACE, Console
 
 pytestmark = pytest.mark.unit
 AWAY = Refusal(503, "away", "Try again later.")
@@ -89,24 +91,32 @@ def test_a_dead_letter_leads_to_its_trace_where_there_is_a_store_with_pages(cons
 def test_a_record_has_its_trace_beside_it_and_no_token_goes_to_the_store(console: Console) -> None:
     address = f"/records?event_id={EVENT_ID}"
     assert "Its trace" not in console.http.get(address).text
-    console.app.state.desk = replace(console.desk, traces="https://traces.example")
+    console.app.state.desk = replace(console.desk, traces="https://traces.example", follows=True)
     page = console.http.get(address).text
     assert "1,000.0 ms from its first step to its last" in page
     assert "dead letter: Conflict" in page
     assert '<rect class="part" x="80.00" width="20.00" height="8"/>' in page
     assert 'x="0.00" width="0.40"' in page, "a short one is seen"
     assert f'href="https://traces.example/trace/{"8f" * 16}"' in page
-    asked = [
-        token for (_, path, _), token in zip(console.hub.asked, console.hub.tokens, strict=True) if "/api/" in path
-    ]
-    assert asked == [None, None]
+    asked = [one for one in zip(console.hub.asked, console.hub.tokens, strict=True) if "/api/" in one[0][1]]
+    assert [token for _, token in asked] == [None, None]
+    spans = [dict(parse_qsl(urlsplit(path).query)) for (_, path, _), _ in asked]
+    assert [(one["service"], one["limit"]) for one in spans] == [("ingest", "5"), ("access", "100")]
+    now = time.time() * 1e6
+    assert all(int(one["start"]) < now - 7 * 86_400e6 < now < int(one["end"]) for one in spans), (
+        "as long as messages are"
+    )
     for name in [one for one in console.hub.answers if one[1].startswith("traces/")]:
         console.hub.answers[name] = {"data": None}
     assert "The store has no trace of it." in console.http.get(address).text
+    console.hub.answers["GET", f"traces/{'7e' * 16}"] = {"data": [TRACE]}
+    assert "dead letter: Conflict" in console.http.get(address).text, "of what was not followed there is the end"
     console.hub.answers["GET", f'traces/ingest?{{"event_id": "{EVENT_ID}"}}'] = AWAY
     page = console.http.get(address).text
     assert "The trace store does not answer." in page
     assert "In the view of hearts" in page
+    console.hub.answers["GET", f'traces/ingest?{{"event_id": "{EVENT_ID}"}}'] = {"errors": []}
+    assert "The trace store does not answer." in console.http.get(address).text, "it answers as no such store does"
 
 
 def test_a_replay_is_bounded_and_says_how_many_went(console: Console) -> None:
