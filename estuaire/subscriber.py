@@ -16,7 +16,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaExcepti
 from pydantic import ValidationError
 
 from contracts.events import ViewEvent
-from runtime.kafka import consumer_config
+from runtime.kafka import SILENT, consumer_config
 from runtime.settings import RuntimeSettings
 
 WITHDRAWN: Final = "record.withdrawn"
@@ -124,7 +124,7 @@ class Subscriber:
 
     def __init__(self, settings: RuntimeSettings, permit: str) -> None:
         self._topic = f"{settings.topic_prefix}view-{permit}"
-        self._config = consumer_config(settings, f"subscriber-{permit}") | {"enable.partition.eof": True}
+        self._config = consumer_config(settings, f"subscriber-{permit}") | {"enable.partition.eof": True, **SILENT}
 
     def read(self) -> View:
         """The view as it is now. Raises ViewError."""

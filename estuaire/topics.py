@@ -12,7 +12,7 @@ from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Message,
 
 from contracts.messages import VALUES
 from contracts.registry import BACKFILL, DEAD_LETTERS
-from runtime.kafka import consumer_config
+from runtime.kafka import SILENT, consumer_config
 from runtime.messages import SUMMARIES, FlowSummary
 from runtime.settings import RuntimeSettings
 
@@ -23,7 +23,7 @@ class TopicError(Exception):
 
 def read(settings: RuntimeSettings, topic: str, *, follow: bool = False) -> Iterator[Message]:
     """Every committed message of a topic, from the beginning to its present end, or on. Raises TopicError."""
-    consumer = Consumer(consumer_config(settings, "estuaire-reader") | {"enable.partition.eof": True})
+    consumer = Consumer(consumer_config(settings, "estuaire-reader") | {"enable.partition.eof": True, **SILENT})
     try:
         known = consumer.list_topics(topic, timeout=10).topics[topic]
         if known.error is not None:

@@ -7,6 +7,7 @@ whoever inspects a container, and inherited by every child. Where there are both
 from __future__ import annotations
 
 import os
+import time
 from typing import Any, TypeVar
 
 from pydantic import AliasChoices, Field, ValidationError
@@ -56,6 +57,14 @@ class RuntimeSettings(ServiceSettings):
     rewind: bool = Field(False, description="On start, go back to where the database is, should it be older.")
     trace_file: str | None = Field(None, description="Write spans here, where there is no OTLP endpoint.")
     trace_ratio: float = Field(0.01, ge=0, le=1, description="Share of records with a full trace of their own.")
+
+    def beyond(self) -> int:
+        """On a start that rewinds, a number above all that the database can have given out since its backup; else 0.
+
+        Seconds since the epoch, shifted by 20 bits: above whatever counted from an earlier one of these with less than
+        a million numbers a second, and below 2**53 until the year 2242.
+        """
+        return int(time.time()) << 20 if self.rewind else 0
 
 
 class IssuerSettings(ServiceSettings):

@@ -245,10 +245,12 @@ _FACTS = "SELECT event_id, subject, revision, type, source, time, retracted, dat
 
 
 class PostgresHistory:
-    """The history over the loop's own connection. Many rows a statement, few statements a batch."""
+    """The history over the loop's own connection. Many rows a statement, few statements a batch. Sequence numbers go on
+    beyond a number, for a database that was restored: subscribers have seen those that the lost one had given out."""
 
-    def __init__(self, database: Database, vault: Vault) -> None:
+    def __init__(self, database: Database, vault: Vault, beyond: int = 0) -> None:
         self._database = database
+        self._beyond = beyond
         self._vault = vault
         set_json_loads(msgspec.json.decode)
 
@@ -553,10 +555,15 @@ class PostgresHistory:
     def number(self, wanted: Sequence[Numbering]) -> dict[tuple[str, str], int]:
         if not wanted:
             return {}
+        if self._beyond:
+            self._run("UPDATE view_floor SET floor = %b WHERE floor < %b", self._beyond, self._beyond)
         rows = self._run(
-            "INSERT INTO view_patients AS old (permit, patient, subject, sequence, qualified, digest)"
-            " SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::boolean[], %b::bytea[])"
-            " ON CONFLICT (permit, patient) DO UPDATE SET sequence = old.sequence + EXCLUDED.sequence,"
+            "INSERT INTO view_patients AS old (permit, patient, subject, sequence, qualified, digest, begun)"
+            " SELECT p, who, s, floor + n, q, d, floor FROM view_floor, unnest(%b::text[], %b::text[], %b::text[],"
+            " %b::bigint[], %b::boolean[], %b::bytea[]) AS new (p, who, s, n, q, d)"
+            " ON CONFLICT (permit, patient) DO UPDATE SET"
+            " sequence = greatest(old.sequence, EXCLUDED.begun) + EXCLUDED.sequence - EXCLUDED.begun,"
+            " begun = old.begun + greatest(0, EXCLUDED.begun - old.sequence),"
             " qualified = EXCLUDED.qualified, digest = EXCLUDED.digest RETURNING permit, patient, sequence",
             *_columns(sorted(wanted)),
         )

@@ -124,7 +124,7 @@ def main() -> int:
     url = settings.database_url.get_secret_value()
     database = Database(url, files("services.access") / "migrations")
     step = Access(
-        history=PostgresHistory(database, vault),
+        history=PostgresHistory(database, vault, settings.beyond()),
         vault=vault,
         opener=opener,
         registrar=Registrar(PostgresSteps(database)),

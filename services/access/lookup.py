@@ -24,8 +24,8 @@ from services.access.sizes import SIZES, Sizes
 
 _HELD_IN_VIEWS: Final = (
     "SELECT permit, definition, state, (SELECT count(*) FROM view_entries e WHERE e.permit = v.permit"
-    " AND e.patient = v.patient), sequence FROM view_patients v JOIN permits USING (permit)"
-    " WHERE patient = ANY(%b) AND sequence > 0 ORDER BY permit"
+    " AND e.patient = v.patient), sequence - begun FROM view_patients v JOIN permits USING (permit)"
+    " WHERE patient = ANY(%b) AND sequence > begun ORDER BY permit"
 )
 
 

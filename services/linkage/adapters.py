@@ -201,10 +201,12 @@ class PatientIndex(Protocol):
 
 
 class SqlPatientIndex:
-    """The index in PostgreSQL 16 or later, on the connection of the loop's store."""
+    """The index in PostgreSQL 16 or later, on the connection of the loop's store. Link versions go on beyond a number,
+    for a database that was restored: access has seen those that the lost one had given out."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, beyond: int = 0) -> None:
         self._database = database
+        self._beyond = beyond
         self._block = msgspec.msgpack.Decoder(TokenBlock)
         self._active: RuleVersion | None = None
 
@@ -507,6 +509,11 @@ class SqlPatientIndex:
 
     def next_link_versions(self, count: int) -> list[int]:
         """So many link versions, ascending."""
+        if self._beyond:  # no transaction takes a sequence back
+            self._rows(
+                "SELECT setval('link_version_seq', %b) FROM link_version_seq WHERE last_value < %b", [self._beyond] * 2
+            )
+            self._beyond = 0
         rows = self._rows("SELECT nextval('link_version_seq') FROM generate_series(1, %b)", [count])
         return [version for (version,) in rows]
 

@@ -63,7 +63,7 @@ def main() -> int:
     url = settings.database_url.get_secret_value()
     database = Database(index_conninfo(url), MIGRATIONS)
     step = Link(
-        SqlPatientIndex(database),
+        SqlPatientIndex(database, settings.beyond()),
         Opener(private),
         hot_partitions=settings.hot_partitions,
         slot=settings.slot,

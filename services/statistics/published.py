@@ -137,7 +137,7 @@ class WindowsReader:
         left = {
             one.partition: TopicPartition(name, one.partition, max(bounds[one.partition][0], one.offset))
             for one in committed
-            if one.offset < bounds[one.partition][1]
+            if one.offset < bounds[one.partition][1] - 1  # the last offset is a mark as a rule
         }
         if not left or self._is_over(consumer, left, {number: end for number, (_, end) in bounds.items()}):
             self._counted_until, self._asked = now, None
