@@ -8,13 +8,7 @@ from typing import Any
 
 import httpx
 import pytest
-from confluent_kafka import Producer
 
-from contracts.messages import Measures, encode, measures_associated
-from runtime.kafka import producer_config
-from runtime.keys import FolderKeyStore
-from runtime.messages import SUMMARIES, FlowSummary
-from runtime.sealing import Sealer
 from tests.e2e.conftest import Enter
 from tests.hub import Hub
 
@@ -48,21 +42,6 @@ def silence(hub: Hub, source: str) -> dict[str, Any] | None:
     return alarm(hub, source, "silence")
 
 
-def remember(hub: Hub, source: str, records: int, days: int) -> None:
-    """Have the hub have counted so many records an hour of a source, at about this time of the day."""
-    platform = hub.platform
-    seal = Sealer(FolderKeyStore(platform.keyring.folder("ingest")).public("statistics-public"))
-    producer = Producer(producer_config(platform.settings()))
-    now = dt.datetime.now(dt.UTC)
-    moments = [now - dt.timedelta(days=day, hours=hour) for day in range(1, days + 1) for hour in (-1, 0, 1)]
-    for number, moment in enumerate(moments, 1):
-        at = round(moment.timestamp() * 1000)
-        counted = Measures(source.encode()[-32:], number, {source: {"claim.v1": {"records": records}}})
-        summary = FlowSummary("ingest", 0, at, (), measures=seal.seal(encode(counted), measures_associated(at)))
-        producer.produce(SUMMARIES, encode(summary), b"ingest-0", timestamp=at)
-    assert producer.flush(30) == 0
-
-
 def metrics(hub: Hub) -> str:
     return httpx.get(f"{hub.platform.services['statistics'].url}/metrics").text
 
@@ -94,7 +73,7 @@ def test_the_windows_are_what_was_sent(hub: Hub, observation: Make) -> None:
 def test_a_tenfold_volume_raises_an_alarm_and_shows_on_the_page(hub: Hub, enter: Enter, observation: Make) -> None:
     source = hub.source()
     hub.register(source)
-    remember(hub, source, 120, 21)
+    hub.remember(source, 120, 21)
 
     def records(span: str) -> int:
         (listed,) = (one for one in ask(hub, "/v1/flow/sources")["sources"] if one["source"] == source)
