@@ -23,8 +23,6 @@ from runtime.settings import RuntimeSettings
 
 LARGEST: Final = 1_000_000
 """Bytes a step may put into a message. Brokers take 1,048,588: a dead letter of it needs room for its headers."""
-
-
 SILENT: Final = {"log_level": 2}
 """For a client that raises whatever goes wrong: it writes nothing itself."""
 

@@ -8,15 +8,16 @@ import json
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import httpx
+import msgspec
 import yaml
 from confluent_kafka import Producer as KafkaProducer
 
-from contracts.messages import Measures, encode, measures_associated
+from contracts.messages import Headers, Measures, associated, encode, measures_associated
 from contracts.permits import Permit
 from estuaire.demo import grant
 from estuaire.platform import PORTS, Platform
@@ -27,7 +28,7 @@ from runtime.kafka import producer_config
 from runtime.keys import FolderKeyStore
 from runtime.loop import message_from
 from runtime.messages import SUMMARIES, FlowSummary, Message
-from runtime.sealing import Sealer
+from runtime.sealing import Opener, SealBroken, Sealer
 
 _numbers = itertools.count(1)
 
@@ -135,6 +136,20 @@ class Hub:
         token = self.platform.keyring.token(name, role.removesuffix("s"))
         url = f"{self.platform.services[service].url}{path}"
         return httpx.get(url, params=params, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+
+def opened(message: Message, openers: Iterable[Opener]) -> Iterator[bytes]:
+    """Each sealed part of a record, by whoever can open it."""
+    if not message.value:
+        return
+    names = (Headers.EVENT_ID, Headers.TYPE, Headers.SOURCE, Headers.DIGEST)
+    bound = associated(*(message.header(name) for name in names))
+    for part in msgspec.msgpack.decode(message.value).values():
+        for opener in openers:
+            try:
+                yield opener.open(part, bound)
+            except SealBroken:
+                continue
 
 
 def free_base_port() -> int:

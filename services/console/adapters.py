@@ -6,12 +6,13 @@ import json
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import httpx
 
 from runtime.http import hash_token
+from services.console.settings import TRACES, TRACES_SECONDS
 
 
 class Refusal(Exception):
@@ -29,10 +30,6 @@ class Hub(Protocol):
 
     def ask(self, service: str, method: str, path: str, token: str | None = None, body: Any = None) -> Any:
         """The JSON that a service answers whoever holds the token. Raises Refusal; of status 503 where none answers."""
-
-
-_READ_SECONDS: Final[Mapping[str, float]] = {"traces": 3}
-"""How long it waits to read; what is shown beside something else holds up no page."""
 
 
 class HttpHub:
@@ -53,8 +50,8 @@ class HttpHub:
             raise Refusal(503, f"the console does not know where {service} is", where)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         try:
-            # an act that is given up is done all the same
-            patience = _READ_SECONDS.get(service, 30) if method == "GET" else 120
+            patience = 30.0 if method == "GET" else 120.0  # an act that is given up is done all the same
+            patience = TRACES_SECONDS if service == TRACES else patience
             answer = self._http.request(
                 method, self._addresses[service] + path, headers=headers, json=body, timeout=patience
             )

@@ -18,14 +18,12 @@ from services.console.adapters import Hub, Refusal, path_of
 from services.console.domain.journey import journey
 from services.console.domain.spans import Trace, traces
 from services.console.reject_routes import STEPS
-from services.console.settings import TRACES
+from services.console.settings import TRACES, TRACES_SECONDS
 from services.console.visits import SignedIn
 
 _EVENT_ID: Final = re.compile(r"[0-9a-f]{32}")
 _MOST_TRACES: Final = 5
 _MOST_VIEWS: Final = 100
-_PATIENCE: Final = 3.0
-"""Seconds: what is shown beside the record's way does not hold it up."""
 _KEPT: Final = dt.timedelta(days=8)
 """Messages are kept for seven days: a record that is older has been through."""
 _SKEW: Final = dt.timedelta(minutes=10)
@@ -39,8 +37,8 @@ def add_record_routes(app: FastAPI) -> None:
     def see_record(visit: SignedIn, event_id: Annotated[str, Query(max_length=100)] = "") -> Response:
         """Where a record is; without an id, where to ask for one."""
         asked = event_id.strip().lower()
-        values: dict[str, Any] = {"event_id": asked, "stops": [], "away": [], "wrong": False, "patient": None}
-        values |= {"followed": None}
+        values: dict[str, Any] = {"event_id": asked, "wrong": False}
+        values |= {"stops": [], "away": [], "patient": None, "followed": None}
         if not asked:
             return visit.page("record.html", **values)
         if not _EVENT_ID.fullmatch(asked):
@@ -92,7 +90,7 @@ class _Store:
 def _traces(store: _Store, event_id: str, letters: Iterable[str], away: list[str]) -> list[Trace] | None:
     """The traces of a record, those that end in these dead letters among them; None where the store does not answer as
     one does, which is noted in `away`. What it cannot tell in time is left out, the views first."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + TRACES_SECONDS
     try:
         found = {one["traceID"]: one for one in store.find("ingest", _MOST_TRACES, **{OF_RECORD: event_id})}
         # of a record that was not followed there is its end, which says nothing of the record

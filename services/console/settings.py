@@ -13,6 +13,8 @@ SERVICES: Final = ("access", "ingest", "pseudonym", "linkage", "statistics", "au
 """The services that pages are of; where each listens is a setting of its name."""
 TRACES: Final = "traces"
 """What the trace store is asked as."""
+TRACES_SECONDS: Final = 3.0
+"""How long it may take: what is shown beside something else holds up no page."""
 _ADDRESS = r"^https?://[^\s/]+(/\S*[^/])?$"
 
 

@@ -24,7 +24,8 @@ def add_source_routes(app: FastAPI) -> None:
         sources = visit.ask("GET", "/v1/sources", of="statistics")["sources"]
         told = visit.told("/v1/alarms", "statistics", [])
         alarms = told and told["alarms"]
-        rung = {one["source"]: one["kind"] for one in sorted(alarms or (), key=lambda one: one["kind"], reverse=True)}
+        # who has both is silent
+        rung = {one["source"]: one["kind"] for one in sorted(alarms or (), key=lambda one: one["kind"] == "silence")}
         template = "producers_part.html" if visit.is_part else "producers.html"
         shown = sorted(sources, key=lambda one: one["source"] not in rung)
         return visit.page(template, sources=shown, alarms=alarms, rung=rung)

@@ -139,12 +139,14 @@ class WindowsReader:
             for one in committed
             if one.offset < bounds[one.partition][1] - 1  # the last offset is a mark as a rule
         }
-        if not left or self._is_over(consumer, left, {number: end for number, (_, end) in bounds.items()}):
+        if not left or self._is_over(consumer, left, bounds):
             self._counted_until, self._asked = now, None
             COUNTED_UNTIL.set(now)
 
-    def _is_over(self, consumer: Consumer, left: dict[int, TopicPartition], ends: Mapping[int, int]) -> bool:
-        """Whether who goes on from here gets nothing more before these ends: marks of transactions, and what was
+    def _is_over(
+        self, consumer: Consumer, left: dict[int, TopicPartition], bounds: Mapping[int, tuple[int, int]]
+    ) -> bool:
+        """Whether who goes on from here gets nothing more before the upper bounds: marks of transactions, and what was
         aborted, take offsets that nobody ever gets."""
         consumer.assign(list(left.values()))
         deadline = time.monotonic() + self.LOOK_SECONDS
@@ -155,7 +157,7 @@ class WindowsReader:
                 if (error := found.error()) is not None:
                     over = error.code() == KafkaError._PARTITION_EOF
                 else:
-                    over = (found.offset() or 0) >= ends[found.partition() or 0]
+                    over = (found.offset() or 0) >= bounds[found.partition() or 0][1]
                 if not over:
                     return False
                 left.pop(found.partition() or 0, None)

@@ -31,17 +31,22 @@ def browser() -> Iterator[Browser]:
         pytest.skip(f"NO CHROMIUM: the console has not been tried in a browser: {why}")
 
 
+def sign_in(browser: Browser, hub: Hub, name: str, role: str, url: str = "", **options: Any) -> Person:
+    """Somebody at the console of a hub, signed in by a link."""
+    url = url or hub.platform.console_url
+    person = Person(browser, url, **options)
+    person.go(sign_in_link(hub.platform.home, url, name, role))
+    return person
+
+
 @pytest.fixture
 def enter(browser: Browser, hub: Hub) -> Iterator[Enter]:
     """Signs somebody in, by a link."""
     people: list[Person] = []
 
     def signed_in(name: str, role: str = "", url: str = "", **options: Any) -> Person:
-        url = url or hub.platform.console_url
-        person = Person(browser, url, **options)
-        people.append(person)
-        person.go(sign_in_link(hub.platform.home, url, name, role or ROLES.get(name, name)))
-        return person
+        people.append(sign_in(browser, hub, name, role or ROLES.get(name, name), url, **options))
+        return people[-1]
 
     yield signed_in
     for person in people:

@@ -14,18 +14,18 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
-from contracts.messages import Headers, associated, measures_associated
+from contracts.messages import measures_associated
 from estuaire.keyring import Keyring
 from runtime.kafka import common
 from runtime.keys import FolderKeyStore
-from runtime.messages import SUMMARIES, FlowSummary, Message
-from runtime.sealing import Opener, SealBroken
+from runtime.messages import SUMMARIES, FlowSummary
+from runtime.sealing import Opener
 from services.access.vault import Vault
 from services.ingest.domain.identity import nir_key
 from services.ingest.domain.tokens import FirstLevel
 from services.pseudonym.domain import SecondLevel
 from tests.dictionary import UNKEYED, Hash, attack, in_clear, keyed, nirs
-from tests.hub import Hub
+from tests.hub import Hub, opened
 
 pytestmark = pytest.mark.e2e
 
@@ -151,7 +151,7 @@ def _topics(hub: Hub) -> Places:
         parts = ((one.key or b"", *_bytes(one.headers), one.value) for one in messages)
         found[name] = b"\n".join(part for one in parts for part in one)
         if name.startswith(SEALED):
-            found[f"{name}, opened"] = b"\n".join(part for one in messages for part in _opened(one, openers))
+            found[f"{name}, opened"] = b"\n".join(part for one in messages for part in opened(one, openers))
     found[f"{SUMMARIES}, opened"] = b"\n".join(_measures(hub))
     assert all(found[f"{name}, opened"] for name in (*SEALED, SUMMARIES))
     return {name: data for name, data in found.items() if data}
@@ -165,20 +165,6 @@ def _bytes(headers: Mapping[str, bytes]) -> Iterator[bytes]:
     for name, value in headers.items():
         yield name.encode()
         yield value
-
-
-def _opened(message: Message, openers: list[Opener]) -> Iterator[bytes]:
-    """Each sealed part of a record, by whoever can open it."""
-    if not message.value:
-        return
-    names = (Headers.EVENT_ID, Headers.TYPE, Headers.SOURCE, Headers.DIGEST)
-    bound = associated(*(message.header(name) for name in names))
-    for part in msgspec.msgpack.decode(message.value).values():
-        for opener in openers:
-            try:
-                yield opener.open(part, bound)
-            except SealBroken:
-                continue
 
 
 def _measures(hub: Hub) -> Iterator[bytes]:

@@ -25,13 +25,13 @@ from playwright.sync_api import Browser
 
 from contracts import audit
 from estuaire import demo
-from estuaire.console import sign_in_link
 from estuaire.database import running_database
 from estuaire.observe import INFRA, RULES, Observers, built_jaeger
 from estuaire.platform import CHECKPOINTS, PORTS, Platform
 from estuaire.sample import sample
-from tests.browser import PHONE, Person
+from tests.browser import PHONE
 from tests.contract.test_alerts import alerts
+from tests.e2e.conftest import sign_in
 from tests.hub import Hub, free_base_port
 from tests.search import Search
 
@@ -183,8 +183,7 @@ def test_a_records_page_shows_its_trace_beside_its_way(
 
     of_record = json.dumps({"event_id": event_id})
     hub.wait_for(lambda: ("linkage", "access") in edges_of(traces("traces", service="ingest", tags=of_record, limit=5)))
-    operator = Person(browser, hub.platform.console_url)
-    operator.go(sign_in_link(hub.platform.home, hub.platform.console_url, "operator", "operator"))
+    operator = sign_in(browser, hub, "operator", "operator")
     operator.go(f"/records?event_id={event_id}")
     for step in ("Ingest", "Pseudonym", "Linkage", "Access"):
         rows = operator.page.locator("table th", has_text=f"{step}the record")
@@ -198,8 +197,7 @@ def test_a_records_page_shows_its_trace_beside_its_way(
     hub.send(source, [observation(source, "not", 1, value=3)])
     hub.wait_for(lambda: "dead letter: Conflict" in operator.go(f"/records?event_id={other}").content())
     operator.leave()
-    phone = Person(browser, hub.platform.console_url, language="fr-FR", scheme="dark", size=PHONE)
-    phone.go(sign_in_link(hub.platform.home, hub.platform.console_url, "operator", "operator"))
+    phone = sign_in(browser, hub, "operator", "operator", language="fr-FR", scheme="dark", size=PHONE)
     phone.go(f"/records?event_id={event_id}")
     phone.sees("Sa trace")
     phone.is_accessible()
