@@ -5,25 +5,18 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib.resources import files
-from threading import Event
 from typing import Any, Final, NamedTuple, Protocol
 
 import psycopg
-from confluent_kafka import Consumer, KafkaException, TopicPartition
 from psycopg_pool import ConnectionPool
 
 from contracts.measures import RECORDS, REFUSED, RETRACTIONS
-from runtime import telemetry
-from runtime.database import Database, ProgressMoved
-from runtime.kafka import consumer_config
-from runtime.loop import message_from
-from runtime.messages import SUMMARIES, Message, Place, RetryLater
-from runtime.settings import RuntimeSettings
+from runtime.database import Database
+from runtime.messages import RetryLater
 from services.statistics.domain.alarms import Alarm
 from services.statistics.domain.counting import Counted
-from services.statistics.handlers import Count
 
 log = logging.getLogger("estuaire.statistics")
 
@@ -90,121 +83,6 @@ class PostgresMemory:
 
 def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
     return [list(column) for column in zip(*rows, strict=True)]
-
-
-class SummariesReader:
-    """Counts flow-summaries, exactly once in effect: counts and offset are one transaction of the database.
-
-    Where it goes on is the database's progress row alone, moved by compare-and-set: a second reader of the same
-    messages fails there, and a broker's redelivery is never counted again. (Not the loop of `runtime.loop`, whose every
-    batch writes a summary: it would read what it writes.)
-    """
-
-    PAUSE_SECONDS: Final = 1.0
-    """How long a batch waits for more, and so at least about the time between two transactions."""
-
-    def __init__(self, settings: RuntimeSettings, database: Database, count: Count) -> None:
-        self._settings = settings
-        self._database = database
-        self._count = count
-        self._topic = settings.topic_prefix + SUMMARIES
-        self._assigned: list[Place] | None = None
-        self._next: dict[Place, int | None] = {}
-        self._trouble: str | None = "waiting for partitions"
-        self._stop = Event()
-
-    def readiness(self) -> str | None:
-        """None when it reads, otherwise why not."""
-        return self._trouble
-
-    def stop(self) -> None:
-        """Ask it to end after the batch at hand."""
-        self._stop.set()
-
-    def run(self) -> None:
-        """Count until asked to stop."""
-        group = f"{self._settings.topic_prefix}statistics"
-        consumer = Consumer(consumer_config(self._settings, group, f"{group}-{self._settings.slot}"))
-        try:
-            consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke)
-            while not self._stop.is_set():
-                try:
-                    self._turn(consumer)
-                except (ProgressMoved, RetryLater) as doubt:
-                    log.warning("going back to what is counted: %s", doubt)
-                    self._trouble = str(doubt)
-                    self._stop.wait(self.PAUSE_SECONDS)
-        finally:
-            consumer.close()
-            self._trouble = "not running"
-
-    def _on_assign(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
-        self._assigned, self._trouble = [Place(one.topic, one.partition) for one in partitions], "taking over"
-        consumer.assign([])
-
-    def _on_revoke(self, consumer: Consumer, _partitions: Iterable[TopicPartition]) -> None:
-        self._assigned, self._trouble = None, "waiting for partitions"
-        consumer.unassign()
-
-    def _turn(self, consumer: Consumer) -> None:
-        if self._trouble is not None and self._assigned is not None:
-            self._settle(consumer, self._assigned)
-        # while it waits for partitions it looks often, so as to be ready soon
-        read = consumer.consume(1000, self.PAUSE_SECONDS if self._trouble is None else 0.05)
-        messages = [message_from(one) for one in read if one.error() is None]
-        if messages and self._trouble is None:
-            self._take(messages)
-            self._measure_lag(consumer)
-
-    def _settle(self, consumer: Consumer, places: Sequence[Place]) -> None:
-        """Go on from the progress rows; from the log's beginning or end, where it no longer or not yet reaches there.
-
-        A log that is shorter than what was counted is another one, or lost its end: what it has up to now may have been
-        counted, and is passed over.
-        """
-        progress = self._database.load(places)
-        starts = []
-        for place in places:
-            counted = progress[place].next_offset if place in progress else None
-            try:
-                low, high = consumer.get_watermark_offsets(TopicPartition(*place), timeout=2)
-            except (KafkaException, TypeError):
-                raise RetryLater("the broker does not answer") from None
-            if counted is not None and counted > high:
-                log.error("%s/%s is shorter than what was counted: going on at its end", *place)
-            self._next[place] = counted
-            starts.append(TopicPartition(*place, low if counted is None else max(low, min(counted, high))))
-        consumer.assign(starts)
-        self._trouble = None
-
-    def _take(self, messages: Sequence[Message]) -> None:
-        """Count a batch in one transaction; where one of its messages makes it fail, that message is left out."""
-        try:
-            self._commit(messages, messages)
-        except (ProgressMoved, RetryLater):
-            raise
-        except Exception as error:
-            log.error("cannot count %d summaries: %s", len(messages), telemetry.where(error))
-            if len(messages) == 1:
-                self._commit(messages, [])
-                return
-            half = len(messages) // 2
-            self._take(messages[:half])
-            self._take(messages[half:])
-
-    def _commit(self, messages: Sequence[Message], counted: Sequence[Message]) -> None:
-        ends = {message.place: message.offset + 1 for message in messages}
-        with self._database.transaction():
-            for place, end in sorted(ends.items()):
-                self._database.advance(place, self._next.get(place), end, ())
-            self._count.handle(counted)
-        self._next.update(ends)
-
-    def _measure_lag(self, consumer: Consumer) -> None:
-        for place, at in self._next.items():
-            with suppress(KafkaException):
-                _, high = consumer.get_watermark_offsets(TopicPartition(*place), cached=True)
-                telemetry.LAG.labels("statistics", SUMMARIES, str(place.partition)).set(max(0, high - (at or 0)))
 
 
 # --- what HTTP reads, on connections of its own ---

@@ -14,11 +14,12 @@ from runtime.service import serve
 from runtime.settings import read_settings
 from runtime.telemetry import start_logging
 from runtime.watched import WatchedFile
-from services.statistics.adapters import MIGRATIONS, PostgresMemory, PostgresReader, SummariesReader
+from services.statistics.adapters import MIGRATIONS, PostgresMemory, PostgresReader
 from services.statistics.handlers import Count, Opening
 from services.statistics.published import Published, WindowsReader
 from services.statistics.routes import application
 from services.statistics.settings import StatisticsSettings
+from services.statistics.summaries import SummariesReader
 from services.statistics.watch import Watch
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -22,8 +23,9 @@ from runtime.kafka import producer_config
 from runtime.messages import FlowSummary, Message, Place, RetryLater
 from runtime.sealing import Opener, Sealer
 from runtime.settings import RuntimeSettings
-from services.statistics.adapters import MIGRATIONS, PostgresMemory, PostgresReader, SummariesReader
+from services.statistics.adapters import MIGRATIONS, PostgresMemory, PostgresReader
 from services.statistics.handlers import Count, Opening
+from services.statistics.summaries import COUNTED_UNTIL, SummariesReader
 from tests.integration.looping import settings_for, until
 
 pytestmark = pytest.mark.integration
@@ -182,6 +184,43 @@ def test_a_summary_that_makes_the_step_fail_is_left_out_alone(
         one._take(batch(10))
     assert total(url, "linkage.linked") == 9
     assert "secret" not in caplog.text
+
+
+def test_a_database_of_another_version_costs_no_summary(settings: RuntimeSettings, url: str) -> None:
+    place = Place("flow-summaries", 0)
+    one = reader(settings, url)
+    one._database.load([place])
+    with psycopg.connect(url, autocommit=True) as admin:
+        admin.execute("ALTER TABLE measures RENAME COLUMN count TO how_many")
+        with pytest.raises(RetryLater, match="not what this version needs"):
+            one._take(batch(10))
+        admin.execute("ALTER TABLE measures RENAME COLUMN how_many TO count")
+    one._take(batch(10))
+    assert total(url, "linkage.linked") == 10
+
+
+def test_it_says_until_when_it_has_counted(settings: RuntimeSettings, url: str) -> None:
+    with running(reader(settings, url)):
+        send(settings, [linked(0)])
+        until(lambda: total(url, "linkage.linked") == 1)
+        began = time.time()
+        until(lambda: counted_until() > began)
+        with psycopg.connect(url) as other:
+            other.execute("LOCK TABLE measures IN ACCESS EXCLUSIVE MODE")
+            locked = time.time()
+            send(settings, [linked(1)])
+            until(lambda: other.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone() is not None)
+            assert counted_until() < locked + SummariesReader.PAUSE_SECONDS
+            stood = counted_until()
+            until(lambda: time.time() > locked + 3 * SummariesReader.PAUSE_SECONDS)
+            assert counted_until() == stood
+        until(lambda: counted_until() > locked + 3 * SummariesReader.PAUSE_SECONDS)
+    assert total(url, "linkage.linked") == 2
+
+
+def counted_until() -> float:
+    """Seconds since the epoch."""
+    return float(COUNTED_UNTIL._value.get())
 
 
 def test_a_log_that_was_cut_is_read_on_where_it_goes_on(settings: RuntimeSettings, url: str) -> None:
