@@ -21,8 +21,8 @@ from estuaire.console import links_folder
 from estuaire.database import Database, start_database
 from estuaire.keyring import ADMIN, AUDIENCE, ISSUER, Keyring
 from estuaire.observe import Observers
-from estuaire.process import Child, Report, StartError, is_free, require_home, wait_until_ready
-from estuaire.rights import RightsKeeper, write_accounts
+from estuaire.process import Child, Report, StartError, free_port, is_free, require_home, wait_until_ready
+from estuaire.rights import RightsKeeper, tell_metrics, write_accounts
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
 
@@ -100,6 +100,7 @@ class Platform:
         self._report = report
         self._trace_ratio = trace_ratio
         self._secured = False
+        self._rights_port: int | None = None
         self._stack = ExitStack()
 
     @property
@@ -139,6 +140,11 @@ class Platform:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def metrics(self) -> dict[str, str]:
+        """Where Prometheus finds figures, by the names that infra/prometheus has."""
+        found = {name.replace("statistics.flow", "statistics-windows"): one.url for name, one in self.services.items()}
+        return found | ({"rights": _url(self._rights_port)} if self._rights_port else {})
 
     def make_service(self, name: str, url: str, log: Path, environment: Mapping[str, str]) -> Service:
         """How a service runs: a process here; the container tests run it otherwise."""
@@ -187,7 +193,7 @@ class Platform:
         self._report("starting the services")
         self.start_services()
         if self.observers:
-            self.observers.start_prometheus({name: service.url for name, service in self.services.items()})
+            self.observers.start_prometheus(self.metrics())
         self._write_addresses()
         self._report(f"ready in {time.monotonic() - begun:.1f} s")
 
@@ -222,6 +228,9 @@ class Platform:
         """In this process, which is the operator's: no service may give rights, least of all to itself."""
         settings = self.settings()
         keeper = RightsKeeper(settings, lambda names: write_accounts(settings, self.keyring.passwords(names)))
+        if self.observers:
+            self._rights_port = free_port()
+            tell_metrics(self._rights_port, "127.0.0.1")
         thread = Thread(target=keeper.run, name="rights", daemon=True)
         thread.start()
         self._stack.callback(thread.join, 10)

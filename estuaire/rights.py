@@ -27,6 +27,7 @@ from confluent_kafka.admin import (
     UserScramCredentialAlteration,
     UserScramCredentialUpsertion,
 )
+from prometheus_client import CollectorRegistry, Gauge, start_http_server
 from rich.table import Table
 
 from contracts.acl import SUBSCRIBER, Right, is_ours, permit_rights, rights_of, service_rights
@@ -41,6 +42,9 @@ log = logging.getLogger("estuaire.rights")
 PERMITS = "permits"
 _SCRAM = ScramCredentialInfo(ScramMechanism.SCRAM_SHA_512, 4096)
 _SECONDS = 20
+REGISTRY = CollectorRegistry()
+# When the broker's rules were last found, or made, what contracts and permits say (seconds since the epoch).
+CHECKED = Gauge("estuaire_rights_checked_seconds", "When access rules were checked.", registry=REGISTRY)
 
 
 def write_accounts(settings: RuntimeSettings, passwords: Mapping[str, str]) -> None:
@@ -182,6 +186,7 @@ class RightsKeeper:
                 deleted, made = rights.replace(wanted)
                 log.info("%d access rules deleted, %d made", deleted, made)
                 applied, checked = wanted, time.monotonic()
+                CHECKED.set_to_current_time()
                 self.settled.set()
 
     def wanted(self) -> frozenset[Right]:
@@ -229,6 +234,11 @@ class RightsKeeper:
         if fresh := subscribers - self._introduced:
             self._introduce(fresh)
             self._introduced |= fresh
+
+
+def tell_metrics(port: int, address: str = "0.0.0.0") -> None:  # noqa: S104  as services listen in their containers
+    """Tell Prometheus at this port, until the process ends. Raises OSError."""
+    start_http_server(port, address, REGISTRY)
 
 
 def rights_table(rights: Iterable[Right]) -> Table:

@@ -156,6 +156,7 @@ class Loop:
                 if time.monotonic() - looked > 2:
                     looked = time.monotonic()
                     self._measure_lag()
+                    telemetry.TURNED.labels(self.name).set_to_current_time()
         except KafkaException as error:
             raise Stopped(f"{self.name}: {error.args[0].str()}") from None
         finally:

@@ -51,6 +51,8 @@ AGE_SECONDS: Final = Histogram(
     buckets=_COARSE,
 )
 LAG: Final = Gauge("estuaire_lag", "Messages waiting to be read.", ["step", "topic", "partition"])
+# When a step was last between two batches (seconds since the epoch): one that hangs in a batch has a time that stands.
+TURNED: Final = Gauge("estuaire_step_turned_seconds", "When the step last began to read.", ["step"])
 PRODUCER_RESETS: Final = Counter("estuaire_producer_resets", "Producers made anew after a doubt.", ["step"])
 # By cause: away (a database, a key store, the broker's answer), progress (another had the batch), doubt (all else).
 WENT_BACK: Final = Counter(

@@ -67,6 +67,7 @@ THRESHOLDS = {
     "CheckpointsOld": {"> 300": "> 15"},
     "ProducerResets": {"> 3": "> 0"},
     "FlowBehind": {"> 300": "> 20"},
+    "RightsOld": {"> 300": "> 15"},
     "StatisticsBehind": {"> 300": "> 20"},
     "LagGrows": {"> 10000": "> 500", "for": "0s"},
     "AuditBehind": {"> 1000": "> 200", "for": "0s"},
@@ -449,5 +450,6 @@ CAUSES: dict[str, Callable[[Alarms], Iterator[None]]] = {
     "ReviewsOld": Alarms.old_reviews,
     "OutputsWait": Alarms.broker_away,
     "ProducerResets": Alarms.broker_away,
+    "RightsOld": Alarms.broker_away,
 }
 """By alert, what is done to the platform: begun, and ended once it fires."""

@@ -95,11 +95,14 @@ def rights(
         bool,
         typer.Option("--accounts", help="With --follow: make each subscriber an account, as $ESTUAIRE_HOME has it."),
     ] = False,
+    metrics: Annotated[
+        int | None, typer.Option(help="With --follow: the port at which Prometheus is told when they were checked.")
+    ] = None,
     broker: Broker = LOCAL_BROKER,
 ) -> None:
     """Who may do what at the broker, by the contracts and the permits that are open; the rest is denied."""
     from estuaire.keyring import Keyring
-    from estuaire.rights import RightsKeeper, rights_table, write_accounts
+    from estuaire.rights import RightsKeeper, rights_table, tell_metrics, write_accounts
     from runtime.telemetry import start_logging
 
     settings = at_broker(broker)
@@ -113,6 +116,8 @@ def rights(
         out.print(rights_table(keeper.wanted()))
         return
     start_logging("INFO")
+    if metrics is not None:
+        tell_metrics(metrics)
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: keeper.stop())
     keeper.run()

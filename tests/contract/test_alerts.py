@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from estuaire.platform import SERVICES
+
 pytestmark = pytest.mark.contract
 
 HERE = Path(__file__).resolve().parent.parent
@@ -34,6 +36,14 @@ def promtool(*arguments: str, folder: Path = PROMETHEUS) -> str:
 
 def test_prometheus_takes_the_configuration_and_the_rules() -> None:
     assert "SUCCESS" in promtool("check", "config", "prometheus.yaml")
+
+
+def test_who_is_watched_is_missed_where_it_is_not_there_at_all() -> None:
+    (job,) = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())["scrape_configs"]
+    watched = {one["labels"]["service"] for one in job["static_configs"]}
+    assert watched == {"statistics-windows", "rights", *SERVICES}
+    missed = re.findall(r'absent\(up{job="estuaire",service="(.+?)"}\)', alerts()["ServiceDown"]["expr"])
+    assert sorted(missed) == sorted(watched)
 
 
 def test_each_alert_fires_for_its_cause_and_clears() -> None:

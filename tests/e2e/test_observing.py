@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import threading
@@ -13,11 +14,13 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 from playwright.sync_api import Browser
 
 from estuaire import demo
-from estuaire.observe import INFRA, Observers, built_jaeger
-from estuaire.platform import PORTS, Platform
+from estuaire.observe import INFRA, RULES, Observers, built_jaeger
+from estuaire.platform import Platform
+from estuaire.rights import RightsKeeper
 from estuaire.sample import sample
 from tests.alarms import CAUSES, Alarms, scaled
 from tests.browser import PHONE
@@ -37,6 +40,8 @@ Traces = Callable[..., list[dict[str, Any]]]
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     """A platform with what can be had here of both, through which the sample has gone and into which records flow."""
     home = tmp_path_factory.mktemp("observed")
+    patch = pytest.MonkeyPatch()
+    patch.setattr(RightsKeeper, "CHECK_SECONDS", 2)
     build = shutil.which("jaeger") is None and not built_jaeger().exists()
     platform = Platform(home, free_base_port(), report=lambda _line: None, trace_ratio=0.02, observe=True)
     if build and platform.observers:
@@ -44,6 +49,7 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
     with platform:
         demo.run(platform, None)
         yield Hub(platform)
+    patch.undo()
 
 
 @pytest.fixture
@@ -255,11 +261,14 @@ def test_a_collector_takes_the_example_as_its_configuration() -> None:
 
 
 def panels() -> list[tuple[str, str, str]]:
-    """(dashboard, panel, query) of every panel of every dashboard."""
+    """(dashboard, panel, query) of every panel of every dashboard, and of what its variables are chosen from."""
     found = []
     for path in sorted((INFRA / "grafana" / "dashboards").glob("*.json")):
         board = json.loads(path.read_text())
         found += [(path.stem, one["title"], it["expr"]) for one in board["panels"] for it in one["targets"]]
+        for variable in board["templating"]["list"]:
+            metric, label = variable["definition"].removeprefix("label_values(").removesuffix(")").split(", ")
+            found.append((path.stem, variable["label"], f'{metric}{{{label}!=""}}'))
     return found
 
 
@@ -310,11 +319,22 @@ def test_every_panel_of_every_dashboard_has_data_while_records_flow(
         pytest.fail(f"no data for {missing}")
 
 
+def test_every_metric_that_panels_and_rules_name_is_one(prometheus: str) -> None:
+    """Also where no sample is an answer (`or vector(0)`), or makes no alert."""
+    told = httpx.get(f"{prometheus}/api/v1/metadata", timeout=30).json()["data"].keys()
+    queries = [query for _, _, query in panels()]
+    for path in RULES.glob("*.yaml"):
+        queries += [rule["expr"] for group in yaml.safe_load(path.read_text())["groups"] for rule in group["rules"]]
+    named = {name for query in queries for name in re.findall(r"(?<![:\w])estuaire_\w+", query)}
+    assert len(named) > 30
+    assert {name for name in named if not {name, re.sub("_(bucket|count|sum)$", "", name)} & told} == set()
+
+
 def test_prometheus_holds_every_service_and_has_no_rule_that_fails(observed: Hub, prometheus: str) -> None:
     def up() -> set[str]:
         return {one["metric"]["service"] for one in answer(prometheus, 'up{job="estuaire"} == 1')}
 
-    observed.wait_for(lambda: up() == set(PORTS))
+    observed.wait_for(lambda: up() == observed.platform.metrics().keys())
     groups = httpx.get(f"{prometheus}/api/v1/rules", timeout=30).json()["data"]["groups"]
     rules = [rule for group in groups for rule in group["rules"]]
     assert {rule["name"] for rule in rules} >= set(alerts())
@@ -369,8 +389,7 @@ def alarm_prometheus(observed: Hub, tmp_path_factory: pytest.TempPathFactory) ->
         pytest.skip("NO PROMETHEUS HERE, no alert is fired on one: apt install prometheus")
     home = tmp_path_factory.mktemp("alarms")
     observers = Observers(home, lambda _line: None)
-    services = {name: one.url for name, one in observed.platform.services.items()}
-    observers.start_prometheus(services, scaled(home / "rules"), "1s")
+    observers.start_prometheus(observed.platform.metrics(), scaled(home / "rules"), "1s")
     assert observers.prometheus_url
     yield observers.prometheus_url
     observers.stop()
