@@ -32,6 +32,13 @@ class ProgressMoved(Exception):
 class Store(Protocol):
     """The database of a step, as the loop sees it."""
 
+    def meet(self, cluster: str) -> bool:
+        """Whether the progress is about this broker's log, as it is about that of the first broker that it meets."""
+
+    def begin_anew(self, cluster: str) -> AbstractContextManager[list[Emit]]:
+        """Forget all progress, for it is about another broker's log; gives all outputs that may not be published, to
+        be published before the end of it. None, where another process has begun anew."""
+
     def load(self, places: Sequence[Place]) -> dict[Place, Progress]:
         """The progress of those partitions that have any."""
 
@@ -50,6 +57,7 @@ CREATE TABLE IF NOT EXISTS progress (
     topic text NOT NULL, partition integer NOT NULL, next_offset bigint NOT NULL, outputs bytea NOT NULL,
     PRIMARY KEY (topic, partition));
 ALTER TABLE progress ALTER outputs SET STORAGE EXTERNAL;
+CREATE TABLE IF NOT EXISTS cluster (id text NOT NULL, one boolean PRIMARY KEY DEFAULT true CHECK (one));
 CREATE TABLE IF NOT EXISTS migrations (name text PRIMARY KEY, applied timestamptz NOT NULL DEFAULT now());
 """
 
@@ -98,6 +106,27 @@ class Database:
             if not connection.closed and not isinstance(error, psycopg.OperationalError):
                 raise
             raise RetryLater(f"the database asks for another try ({type(error).__name__})") from None
+
+    def meet(self, cluster: str) -> bool:
+        """Whether the progress is about this broker's log, as about that of the first one met. Raises RetryLater."""
+        with self.transaction():
+            self.connection.execute("INSERT INTO cluster VALUES (%s) ON CONFLICT DO NOTHING", [cluster])
+            return self._cluster() == cluster
+
+    def _cluster(self) -> str:
+        row = self.connection.execute("SELECT id FROM cluster FOR UPDATE").fetchone()
+        return row[0] if row else ""
+
+    @contextmanager
+    def begin_anew(self, cluster: str) -> Iterator[list[Emit]]:
+        """Forget all progress once its outputs, which are given, are published. Raises RetryLater."""
+        with self.transaction():
+            if self._cluster() == cluster:
+                yield []
+                return
+            rows = self.connection.execute("DELETE FROM progress RETURNING outputs").fetchall()
+            yield [emit for (stored,) in rows for emit in self._outputs.decode(stored)]
+            self.connection.execute("UPDATE cluster SET id = %s", [cluster])
 
     def load(self, places: Sequence[Place]) -> dict[Place, Progress]:
         """The progress of those partitions that have any. Raises RetryLater."""

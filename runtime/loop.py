@@ -241,6 +241,7 @@ class Loop:
         places = [place for place in self._assigned if place not in self.stopped]
         self._next, self._published = dict(self._committed(places)), {}
         if self._store:
+            self._meet(self._store)
             self._catch_up(self._store.load(places))
         starts = [TopicPartition(*place, OFFSET_BEGINNING if at is None else at) for place, at in self._next.items()]
         self._consumer.assign(starts)
@@ -255,6 +256,25 @@ class Loop:
             if one.error is not None:
                 raise _GoBack(one.error.str())
             yield Place(one.topic, one.partition), one.offset if one.offset >= 0 else None
+
+    def _meet(self, store: Store) -> None:
+        """Progress is offsets of one log: of another broker's, they would leave out what is there.
+
+        What was stored and is not published yet goes to this one, but for topics (views) that are not made there yet:
+        they are filled from the store's records once they are.
+        """
+        cluster = self._insist(self._consumer.list_topics, next(iter(self._ranks))).cluster_id
+        if not cluster or store.meet(cluster):
+            return
+        if not self._settings.rewind:
+            raise Stopped(
+                f"{self.name}: the database is about the log of another broker than this one ({cluster}). If that one"
+                " is lost for good, set ESTUAIRE_REWIND=true to begin at the beginning of this one's."
+            )
+        log.warning("%s begins at the beginning of the log of another broker", self.name)
+        topics = self._insist(self._consumer.list_topics, None).topics
+        with store.begin_anew(cluster) as left:
+            self._publish((one for one in left if self._settings.topic_prefix + one.topic in topics), {})
 
     def _catch_up(self, stored: Mapping[Place, Progress]) -> None:
         """Publish what the store holds of a batch that never reached the broker, and go on from the store."""

@@ -53,6 +53,10 @@ def trace(
     access: AccessUrl = ACCESS,
     linkage: LinkageUrl = LINKAGE,
     token: Token = None,
+    producer_token: Annotated[
+        str | None,
+        typer.Option(envvar="ESTUAIRE_PRODUCER_TOKEN", help="The producer's, for ingest tells an id to no other."),
+    ] = None,
 ) -> None:
     """Where a record is: every step it passed, when, how it was linked, which views it reached."""
     from estuaire.client import SendError
@@ -60,9 +64,9 @@ def trace(
     from estuaire.producer import Producer
     from estuaire.trace import follow, trace_table
 
-    with Producer(url, token or local_token("producers", source)) as producer:
+    with Producer(url, producer_token or local_token("producers", source)) as producer:
         event_id = producer.event_id(source, record_id)
-    linked, stored = follow(event_id, linkage, access, local_token("operators", OPERATOR))
+    linked, stored = follow(event_id, linkage, access, token or local_token("operators", OPERATOR))
     if linked is None and stored is None:
         raise SendError(f"nobody has seen {record_id} of {source}: never sent, refused, or among the dead letters")
     out.print(trace_table(f"{source} {record_id}", event_id, linked, stored))
@@ -89,11 +93,14 @@ def rights(
         bool, typer.Option("--follow", help="Write them to the broker, and go on as permits open and end.")
     ] = False,
     site: Annotated[
-        list[str] | None, typer.Option(help="An account that runs an ingest of its own; may be given again.")
+        list[str] | None,
+        typer.Option(envvar="ESTUAIRE_SITES", help="An account that runs an ingest of its own; may be given again."),
     ] = None,
     accounts: Annotated[
         bool,
-        typer.Option("--accounts", help="With --follow: make each subscriber an account, as $ESTUAIRE_HOME has it."),
+        typer.Option(
+            "--accounts", help="With --follow: make subscribers and sites accounts, as $ESTUAIRE_HOME has them."
+        ),
     ] = False,
     metrics: Annotated[
         int | None, typer.Option(help="With --follow: the port at which Prometheus is told when they were checked.")

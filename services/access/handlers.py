@@ -134,6 +134,7 @@ class Access:
         self._prefix = topic_prefix
         self._chunk = scan_chunk
         self._clock = clock
+        self._has_views = False
         self._releases: dict[str, Release | None] = {}
         self._digests: dict[str, str] = {}
         self._permit = msgspec.msgpack.Decoder(messages.PermitMessage)
@@ -162,6 +163,10 @@ class Access:
             of[message.topic.removeprefix(self._prefix).removesuffix("-backfill")].append(message)
         # no batch may be under way that does not know of an opposition or an erasure, as of a permit
         self._history.enter(alone=not of.keys().isdisjoint((PERMITS, OPPOSITIONS, REACH, REQUEST_ACTS)))
+        if not self._has_views:
+            for permit in self._history.open_permits():
+                self._create_view(permit)  # for a broker that was made anew has none
+            self._has_views = True
         if of[PROJECTS]:
             self._registrar.handle(of[PROJECTS], outputs)
         scans = [scan for message in of[PERMITS] for scan in self._permits(message, outputs)]

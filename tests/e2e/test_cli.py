@@ -69,6 +69,8 @@ def test_trace_names_every_step(hub: Hub, observation: Make) -> None:
     for word in ("ingest", "accepted as", "linkage", "access", permit.id):
         assert word in done.stdout
     assert "nobody has seen" in estuaire(hub, "trace", source, "never-sent", expect=1).stderr
+    team = hub.platform.keyring.token(permit.subscribers[0], "subscriber")
+    assert "operator" in estuaire(hub, "trace", source, "followed", "--token", team, expect=1).stderr
 
 
 def test_tap_shows_a_record_that_nobody_can_read(hub: Hub, observation: Make) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -18,11 +19,12 @@ import pytest
 from psycopg import sql
 
 from estuaire.database import running_database
-from estuaire.platform import DATABASES, READERS
+from estuaire.platform import DATABASES, READERS, Platform
 from estuaire.process import StartError
 from runtime.keys import FolderKeyStore, write_key
 from runtime.sealing import Opener
-from tests.hub import Hub, opened
+from tests.e2e.test_cli import estuaire
+from tests.hub import Hub, free_base_port, opened
 
 pytestmark = pytest.mark.e2e
 
@@ -85,6 +87,56 @@ def test_databases_are_restored_and_read_again_what_came_since(hub: Hub, observa
     hub.send(source, [observation(source, "b7", 7, value=62, correction=True)])
     values = [one.data["record"]["valueQuantity"]["value"] for one in hub.view(permit).entries()]
     assert (values.count(61), values.count(62)) == (0, 1)
+
+
+def test_a_lost_cluster_is_begun_anew(tmp_path: Path, observation: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All topics are gone, what was not read yet with them; the databases are there, linkage's as of minutes before."""
+    port = free_base_port()
+    with platform(tmp_path, port) as hub:
+        source = hub.source()
+        permit = hub.permit(source)
+        hub.send(source, [observation(source, f"a{number}", number % 10) for number in range(50)])
+        with stopped(hub, "linkage") as restored:
+            restored.keep()
+        since = [observation(source, f"b{number}", number % 20, value=60) for number in range(50)]
+        hub.send(source, since)
+        hub.platform.services["access"].stop()
+        lost = [observation(source, f"c{number}", number % 20, value=70) for number in range(20)]
+        with hub.producer(source) as producer:
+            list(producer.send(iter(lost), len(lost)))
+        hub.wait_for(lambda: len(hub.messages("records-linked")) >= 120)
+        for name in ("ingest", "pseudonym", "linkage"):
+            hub.platform.services[name].stop()
+        Restored(hub, ("linkage",)).put_back()
+    shutil.rmtree(tmp_path / "kafka")
+
+    with pytest.raises(StartError, match="about the log of another broker"), platform(tmp_path, port):
+        pass
+    monkeypatch.setenv("ESTUAIRE_REWIND", "true")
+    with platform(tmp_path, port) as hub:
+        for act in ("suspend", "resume"):
+            estuaire(hub, "permit", act, permit.id)
+        with hub.producer(source) as producer:
+            list(producer.send(iter([*since, *lost]), 100))
+            assert producer.wait_for_views(source)
+        told_now = hub.view(permit).entries()
+        assert (
+            sorted(one.data["record"]["valueQuantity"]["value"] for one in told_now)
+            == [60] * 50 + [70] * 20 + [72] * 50
+        )
+        assert len({one.subject for one in told_now}) == 20
+        assert [one for one in told_now if one.id not in {line["id"] for line in hub.timelines(permit)}] == []
+    monkeypatch.delenv("ESTUAIRE_REWIND")
+    with platform(tmp_path, port) as hub:
+        hub.send(source, [observation(source, "c7", 7, value=71, correction=True)])
+        values = [one.data["record"]["valueQuantity"]["value"] for one in hub.view(permit).entries()]
+        assert (values.count(70), values.count(71)) == (19, 1)
+
+
+@contextmanager
+def platform(home: Path, port: int) -> Iterator[Hub]:
+    with Platform(home, port, report=lambda _line: None, trace_ratio=0.0) as started:
+        yield Hub(started)
 
 
 class Restored:

@@ -24,7 +24,7 @@ from confluent_kafka import Producer
 from runtime import loop as loop_module
 from runtime.kafka import producer_config
 from runtime.loop import Loop
-from runtime.messages import FlowSummary, Message, Outputs
+from runtime.messages import Emit, FlowSummary, Message, Outputs, Place
 from runtime.settings import RuntimeSettings
 from runtime.telemetry import read_traceparent
 from tests.integration.looping import (
@@ -194,6 +194,34 @@ def test_an_old_database_is_refused_and_rewound(settings: RuntimeSettings, datab
     with running(settings.model_copy(update={"rewind": True}), Copy(restored), restored):
         again = receive(settings, OUT, lambda found: len(found) == 80)
     assert Counter(one.value() for one in again) == {b"%d" % number: 2 for number in range(40)}
+
+
+def test_the_log_of_another_broker_is_refused_and_begun_anew(
+    settings: RuntimeSettings, database: Callable[[], str]
+) -> None:
+    """Its offsets say nothing about this one's; what was stored and not published there is published here."""
+    send(settings, [b"%d" % number for number in range(40)], partition=0)
+    url = database()
+    store, place = open_database(url), Place(f"{settings.topic_prefix}{IN}", 0)
+    assert store.meet("another")
+    assert not store.meet("this one")
+    with store.transaction():
+        store.advance(place, None, 30, [Emit(OUT, b"left", b"left"), Emit("view-not-made", b"left", b"left")])
+    with running(settings, Copy(store), store) as refused:
+        until(lambda: refused.failures)
+    (line,) = refused.failures
+    assert "the database is about the log of another broker" in line
+    assert "ESTUAIRE_REWIND=true" in line
+    assert seen(url) == {}
+    with running(settings.model_copy(update={"rewind": True}), Copy(store), store):
+        found = receive(settings, OUT, lambda found: len(found) >= 41)
+    assert Counter(one.value() for one in found) == {b"left": 1, **{b"%d" % number: 1 for number in range(40)}}
+    assert set(seen(url).values()) == {1}
+    assert store.load([place])[place].next_offset == 40
+    with running(settings, Copy(store), store) as again:
+        send(settings, [b"40"], partition=0)
+        receive(settings, OUT, lambda found: len(found) == 42)
+    assert not again.failures
 
 
 @pytest.mark.parametrize("with_store", [False, True], ids=["broker", "broker and database"])

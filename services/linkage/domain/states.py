@@ -57,8 +57,7 @@ def place(state: State, known: Sequence[State]) -> State:
     """
     arrival = state.revision.partition("-")[2]
     for one in known:
-        again = one.coordinates == state.coordinates
-        if again or (
+        if _is_same(one, state) or (
             not state.version
             and (state.digest, state.retracted, state.correction, arrival)
             == (one.digest, one.retracted, one.correction, one.revision.partition("-")[2])
@@ -80,7 +79,7 @@ def judge(state: State, known: Sequence[State]) -> Verdict:
     """
     if not known:
         return Verdict.FIRST
-    if any(one.coordinates == state.coordinates for one in known):
+    if any(_is_same(one, state) for one in known):
         return Verdict.AGAIN
     alike = [
         one
@@ -93,6 +92,11 @@ def judge(state: State, known: Sequence[State]) -> Verdict:
     if state.declared or not rivals or all(one.declared and one.revision > state.revision for one in rivals):
         return Verdict.NEXT
     return Verdict.CONFLICT
+
+
+def _is_same(one: State, other: State) -> bool:
+    """Of the same message. (On a broker that was made anew, another one may get coordinates that were given before.)"""
+    return (one.coordinates, one.digest) == (other.coordinates, other.digest)
 
 
 def accept(state: State, known: Sequence[State]) -> list[State]:

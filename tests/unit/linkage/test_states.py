@@ -118,6 +118,8 @@ def test_an_original_overtaken_on_its_way_is_no_conflict(overtaking: str) -> Non
 def test_the_same_coordinates_are_the_same_message() -> None:
     known = [state("A", 5)]
     assert judge(state("A", 5), known) is Verdict.AGAIN
+    other = state("B!", 5, at=100)
+    assert (place(other, known), judge(other, known)) == (other, Verdict.NEXT), "of another broker, with its offsets"
 
 
 def test_the_highest_revision_is_the_current_state() -> None:
