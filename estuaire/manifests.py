@@ -25,7 +25,8 @@ OUTSIDE: Final = ("access", "console", "ingest")
 """What is called from outside: by producers, by subscribers and officers, by browsers."""
 WITH_ISSUER: Final = ("access", "audit", "console", "linkage", "statistics")
 """Who takes tokens, and so fetches the keys of who issues them."""
-KEEPER: Final = "rights"
+KEEPER, OPERATOR = "rights", "operator"
+"""Who keeps the rights of subscribers, and where the operator's commands run: by the same account at the broker."""
 BROKER_PORT, DATABASE_PORT, COLLECTOR_PORT, TRACES_PORT = 9093, 5432, 4318, 16686
 NAME: Final = "app.kubernetes.io/name"
 
@@ -75,15 +76,16 @@ def network_policies() -> Iterator[Manifest]:
     names = {"k8s-app": "kube-dns"}
     dns = _to([_elsewhere("kube-system", names)], (53, "UDP"), (53, "TCP"))
     yield _policy("names", {}, egress=[dns])
-    clients = sorted(acl.services())
     for service in sorted(SERVICES):
         yield _policy(service, {NAME: service}, ingress=_called(service), egress=_calls(service))
-    yield _policy(KEEPER, {NAME: KEEPER}, egress=[_to([_brokers()], (BROKER_PORT, "TCP"))])
+    to_broker = _to([_brokers()], (BROKER_PORT, "TCP"))
+    yield _policy(KEEPER, {NAME: KEEPER}, ingress=[_watched()], egress=[to_broker])
+    yield _policy(OPERATOR, {NAME: OPERATOR}, egress=[to_broker, _to_others("console")])
     yield _policy(
         "kafka",
         {"strimzi.io/cluster": KAFKA},
         ingress=[
-            _from([_named([*clients, KEEPER])], BROKER_PORT),
+            _from([_named([*sorted(acl.services()), OPERATOR, KEEPER])], BROKER_PORT),
             {"from": [_brokers(), _elsewhere("strimzi", {"name": "strimzi-cluster-operator"})]},
         ],
         egress=[{"to": [_brokers()]}, _to_the_api()],
@@ -102,10 +104,11 @@ def network_policies() -> Iterator[Manifest]:
 
 
 def _called(service: str) -> list[Manifest]:
-    """The console asks all the others, Prometheus everybody; from outside comes who passes the ingress controller."""
-    found = [_from([_elsewhere("monitoring", {NAME: "prometheus"})], PORT)]
+    """The console and the operator's commands ask the others, Prometheus everybody; from outside comes who passes the
+    ingress controller."""
+    found = [_watched()]
     if service != "console":
-        found.append(_from([_named(["console"])], PORT))
+        found.append(_from([_named(["console", OPERATOR])], PORT))
     if service in OUTSIDE:
         found.append(_from([_elsewhere("ingress-nginx", {NAME: "ingress-nginx"})], PORT))
     return found
@@ -121,13 +124,21 @@ def _calls(service: str) -> list[Manifest]:
     if service in DATABASES:
         found.append(_to([_databases(service)], (DATABASE_PORT, "TCP")))
     if service == "console":
-        found.append(_to([_named(one for one in sorted(SERVICES) if one != service)], (PORT, "TCP")))
+        found.append(_to_others(service))
         found.append(_to([_elsewhere("observability", {NAME: "jaeger"})], (TRACES_PORT, "TCP")))
     if service in WITH_ISSUER:
         # outside of the cluster; a provider within it is named by an overlay
         public = {"cidr": "0.0.0.0/0", "except": ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"]}
         found.append(_to([{"ipBlock": public}], (443, "TCP")))
     return found
+
+
+def _watched() -> Manifest:
+    return _from([_elsewhere("monitoring", {NAME: "prometheus"})], PORT)
+
+
+def _to_others(than: str) -> Manifest:
+    return _to([_named(one for one in sorted(SERVICES) if one != than)], (PORT, "TCP"))
 
 
 def _to_the_api() -> Manifest:
