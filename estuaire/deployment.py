@@ -11,6 +11,7 @@ import base64
 import datetime as dt
 import json
 import os
+import secrets
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -45,8 +46,9 @@ USER: Final = 65532
 """Whom the containers run as, where the folder is made by root."""
 PORT: Final = 8000
 """Where every service listens in its container."""
-KAFKA, POSTGRES = "kafka", "postgres"
-"""Where broker and database listen in the network of the compose file."""
+KAFKA, POSTGRES, KEYCLOAK = "kafka", "postgres", "keycloak"
+"""Where the servers of the compose files listen in their networks."""
+HERE: Final = "localhost"
 CERTIFICATE_DAYS, AUTHORITY_DAYS = 825, 3650
 WAIT_SECONDS: Final = 120
 
@@ -118,7 +120,8 @@ class Deployment:
 def prepare(folder: Path, surroundings: Surroundings, names: Iterable[str] = ()) -> None:
     """Make what a deployment needs and is not there; keys, passwords and certificates that are there stay.
 
-    `names` are those that the broker's certificate is for, besides the one in its network. Raises OSError.
+    `names` are those that the broker's certificate is for, besides the one in its network; by the first, clients
+    elsewhere are to reach it. Raises OSError.
     """
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -129,9 +132,12 @@ def prepare(folder: Path, surroundings: Surroundings, names: Iterable[str] = ())
         if not (folder / "hub" / name).exists():
             (folder / "hub" / name).write_bytes((files("estuaire") / "data" / name).read_bytes())
     if surroundings is COMPOSE:
-        authority = _certificates(folder / "kafka" / "config", (KAFKA, "localhost", *names))
-        keyring.connect({"security.protocol": "SASL_SSL", "ssl.ca.pem": authority})
-        _write_servers(folder, keyring, passwords)
+        names = tuple(names)
+        authority = _Authority(folder / "kafka")
+        authority.issue(folder / "kafka" / "config" / "broker.pem", "Estuaire broker", (KAFKA, HERE, *names))
+        authority.issue(folder / KEYCLOAK / "config" / "server.pem", "Estuaire identity provider", (KEYCLOAK, HERE))
+        keyring.connect({"security.protocol": "SASL_SSL", "ssl.ca.pem": authority.pem})
+        _write_servers(folder, keyring, passwords, next(iter(names), HERE))
     else:
         keyring.connect(surroundings.connection)
     for service, found in _settings(keyring, passwords, surroundings).items():
@@ -169,29 +175,35 @@ def _addresses(surroundings: Surroundings) -> dict[str, str]:
     return found | {"ESTUAIRE_BROKER": surroundings.broker, "ESTUAIRE_BROKER_USER": ADMIN}
 
 
-def _write_servers(folder: Path, keyring: Keyring, passwords: Passwords) -> None:
-    """What the compose file mounts into the broker and the database, and its variables."""
+def _write_servers(folder: Path, keyring: Keyring, passwords: Passwords, outside: str) -> None:
+    """What the compose files mount into the servers, and their variables."""
     password = keyring.passwords([BROKER])[BROKER]
     own = security(sasl("PLAIN", BROKER, password))
     _write(
         folder / "kafka" / "config" / "broker.properties", (INFRA / "broker.properties").read_text() + own + _LISTENERS
     )
-    for data in (folder / "kafka" / "data", folder / "postgres", folder / CHECKPOINTS, links_folder(folder)):
+    kept = (folder / "kafka" / "data", folder / "postgres", folder / KEYCLOAK / "h2")
+    for data in (*kept, folder / CHECKPOINTS, links_folder(folder)):
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(folder / "secrets" / POSTGRES / "password", passwords.of(DATABASE_ADMIN))
+    if not (administrator := folder / KEYCLOAK / "config" / "admin").exists():
+        _write(administrator, secrets.token_urlsafe(24))
     (folder / "secrets" / "console").mkdir(exist_ok=True, mode=0o700)
     path = folder / "compose.env"
     if not path.exists():
         owner = f"{os.getuid() or USER}:{os.getgid() or USER}"
-        _write(path, _VARIABLES.format(folder=folder, owner=owner, issuer=ISSUER))
+        _write(path, _VARIABLES.format(folder=folder, owner=owner, issuer=ISSUER, outside=outside))
 
 
 _LISTENERS = f"""
-# In its network everybody speaks TLS; what the broker says to itself does not leave its container.
+# In its networks everybody speaks TLS; what the broker says to itself does not leave its container. OUTSIDE is for
+# clients elsewhere, who do not come by the broker's own account: start.sh opens it for infra/compose.broker.yaml.
 listeners=CLIENT://:9093,CONTROLLER://127.0.0.1:9094
 advertised.listeners=CLIENT://{KAFKA}:9093
 controller.quorum.voters=1@127.0.0.1:9094
-listener.security.protocol.map=CLIENT:SASL_SSL,CONTROLLER:SASL_PLAINTEXT
+listener.security.protocol.map=CLIENT:SASL_SSL,OUTSIDE:SASL_SSL,CONTROLLER:SASL_PLAINTEXT
+listener.name.outside.sasl.enabled.mechanisms=SCRAM-SHA-512
+listener.name.outside.scram-sha-512.sasl.jaas.config=org.apache.kafka.common.security.scram.ScramLoginModule required;
 ssl.keystore.type=PEM
 ssl.keystore.location=/etc/estuaire/kafka/broker.pem
 ssl.truststore.type=PEM
@@ -208,6 +220,8 @@ ESTUAIRE_VERSION=latest
 ESTUAIRE_CHECKPOINTS={folder}/checkpoints
 # Partitions of the hot topics: they are never changed, so think of the day when one machine is not enough.
 ESTUAIRE_HOT_PARTITIONS=12
+# How clients elsewhere know the broker, with infra/compose.broker.yaml: a name of its certificate (`--broker-name`).
+ESTUAIRE_BROKER_OUTSIDE={outside}:9093
 # Who issues people's tokens. As it stands, whoever reads this folder does: for a trial. With people, name your identity
 # provider (docs/roles.md), and leave the keys empty: they are found by its configuration.
 ESTUAIRE_OIDC_ISSUER={issuer}
@@ -215,29 +229,37 @@ ESTUAIRE_OIDC_KEYS=file:///etc/estuaire/issuer.jwks
 """
 
 
-def _certificates(folder: Path, names: Iterable[str]) -> str:
-    """An authority of this deployment's own and the broker's certificate, made where missing; the authority as PEM.
+class _Authority:
+    """Whom the servers' certificates are of: this deployment's own, made where it is missing."""
 
-    The broker's is good for 825 days: to renew it, delete `broker.pem`, prepare again and restart the broker.
-    """
-    authority, key, broker = folder / "ca.pem", folder.parent / "ca.key", folder / "broker.pem"
-    if not authority.exists():
-        signing = ec.generate_private_key(ec.SECP256R1())
-        name = _name("Estuaire authority")
-        made = _certificate(name, signing.public_key(), AUTHORITY_DAYS).add_extension(
-            x509.BasicConstraints(ca=True, path_length=0), critical=True
-        )
-        _write(key, _pem(signing))
-        _write(authority, _signed(made, name, signing))
-    if not broker.exists():
-        signing = load_pem_private_key(key.read_bytes(), None)  # type: ignore[assignment]
-        issuer = x509.load_pem_x509_certificate(authority.read_bytes()).subject
+    def __init__(self, folder: Path) -> None:
+        """`folder` keeps its key, `config` in it its certificate."""
+        self._certificate, self._key = folder / "config" / "ca.pem", folder / "ca.key"
+        if not self._certificate.exists():
+            signing = ec.generate_private_key(ec.SECP256R1())
+            name = _name("Estuaire authority")
+            made = _certificate(name, signing.public_key(), AUTHORITY_DAYS).add_extension(
+                x509.BasicConstraints(ca=True, path_length=0), critical=True
+            )
+            _write(self._key, _pem(signing))
+            _write(self._certificate, _signed(made, name, signing))
+
+    @property
+    def pem(self) -> str:
+        """Its certificate."""
+        return self._certificate.read_text()
+
+    def issue(self, path: Path, title: str, names: Iterable[str]) -> None:
+        """A server's key and certificate, in one file, good for 825 days; one that is there stays."""
+        if path.exists():
+            return
+        signing: ec.EllipticCurvePrivateKey = load_pem_private_key(self._key.read_bytes(), None)  # type: ignore[assignment]
+        issuer = x509.load_pem_x509_certificate(self.pem.encode()).subject
         own = ec.generate_private_key(ec.SECP256R1())
-        made = _certificate(_name("Estuaire broker"), own.public_key(), CERTIFICATE_DAYS).add_extension(
+        made = _certificate(_name(title), own.public_key(), CERTIFICATE_DAYS).add_extension(
             x509.SubjectAlternativeName([x509.DNSName(one) for one in names]), critical=False
         )
-        _write(broker, _pem(own) + _signed(made, issuer, signing))
-    return authority.read_text()
+        _write(path, _pem(own) + _signed(made, issuer, signing))
 
 
 def _name(common: str) -> x509.Name:
@@ -286,6 +308,8 @@ def secrets_of(folder: Path, keyring: Keyring, passwords: Passwords) -> Iterator
     yield _secret("producers", {"producers.yaml": keyring.producers.read_bytes()})
     config = json.dumps(keyring.kafka_config(ADMIN)).encode()
     yield _secret("rights-settings", {"ESTUAIRE_KAFKA_CONFIG": config})
+    home = (folder / "addresses.json", keyring.verifier_key)
+    yield _secret("operator-home", {path.name: path.read_bytes() for path in home})
     for principal, password in keyring.passwords([ADMIN, *sorted(acl.services())]).items():
         yield _secret(f"kafka-{principal}", {"password": password.encode()})
     for service in DATABASES:

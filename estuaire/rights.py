@@ -136,8 +136,8 @@ class OpenPermits:
 class RightsKeeper:
     """Keeps the broker's access rules what contracts and open permits say, from moment to moment.
 
-    `introduce` is told the principals of subscribers before they are given their first right; `sites` are principals
-    that run an ingest of their own, with ingest's rights.
+    `introduce` is told the principals of subscribers and sites before they are given their first right; `sites` are
+    principals that run an ingest of their own, with ingest's rights.
     """
 
     PAUSE_SECONDS = 0.3
@@ -153,7 +153,8 @@ class RightsKeeper:
     ) -> None:
         self._settings = settings
         prefix = settings.topic_prefix
-        self._always = service_rights(prefix).union(*(rights_of("ingest", site, prefix) for site in sites))
+        self._sites = frozenset(sites)
+        self._always = service_rights(prefix).union(*(rights_of("ingest", site, prefix) for site in self._sites))
         self._introduce = introduce
         self._clock = clock
         self._introduced: set[str] = set()
@@ -231,7 +232,7 @@ class RightsKeeper:
 
     def _meet(self, wanted: Iterable[Right]) -> None:
         subscribers = {right.principal for right in wanted if SUBSCRIBER in right.principal}
-        if fresh := subscribers - self._introduced:
+        if fresh := (subscribers | self._sites) - self._introduced:
             self._introduce(fresh)
             self._introduced |= fresh
 

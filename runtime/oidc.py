@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
+import ssl
 import time
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import partial
 from threading import Lock
 from typing import Any, Final, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -75,8 +77,8 @@ class Issuer:
         """`fetch` gives the JSON document at an address; raises OSError or ValueError. Raises ValueError."""
         self._issuer = settings.oidc_issuer
         self._keys_at = settings.oidc_keys
-        for address in filter(None, (self._issuer if not self._keys_at else None, self._keys_at)):
-            _check_address(address)
+        self._document = settings.oidc_document
+        check_address(self._keys_at or self._document)
         self._name_claim = settings.oidc_name_claim
         self._roles_claim = settings.oidc_roles_claim.split(".")
         self._claims = JWTClaimsRegistry(
@@ -87,7 +89,7 @@ class Issuer:
             exp={"essential": True},
             iat={"essential": True},
         )
-        self._fetch = fetch or _fetch
+        self._fetch = fetch or partial(_fetch, trust(settings))
         self._clock = clock
         self._lock = Lock()
         self._keys: KeySet | None = None
@@ -155,11 +157,11 @@ class Issuer:
     def _get(self) -> KeySet:
         address = self._keys_at
         if not address:
-            found = self._fetch(f"{self._issuer.rstrip('/')}/.well-known/openid-configuration")
+            found = self._fetch(self._document)
             if found["issuer"] != self._issuer:
                 raise ValueError("the document is another issuer's")
             address = str(found["jwks_uri"])
-            _check_address(address)
+            check_address(address)
         listed = self._fetch(address)["keys"]
         signing = [one for one in listed if one.get("use", "sig") == "sig" and one.get("kty") in ("EC", "RSA")]
         return KeySet.import_key_set({"keys": signing})
@@ -185,7 +187,8 @@ def forbidden(*roles: str) -> ProblemError:
     return ProblemError(403, "not allowed", f"This is for: {', '.join(roles)}.")
 
 
-def _check_address(address: str) -> None:
+def check_address(address: str) -> None:
+    """Raises ValueError for one where anybody on the way could answer in the issuer's place."""
     parts = urlsplit(address)
     if parts.scheme not in ("https", "file") and not (parts.scheme == "http" and parts.hostname in _LOOPBACK):
         raise ValueError("the issuer of tokens and its keys have to be at https:// addresses, or on this machine")
@@ -194,7 +197,15 @@ def _check_address(address: str) -> None:
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
-def _fetch(address: str) -> Any:
+def trust(settings: IssuerSettings) -> ssl.SSLContext:
+    """By whose word a server is the issuer's: the system's authorities, or the one that is named. Raises ValueError."""
+    try:
+        return ssl.create_default_context(cafile=settings.oidc_ca or None)
+    except OSError:
+        raise ValueError("the authority of the issuer's certificate (ESTUAIRE_OIDC_CA) cannot be read") from None
+
+
+def _fetch(trusted: ssl.SSLContext, address: str) -> Any:
     request = urllib.request.Request(address, headers={"Accept": "application/json"})  # noqa: S310 - checked before
-    with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+    with urllib.request.urlopen(request, timeout=5, context=trusted) as answer:  # noqa: S310
         return json.loads(answer.read(_LONGEST_ANSWER))

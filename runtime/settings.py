@@ -72,9 +72,16 @@ class IssuerSettings(ServiceSettings):
 
     oidc_issuer: str = Field(description="The issuer of tokens: `iss`, and where its configuration is found.")
     oidc_audience: str = Field("estuaire", description="What its tokens have to be for: `aud`.")
+    oidc_configuration: str = Field("", description="Where its configuration is, if not where the issuer's name says.")
     oidc_keys: str = Field("", description="Where its keys are (a JWK set); as its configuration says, if absent.")
+    oidc_ca: str = Field("", description="A file: the authority of its certificates, where the system has it not.")
     oidc_name_claim: str = Field("sub", description="The claim by which somebody is named in permits and steps.")
     oidc_roles_claim: str = Field("roles", description="The claim that lists roles; `a.b` is `b` within `a`.")
+
+    @property
+    def oidc_document(self) -> str:
+        """Where the issuer's configuration is asked for."""
+        return self.oidc_configuration or f"{self.oidc_issuer.rstrip('/')}/.well-known/openid-configuration"
 
 
 class GuardedSettings(RuntimeSettings, IssuerSettings):

@@ -1,4 +1,4 @@
-"""A real Keycloak: its distribution from Maven Central, in the user's cache, run natively over `infra/keycloak`."""
+"""A real Keycloak: its distribution from Maven Central, in the user's cache, run as the compose file has it."""
 
 from __future__ import annotations
 
@@ -15,11 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import yaml
 
+from estuaire.deployment import COMPOSE, prepare
 from estuaire.process import Child, Lock, free_port
 
-VERSION = "26.7.3"
-REALM = Path(__file__).parents[1] / "infra" / "keycloak" / "realm.json"
+INFRA = Path(__file__).parents[1] / "infra"
+FILE, BUILD = INFRA / "compose.keycloak.yaml", INFRA / "keycloak" / "Dockerfile"
+VERSION = str(re.findall(r"keycloak:([\d.]+)\}", FILE.read_text())[0])
+WITHIN = "https://keycloak:8443"
+"""Where services ask it, in the compose file's networks."""
 SCOPE = "estuaire"
 
 
@@ -27,44 +32,14 @@ class NoKeycloak(Exception):
     """It cannot be had here. One line that says why."""
 
 
-class Keycloak:
-    """Started with `with`, in development mode on 127.0.0.1 over plain HTTP."""
+class Realm:
+    """The realm of infra/keycloak at a Keycloak that runs, and what its administrator does there."""
 
-    def __init__(self, folder: Path) -> None:
-        self._home = folder / f"keycloak-{VERSION}"
-        self._folder = folder
-        self._password = os.urandom(12).hex()
-        self.url = f"http://127.0.0.1:{free_port()}"
-        self.issuer = f"{self.url}/realms/estuaire"
-        self._child: Child | None = None
-        self._http = httpx.Client(base_url=self.url, timeout=30)
-
-    def __enter__(self) -> Keycloak:
-        with zipfile.ZipFile(distribution()) as archive:
-            archive.extractall(self._folder)
-        (self._home / "data" / "import").mkdir(parents=True, exist_ok=True)
-        shutil.copy(REALM, self._home / "data" / "import")
-        environment = os.environ | {
-            "KC_BOOTSTRAP_ADMIN_USERNAME": "admin",
-            "KC_BOOTSTRAP_ADMIN_PASSWORD": self._password,
-            "JAVA_OPTS_KC_HEAP": "-Xms128m -Xmx512m",
-            "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1",
-        }
-        port = self.url.rpartition(":")[2]
-        options = ["--http-host=127.0.0.1", f"--http-port={port}", "--import-realm", "--cache=local"]
-        command = ["sh", str(self._home / "bin" / "kc.sh"), "start-dev", *options]
-        log = self._folder / "keycloak.log"
-        self._child = Child(command, log, environment=environment)
-        deadline = time.monotonic() + 240
-        while not self._answers():
-            assert self._child.running() and time.monotonic() < deadline, self._child.last_error()
-            time.sleep(0.2)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._http.close()
-        if self._child is not None:
-            self._child.stop()
+    def __init__(self, url: str, password: str) -> None:
+        self.url = url
+        self.issuer = f"{url}/realms/estuaire"
+        self._password = password
+        self._http = httpx.Client(base_url=url, timeout=30)
 
     def client(self, name: str, *roles: str, scope: bool = True, **attributes: str) -> str:
         """Make a confidential client with a service account in these roles; returns its secret."""
@@ -154,11 +129,67 @@ class Keycloak:
         assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
         return answer
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it is there."""
         try:
             return self._http.get("/realms/estuaire/.well-known/openid-configuration").is_success
         except httpx.TransportError:
             return False
+
+
+class Keycloak(Realm):
+    """Started with `with`, by the command and settings of infra/compose.keycloak.yaml, on a deployment's certificate.
+
+    Other than there it listens on 127.0.0.1: for browsers at `url` over plain HTTP, for services over TLS.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._hub = folder, folder / "hub"
+        http, self._port = free_port(), free_port()
+        super().__init__(f"http://127.0.0.1:{http}", "")
+        self._child: Child | None = None
+
+    def __enter__(self) -> Keycloak:
+        home = Path(shutil.copytree(built(), self._folder / "keycloak"))
+        prepare(self._hub, COMPOSE)
+        self._password = (self._hub / "keycloak" / "config" / "admin").read_text()
+        own = self._composed("keycloak", {"/opt/keycloak": str(home)})
+        (home / "data" / "import").mkdir(parents=True)
+        shutil.copy(INFRA / "keycloak" / "realm.json", home / "data" / "import")
+        environment = os.environ | own["environment"]
+        environment |= {"KC_HTTP_HOST": "127.0.0.1", "KC_HTTPS_PORT": str(self._port)}
+        environment |= {"KC_HTTP_PORT": self.url.rpartition(":")[2], "JAVA_OPTS_APPEND": "-XX:TieredStopAtLevel=1"}
+        self._child = Child(
+            [*own["entrypoint"], *own["command"]], self._folder / "keycloak.log", environment=environment
+        )
+        deadline = time.monotonic() + 240
+        while not self.answers():
+            assert self._child.running() and time.monotonic() < deadline, self._child.last_error()
+            time.sleep(0.2)
+        return self
+
+    def settings(self, service: str) -> dict[str, str]:
+        """What the compose file tells a service of it, by the names of `IssuerSettings`."""
+        found = self._composed(service, {WITHIN: f"https://localhost:{self._port}"})["environment"]
+        return {name.removeprefix("ESTUAIRE_").lower(): text for name, text in found.items() if "_OIDC_" in name}
+
+    def _composed(self, service: str, places: dict[str, str]) -> Any:
+        """A service of the compose file, with what it mounts where that is here, and these places for those there."""
+        variables = {"KEYCLOAK_URL": self.url, "ESTUAIRE_FOLDER": str(self._hub)}
+        text = re.sub(
+            r"\$\{(\w+)(?::[-?]([^}]*))?\}", lambda one: variables.get(one[1], one[2] or ""), FILE.read_text()
+        )
+        found = yaml.safe_load(text)["services"][service]
+        mounts = (one.split(":") for one in found["volumes"])
+        places = {target: source for source, target, *_ in mounts if source.startswith("/")} | places
+        for there, here in [*places.items(), ("$$", "$")]:
+            found = json.loads(json.dumps(found).replace(there, here))
+        return found
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+        if self._child is not None:
+            self._child.stop()
 
 
 def _id(made: httpx.Response) -> str:
@@ -166,27 +197,60 @@ def _id(made: httpx.Response) -> str:
     return str(made.headers["location"]).rpartition("/")[2]
 
 
+def cache() -> Path:
+    """The user's."""
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "estuaire"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def built() -> Path:
+    """Its distribution, built as infra/keycloak has it, once in the user's cache. Raises NoKeycloak."""
+    archive, folder = distribution(), cache() / f"keycloak-{VERSION}"
+    with Lock(cache() / "keycloak.lock") as lock:
+        if not lock.take(600):
+            raise NoKeycloak(f"another process holds {lock.path}")
+        if not folder.exists():
+            partial = cache() / "keycloak.partial"
+            shutil.rmtree(partial, ignore_errors=True)
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(partial)
+            settings = dict(re.findall(r"^ENV (\w+)=(\S+)$", BUILD.read_text(), re.MULTILINE))
+            program = partial / folder.name / "bin" / "kc.sh"
+            program.chmod(0o755)
+            done = subprocess.run(
+                [str(program), "build"],
+                env=os.environ | settings,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=600,
+            )
+            if done.returncode:
+                raise NoKeycloak(f"it cannot be built: {json.dumps(done.stdout[-300:])}")
+            (partial / folder.name).rename(folder)
+    return folder
+
+
 def distribution() -> Path:
     """The distribution's archive, downloaded once into the user's cache. Raises NoKeycloak."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "estuaire"
-    cache.mkdir(parents=True, exist_ok=True)
-    archive = cache / f"keycloak-quarkus-dist-{VERSION}.zip"
+    archive = cache() / f"keycloak-quarkus-dist-{VERSION}.zip"
     if archive.exists():
         return archive
     if shutil.which("java") is None or (maven := shutil.which("mvn")) is None:
         raise NoKeycloak("Java 17 and Maven are needed")
-    with Lock(cache / "keycloak.lock"):
-        if not archive.exists():
+    with Lock(cache() / "keycloak.loading.lock") as lock:
+        if lock.take(600) and not archive.exists():
             artifact = f"org.keycloak:keycloak-quarkus-dist:{VERSION}:zip"
             command = [maven, "-q", "-B", "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy"]
-            loading = cache / "keycloak.loading"
+            loading = cache() / "keycloak.loading"
             done = subprocess.run(
                 [*command, f"-Dartifact={artifact}", f"-DoutputDirectory={loading}"],
                 capture_output=True,
                 text=True,
                 check=False,
                 timeout=600,
-                cwd=cache,
+                cwd=cache(),
             )
             if done.returncode:
                 raise NoKeycloak(f"it cannot be downloaded: {json.dumps(done.stdout[-300:])}")

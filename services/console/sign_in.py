@@ -17,10 +17,12 @@ from urllib.parse import urlencode, urlsplit
 import httpx
 
 from runtime.http import ProblemError
-from runtime.oidc import Caller, Issuer
+from runtime.oidc import Caller, Issuer, check_address, trust
 from services.console.settings import ConsoleSettings
 
 CALLBACK: Final = "/signed-in"
+AWAY: Final = "away"
+"""Why nobody is signed in, where the issuer does not answer: it may later."""
 
 
 class SignInError(Exception):
@@ -54,8 +56,10 @@ def unpacked(cookie: str | None) -> Errand:
     """From a cookie's value. Raises SignInError."""
     try:
         state, nonce, verifier, back = json.loads(base64.urlsafe_b64decode((cookie or "") + "=="))
-        return Errand(str(state), str(nonce), str(verifier), str(back))
-    except (ValueError, TypeError):
+        errand = Errand(str(state), str(nonce), str(verifier), str(back))
+        "".join(errand).encode()  # which half a character cannot be
+        return errand
+    except (ValueError, TypeError, RecursionError):
         raise SignInError("interrupted") from None
 
 
@@ -65,7 +69,7 @@ def tokens_of(issuer: Issuer, access: str, refresh: str | None = None, identity:
         claims = issuer.claims(access)
         return Tokens(issuer.called(claims), access, float(claims["exp"]), refresh, identity)
     except ProblemError as problem:
-        raise SignInError("away" if problem.status_code == httpx.codes.SERVICE_UNAVAILABLE else "refused") from None
+        raise SignInError(AWAY if problem.status_code == httpx.codes.SERVICE_UNAVAILABLE else "refused") from None
 
 
 class Provider:
@@ -77,7 +81,8 @@ class Provider:
         self._issuer = issuer
         # an identity token is for the client, where an access token is for the hub
         self._identities = Issuer(settings.model_copy(update={"oidc_audience": settings.client_id}))
-        self._http = http or httpx.Client(timeout=10)
+        check_address(settings.oidc_document)
+        self._http = http or httpx.Client(timeout=10, verify=trust(settings))
         self._configuration: dict[str, Any] | None = None
         self.origin = "{0.scheme}://{0.netloc}".format(urlsplit(settings.oidc_issuer))
 
@@ -142,7 +147,9 @@ class Provider:
             answer = self._http.post(self._known()["token_endpoint"], data=sent)
             said = answer.json()
         except (httpx.HTTPError, ValueError):
-            raise SignInError("away") from None
+            raise SignInError(AWAY) from None
+        if answer.is_server_error:
+            raise SignInError(AWAY)
         if not answer.is_success or not isinstance(said, dict):
             raise SignInError("refused")
         return said
@@ -150,13 +157,12 @@ class Provider:
     def _known(self) -> dict[str, Any]:
         """The issuer's configuration, asked for once. Raises SignInError."""
         if self._configuration is None:
-            issuer = self._settings.oidc_issuer
             try:
-                answer = self._http.get(f"{issuer.rstrip('/')}/.well-known/openid-configuration").raise_for_status()
-                found = answer.json()
-                if found["issuer"] != issuer or not {"authorization_endpoint", "token_endpoint"} <= found.keys():
+                found = self._http.get(self._settings.oidc_document).raise_for_status().json()
+                if found["issuer"] != self._settings.oidc_issuer or "authorization_endpoint" not in found:
                     raise ValueError
+                check_address(found["token_endpoint"])
             except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
-                raise SignInError("away") from None
+                raise SignInError(AWAY) from None
             self._configuration = found
         return self._configuration

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,10 +17,20 @@ from testcontainers.core.container import DockerContainer
 from estuaire.broker import find_jars
 from estuaire.platform import SERVICES, Platform, Service
 from tests.hub import Hub, free_base_port
+from tests.keycloak import VERSION, NoKeycloak, distribution
 
 ROOT = Path(__file__).parents[2]
 SERVERS = Path(__file__).parent / "servers"
 OPERATOR = "operator"
+CONTAINED = {
+    "network_mode": "host",
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+}
+"""As infra/compose.yaml has it, but for the network."""
+WRITTEN = ("ESTUAIRE_AUDIT_CHECKPOINTS", "ESTUAIRE_CONSOLE_LINKS")
+"""The settings that name what a service writes; all else it reads."""
 BASE = os.environ.get("ESTUAIRE_BASE_IMAGE", "debian:bookworm-slim")
 
 
@@ -29,14 +40,35 @@ class Contained(Service):
     container: DockerContainer | None = None
 
     def start(self) -> None:
-        """Start a container; its own environment is only what the platform gives a service."""
+        """Start a container as whom the database lets in, who is not root, with what its settings name and no more."""
         own = {key: text for key, text in self.environment.items() if key.startswith(("ESTUAIRE_", "KAFKA_"))}
-        container = DockerContainer(image(self.name.partition(".")[0])).with_kwargs(network_mode="host", user="0:0")
+        own.pop("ESTUAIRE_TRACE_FILE", None)
+        data = self.log.parent.parent / "postgres"
+        user, group = data.stat().st_uid, data.stat().st_gid
+        container = DockerContainer(image(self.name.partition(".")[0]))
+        container.with_kwargs(**CONTAINED, user=f"{user}:{group}").with_tmpfs_mount("/tmp", "size=512m")
         for key, text in {**own, "SERVICE": self.name}.items():
             container.with_env(key, text)
-        home = str(self.log.parent.parent)
-        container.with_volume_mapping(home, home, "rw")
+        for place, mode in self._mounts(own):
+            if os.getuid() == 0:
+                for path in (place, *place.rglob("*")):
+                    os.chown(path, user, group)
+            container.with_volume_mapping(str(place), str(place), mode)
+        if any("_DATABASE_URL" in key for key in own):
+            socket = str(data / ".s.PGSQL.5432")
+            container.with_volume_mapping(socket, socket, "ro")
         self.container = container.start()
+
+    def _mounts(self, settings: Mapping[str, str]) -> Iterator[tuple[Path, str]]:
+        """What these name in the home. Of a file that is replaced whole, the folder."""
+        home = self.log.parent.parent
+        for name, text in settings.items():
+            place = Path(text.removeprefix("file://"))
+            if home in place.parents:
+                if name in WRITTEN:
+                    place.mkdir(exist_ok=True)
+                in_home = place.is_dir() or place.parent == home
+                yield (place if in_home else place.parent), ("rw" if name in WRITTEN else "ro")
 
     def running(self) -> bool:
         """Whether the container is there and up."""
@@ -107,6 +139,24 @@ def servers(images: None, tmp_path_factory: pytest.TempPathFactory) -> Mapping[s
         found[f"ESTUAIRE_{name.upper()}_IMAGE"] = f"estuaire-test-{name}:test"
         build(f"{context}/Dockerfile", f"estuaire-test-{name}:test", str(context), target=name, WHEEL=wheel)
     return found
+
+
+@pytest.fixture(scope="session")
+def keycloak_image(images: None, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The image of infra/keycloak, on Keycloak's own or, where that cannot be had, on one that stands in for it."""
+    tag, whole = image("keycloak"), f"quay.io/keycloak/keycloak:{VERSION}"
+    if _docker("image", "inspect", whole).returncode and _docker("pull", whole).returncode:
+        context = tmp_path_factory.mktemp("keycloak")
+        try:
+            with zipfile.ZipFile(distribution()) as packed:
+                packed.extractall(context)
+        except NoKeycloak as why:
+            pytest.skip(f"NO KEYCLOAK: the hub has not been started with it: {why}")
+        (context / f"keycloak-{VERSION}").rename(context / "keycloak")
+        whole = "estuaire-test-keycloak:test"
+        build(str(SERVERS / "keycloak.Dockerfile"), whole, str(context))
+    build("infra/keycloak/Dockerfile", tag, "infra/keycloak", KEYCLOAK=whole)
+    return tag
 
 
 def build(file: str, tag: str, context: str, target: str = "", **arguments: str) -> None:

@@ -95,7 +95,7 @@ def test_replay_sends_dead_letters_round_again(hub: Hub, observation: Make) -> N
     done = estuaire(hub, "replay", "records-pseudonymised-dlq", "--max", "1000")
     assert "sent round again" in done.stdout
     told = [msgspec.msgpack.decode(one.value, type=AuditLeaf) for one in hub.messages("audit")]
-    (replayed,) = (one for one in told if one.action == "dead-letters-replayed")
+    *_, replayed = (one for one in told if one.action == "dead-letters-replayed")
     assert (replayed.about, f"{replayed.count} sent round again") == ("records-pseudonymised-dlq", done.stdout.strip())
     assert replayed.actor == "operator:operator"
     with hub.producer(source) as producer:

@@ -7,6 +7,7 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 import uvicorn
 from fastapi.testclient import TestClient
 
+from estuaire.deployment import COMPOSE, prepare
 from runtime.database import Database
+from runtime.http import ProblemError
 from runtime.oidc import Issuer
 from runtime.settings import GuardedSettings
 from services.access.authorization import Doors
@@ -82,9 +85,7 @@ def clock() -> Clock:
 @pytest.fixture
 def api(keycloak: Keycloak, clock: Clock, hub: Hub, url: str, database: Database, vault: Vault) -> Iterator[TestClient]:
     assert database.connection
-    settings = GuardedSettings(
-        bootstrap_servers="none", oidc_issuer=keycloak.issuer, oidc_name_claim="preferred_username"
-    )
+    settings = GuardedSettings.model_validate({"bootstrap_servers": "none", **keycloak.settings("access")})
     doors = Doors(Issuer(settings, clock=clock))
     with reading(*readers(url)) as (reader, pages):
         app = application(lambda: None, reader, pages, Broker(hub), vault, doors, lambda: hub.now)
@@ -166,6 +167,21 @@ def test_a_new_key_of_the_provider_is_taken_without_a_restart(
     assert [api.get("/v1/counts", headers=bearer(one)).status_code for one in (after, before)] == [200, 200]
 
 
+def test_services_ask_it_where_they_are_over_tls_by_the_deployments_authority(
+    keycloak: Keycloak, secrets: dict[str, str], tmp_path: Path
+) -> None:
+    token = bearer(keycloak.token(OPERATOR, secrets[OPERATOR]))["Authorization"]
+    told = {"bootstrap_servers": "none", **keycloak.settings("linkage")}
+    assert (told["oidc_issuer"], told["oidc_keys"]) == (keycloak.issuer, "")
+    assert told["oidc_configuration"].startswith("https://localhost:"), "and not where browsers are led"
+    assert Issuer(GuardedSettings.model_validate(told)).caller(token).name == account(OPERATOR)
+    prepare(tmp_path, COMPOSE)
+    for authority in (str(tmp_path / "kafka" / "config" / "ca.pem"), ""):
+        with pytest.raises(ProblemError) as away:
+            Issuer(GuardedSettings.model_validate({**told, "oidc_ca": authority})).caller(token)
+        assert away.value.status_code == 503, "it is of another deployment, or of nobody's that is known"
+
+
 class AccessHub:
     """Access, asked in this process."""
 
@@ -178,6 +194,9 @@ class AccessHub:
             raise Refusal(answer.status_code, answer.json()["title"], answer.json()["detail"])
         return answer.json()
 
+    def ready(self, service: str) -> str | None:
+        return None
+
 
 @pytest.fixture
 def desk(keycloak: Keycloak, api: TestClient, clock: Clock) -> Desk:
@@ -185,13 +204,8 @@ def desk(keycloak: Keycloak, api: TestClient, clock: Clock) -> Desk:
 
 
 def desk_at(url: str, client: str, keycloak: Keycloak, api: TestClient, clock: Clock) -> Desk:
-    settings = ConsoleSettings(
-        url=url,
-        access="http://127.0.0.1:8001",
-        client_id=client,
-        oidc_issuer=keycloak.issuer,
-        oidc_name_claim="preferred_username",
-    )
+    own = {"url": url, "access": "http://127.0.0.1:8001", "client_id": client}
+    settings = ConsoleSettings.model_validate({**own, **keycloak.settings("console")})
     issuer = Issuer(settings)
     provider = Provider(settings, issuer)
     return Desk(AccessHub(api), Sessions(provider.renew, clock), issuer, Links(None), settings.url, provider)
@@ -238,10 +252,13 @@ def test_a_session_is_renewed_and_ends_at_the_provider_too(
     clock.ahead = 290
     assert browser.get("/projects").status_code == 200
     assert session.tokens.access != before.access
+    assert desk.provider is not None
+    known = desk.provider._known()
+    assert known["token_endpoint"].startswith("https://localhost:"), "the console's way"
+    assert known["authorization_endpoint"].startswith(keycloak.url), "the browser's"
     left = browser.post("/sign-out", data={"form_key": session.form_key}).headers["location"]
     assert httpx.get(left).headers["location"] == "http://127.0.0.1:8080/sign-in"
     with pytest.raises(SignInError):
-        assert desk.provider is not None
         assert session.tokens.refresh is not None
         desk.provider.renew(session.tokens.refresh)
 

@@ -54,6 +54,29 @@ def test_the_brokers_certificate_is_its_authoritys_and_for_its_names(folder: Pat
     ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(config / "broker.pem")
 
 
+def test_the_identity_provider_has_a_certificate_of_the_same_authority_and_a_password(folder: Path) -> None:
+    own = folder / "keycloak" / "config"
+    provider = x509.load_pem_x509_certificate((own / "server.pem").read_bytes())
+    provider.verify_directly_issued_by(
+        x509.load_pem_x509_certificate((folder / "kafka" / "config" / "ca.pem").read_bytes())
+    )
+    names = provider.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["keycloak", "localhost"], "not the broker's"
+    assert len((own / "admin").read_text()) >= 32
+
+
+def test_the_broker_listens_outside_by_accounts_alone_and_only_if_it_is_told(folder: Path) -> None:
+    settings = dict(
+        line.split("=", 1)
+        for line in (folder / "kafka" / "config" / "broker.properties").read_text().splitlines()
+        if "=" in line and not line.startswith("#")
+    )
+    assert "OUTSIDE" not in settings["listeners"] + settings["advertised.listeners"]
+    assert "OUTSIDE:SASL_SSL" in settings["listener.security.protocol.map"].split(",")
+    assert settings["listener.name.outside.sasl.enabled.mechanisms"] == "SCRAM-SHA-512"
+    assert "ESTUAIRE_BROKER_OUTSIDE=kafka.hub.example:9093\n" in (folder / "compose.env").read_text()
+
+
 def test_a_certificate_that_is_taken_away_is_renewed_by_the_same_authority(folder: Path) -> None:
     config = folder / "kafka" / "config"
     authority, old = (config / "ca.pem").read_text(), (config / "broker.pem").read_text()

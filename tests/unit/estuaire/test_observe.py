@@ -68,7 +68,7 @@ def test_both_configurations_scrape_every_service_by_the_same_rules() -> None:
     production = yaml.safe_load((INFRA / "prometheus" / "prometheus.yaml").read_text())
     local = scrape_configuration({name: f"http://127.0.0.1:{port}" for port, name in enumerate(SERVICES)}, RULES, "5s")
     (theirs,), (ours,) = production["scrape_configs"], local["scrape_configs"]
-    assert {one["labels"]["service"] for one in theirs["static_configs"]} == {*SERVICES, "statistics-windows"}
+    assert {one["labels"]["service"] for one in theirs["static_configs"]} == {*SERVICES, "statistics-windows", "rights"}
     assert [one["labels"] for one in ours["static_configs"]] == [{"service": name} for name in SERVICES]
     assert ours["static_configs"][0]["targets"] == ["127.0.0.1:0"]
     assert local["rule_files"] == [str(INFRA / "prometheus" / "rules" / "*.yaml")]

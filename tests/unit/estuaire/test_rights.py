@@ -14,7 +14,8 @@ from contracts.messages import PermitClosed, PermitGranted, PermitKeyWrapped, Vi
 from contracts.permits import Permit
 from estuaire.home import is_secured
 from estuaire.keyring import ADMIN, Keyring
-from estuaire.rights import OpenPermits
+from estuaire.rights import OpenPermits, RightsKeeper
+from runtime.settings import RuntimeSettings
 
 pytestmark = pytest.mark.unit
 
@@ -85,3 +86,13 @@ def test_accounts_of_the_home_are_for_its_own_broker(tmp_path: Path) -> None:
     (tmp_path / "addresses.json").write_text('{"ESTUAIRE_BROKER": "127.0.0.1:9092", "ESTUAIRE_BROKER_USER": "admin"}')
     assert is_secured(tmp_path, "127.0.0.1:9092")
     assert not is_secured(tmp_path, "kafka.example:9092")
+
+
+def test_a_site_is_introduced_once_as_subscribers_are_and_no_service_is() -> None:
+    told: list[set[str]] = []
+    keeper = RightsKeeper(
+        RuntimeSettings(bootstrap_servers="none"), lambda names: told.append(set(names)), sites=["site-b"]
+    )
+    for _ in range(2):
+        keeper._meet(keeper._always)
+    assert told == [{"site-b"}]

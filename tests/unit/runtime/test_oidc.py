@@ -5,14 +5,19 @@ from __future__ import annotations
 import base64
 import hmac
 import json
-from collections.abc import Callable
+import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 from joserfc import jwt
 from joserfc.jwk import ECKey, RSAKey
 
+from estuaire.deployment import COMPOSE, prepare
 from runtime.http import ProblemError
 from runtime.oidc import Caller, Issuer, Role
 from runtime.settings import GuardedSettings
@@ -200,6 +205,66 @@ def test_keys_come_over_tls_or_from_this_machine(address: str, web: Web) -> None
     with pytest.raises(ProblemError) as refused:
         Issuer(settings(), web, Clock()).caller(f"Bearer {signed()}")
     assert refused.value.status_code == 503
+
+
+def test_where_the_configuration_is_may_be_said_but_not_whose(who: Who, web: Web, clock: Clock) -> None:
+    asked: list[str] = []
+
+    def fetch(address: str) -> Any:
+        asked.append(address)
+        return web(address)
+
+    within = "https://issuer.within:8443/realms/hub/.well-known/openid-configuration"
+    issuer = Issuer(settings(oidc_issuer="http://issuer.example", oidc_configuration=within), fetch, clock)
+    web.configuration["issuer"] = "http://issuer.example"
+    assert issuer.caller(f"Bearer {signed(iss='http://issuer.example')}").name == "team"
+    assert asked[0] == within
+    web.configuration["issuer"] = ISSUER
+    with pytest.raises(ProblemError):
+        Issuer(settings(oidc_issuer="http://issuer.example", oidc_configuration=within), fetch, clock).caller(
+            f"Bearer {signed(iss='http://issuer.example')}"
+        )
+    with pytest.raises(ValueError, match="https://"):
+        Issuer(settings(oidc_configuration="http://issuer.within:8080/openid-configuration"))
+
+
+def test_keys_come_from_who_has_a_certificate_of_the_authority_that_is_named(tmp_path: Path, clock: Clock) -> None:
+    folders = [tmp_path / "here", tmp_path / "elsewhere"]
+    for folder in folders:
+        prepare(folder, COMPOSE)
+    ours, others = (str(folder / "kafka" / "config" / "ca.pem") for folder in folders)
+    with keys_over_tls(folders[0] / "keycloak" / "config" / "server.pem") as address:
+        where = {"oidc_keys": address}
+        token = f"Bearer {signed()}"
+        assert Issuer(settings(**where, oidc_ca=ours), clock=clock).caller(token).name == "team"
+        for authority in (others, ""):
+            with pytest.raises(ProblemError) as away:
+                Issuer(settings(**where, oidc_ca=authority), clock=clock).caller(token)
+            assert away.value.status_code == 503
+    with pytest.raises(ValueError, match="ESTUAIRE_OIDC_CA"):
+        Issuer(settings(oidc_ca=str(tmp_path / "none.pem")))
+
+
+@contextmanager
+def keys_over_tls(certificate: Path) -> Iterator[str]:
+    """A server that has this certificate and the issuer's keys; its address."""
+
+    class Keys(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"keys": [KEY.as_dict(private=False)]}).encode())
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Keys) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"https://localhost:{server.server_port}/certs"
+        server.shutdown()
 
 
 def test_keys_of_a_file_and_claims_by_other_names(tmp_path: Path, clock: Clock) -> None:
