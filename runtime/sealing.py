@@ -30,6 +30,10 @@ class SealBroken(Exception):
     """The body cannot be opened: not for this recipient, not for this record, or altered."""
 
 
+class KeyNotHeld(SealBroken):
+    """The body is sealed to a key that its reader does not hold: another's, or a version that is not there yet."""
+
+
 def key_id(public: X25519PublicKey) -> bytes:
     """The 8 bytes that name a recipient's public key."""
     return hashlib.sha256(public.public_bytes_raw()).digest()[:_ID]
@@ -103,7 +107,7 @@ class Opener:
     def _unwrap(self, head: bytes) -> AESGCM:
         key = self._keys.get(head[1 : 1 + _ID])
         if key is None:
-            raise SealBroken("sealed to a key that this service does not hold")
+            raise KeyNotHeld("sealed to a key that this service does not hold")
         try:
             cipher = AESGCM(_SUITE.decrypt(head[1 + _ID :], key, _INFO))
         except Exception:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
@@ -89,12 +90,12 @@ def _columns(rows: Sequence[Sequence[Any]]) -> list[list[Any]]:
 
 
 class Seen(NamedTuple):
-    """When a source was heard of, and what it sent since a day."""
+    """When a source was heard of, and what it sent since a day; what was refused, by reason."""
 
     first: dt.datetime | None
     last: dt.datetime | None
     accepted: int
-    refused: int
+    refused: Mapping[str, int]
 
 
 class Totals(NamedTuple):
@@ -133,12 +134,18 @@ class PostgresReader:
         """Every source that was heard of, with what it sent from one day to another, both included."""
         rows = self._read(
             "SELECT s.source, first_seen, last_seen,"
-            " coalesce(sum(count) FILTER (WHERE measure = ANY(%s)), 0)::bigint,"
-            " coalesce(sum(count) FILTER (WHERE starts_with(measure, %s)), 0)::bigint"
+            " coalesce(sum(count) FILTER (WHERE measure = ANY(%s)), 0)::bigint"
             " FROM sources s LEFT JOIN measures m ON m.source = s.source AND m.day BETWEEN %s AND %s GROUP BY s.source",
-            *([RECORDS, RETRACTIONS], REFUSED, begin, end),
+            *([RECORDS, RETRACTIONS], begin, end),
         )
-        return {source: Seen(*rest) for source, *rest in rows}
+        refused: defaultdict[str, dict[str, int]] = defaultdict(dict)
+        for source, measure, count in self._read(
+            "SELECT source, measure, sum(count)::bigint FROM measures WHERE day BETWEEN %s AND %s"
+            " AND starts_with(measure, %s) GROUP BY source, measure",
+            *(begin, end, REFUSED),
+        ):
+            refused[source][measure.removeprefix(REFUSED)] = count
+        return {source: Seen(first, last, took, refused.get(source, {})) for source, first, last, took in rows}
 
     def totals(self, source: str, begin: dt.date, end: dt.date) -> Totals:
         """A source's counts from one day to another, both included."""

@@ -42,7 +42,7 @@ def main() -> int:
     reader.open()
     published = Published()
     windows = WindowsReader(settings, published)
-    watch = Watch(published, windows.counted_until, reader, registry)
+    watch = Watch(published, reader, registry)
 
     def ready() -> str | None:
         return summaries.readiness() or windows.readiness()

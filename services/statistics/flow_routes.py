@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query
 
+from contracts.messages import FlowWindow
 from contracts.sources import Registered
 from runtime.http import NO_NUL, ProblemError, problems
 from runtime.messages import RetryLater
@@ -37,7 +39,7 @@ def flow_router(
     there yet."""
     router = APIRouter(dependencies=[Depends(operator)])
 
-    def windows(seconds: int, begin: dt.datetime, end: dt.datetime) -> Any:
+    def windows(seconds: int, begin: dt.datetime, end: dt.datetime) -> Iterator[FlowWindow]:
         if reading() is not None:
             raise RetryLater("the windows are being read")
         return published.windows(seconds, begin.timestamp(), end.timestamp())
@@ -49,20 +51,25 @@ def flow_router(
         responses=problems({422: "A moment is none, or `from` is not before `to`."}),
     )
     def show_flow(source: Name = None, begin: Begin = None, end: End = None) -> Flow:
-        """What each step did in windows of ten seconds: records read, what became of them, how old they were, and how
-        many messages waited. Windows are kept for an hour. Counted at least every second, so the newest one grows."""
-        last = _moment(end) or clock()
+        """What each step did in windows of ten seconds: records read, what became of them, how old they were, how many
+        messages waited, and when it last read. Windows are kept for an hour. Counted at least every second, so the
+        newest one grows."""
+        now = clock()
+        last = _moment(end) or now
         first = _moment(begin) or last - dt.timedelta(hours=1)
         if not first < last:
             raise ProblemError(422, "not a period", "Ask for `from` before `to`.")
-        kept = clock() - dt.timedelta(seconds=KEPT[SHORT] + HOUR)
-        before = list(windows(SHORT, kept, first))
-        return flow(windows(SHORT, first, last), before, first, last, source)
+        kept = max(first, now - dt.timedelta(seconds=KEPT[SHORT] + SHORT))
+        until = min(last, now)
+        hour = kept.replace(minute=0, second=0, microsecond=0)
+        before = chain(windows(HOUR, hour - dt.timedelta(days=1), hour), windows(SHORT, hour, kept))
+        shown = flow(windows(SHORT, kept, until), before, (kept, until), source, published.counted_until)
+        return shown.model_copy(update={"begin": first, "end": last})
 
     @router.get("/flow/sources", summary="List what each source sent of late", response_description="The sources.")
     def flow_of_sources() -> SourcesFlow:
-        """Events of the last minute, hour and day, and those refused or dead-lettered, of every source that is
-        registered or was seen within three weeks."""
+        """Events of the last minute, hour and day, by windows that began within them, and those refused or
+        dead-lettered, of every source that is registered or was seen within three weeks."""
         now = clock()
         short = windows(SHORT, now - dt.timedelta(seconds=HOUR + SHORT), now)
         hours = windows(HOUR, now - dt.timedelta(seconds=KEPT[HOUR]), now)

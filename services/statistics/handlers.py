@@ -1,9 +1,12 @@
-"""Flow summaries in, counts out; it knows no Kafka. What is not well-formed is told of and passed over."""
+"""Flow summaries in, counts out; it knows no Kafka. What is not well-formed is told of and passed over; where nothing
+can be opened any more, for the key is not there, the reader stands.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 import logging
+from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol
 
@@ -11,8 +14,9 @@ import msgspec
 from prometheus_client import Counter
 
 from contracts.messages import Measures, measures_associated
-from runtime.messages import FlowSummary, Message
-from runtime.sealing import Opener, SealBroken
+from runtime.loop import Tally
+from runtime.messages import FlowSummary, Message, Place
+from runtime.sealing import KeyNotHeld, Opener, SealBroken
 from services.statistics.domain.counting import Counted, Counting
 
 log = logging.getLogger("estuaire.statistics")
@@ -21,6 +25,8 @@ log = logging.getLogger("estuaire.statistics")
 COUNTED: Final = Counter("estuaire_statistics_summaries", "Summaries that were counted.", ["step"])
 # Summaries, or their measures, that are passed over, by reason.
 IGNORED: Final = Counter("estuaire_statistics_summaries_ignored", "Summaries that were passed over.", ["reason"])
+for _reason in ("decoding", "step", "keys", "seal", "schema"):  # from 0 on, or the first one is no increase
+    IGNORED.labels(_reason)
 
 _WRITER_BYTES: Final = 64
 _LARGEST_NUMBER: Final = 2**63
@@ -43,6 +49,13 @@ class Memory(Protocol):
         """Add to the counts, and note the writers' last numbers."""
 
 
+class KeyMissing(Exception):
+    """So much is sealed to a key that is not held that it is the hub's own: whoever reads on would lose it."""
+
+    def __init__(self) -> None:
+        super().__init__("summaries are sealed to a statistics-private that is not held: put it there and restart")
+
+
 class Opened(NamedTuple):
     """A summary, and the measures in it."""
 
@@ -51,15 +64,18 @@ class Opened(NamedTuple):
 
 
 class Opening:
-    """Reads summaries. What is not well-formed is told of and passed over."""
+    """Reads summaries. What is not well-formed is told of and passed over; so is what is sealed to a key that is not
+    held, up to as many as stop a partition of a step, too."""
 
     def __init__(self, opener: Opener) -> None:
         self._opener = opener
+        self._tallies: defaultdict[Place, Tally] = defaultdict(Tally)
+        self._next: defaultdict[Place, int] = defaultdict(int)
         self._summary = msgspec.msgpack.Decoder(FlowSummary)
         self._measures = msgspec.msgpack.Decoder(Measures)
 
     def open(self, message: Message) -> Opened | None:
-        """What a message says; None if it is not one that counts."""
+        """What a message says; None if it is not one that counts. Raises KeyMissing."""
         try:
             summary = self._summary.decode(message.value)
         except msgspec.MsgspecError:
@@ -72,9 +88,13 @@ class Opening:
             return Opened(summary, None)
         try:
             opened = self._opener.open(summary.measures, measures_associated(summary.at))
+            self._note(message, is_missing=False)
             measures = self._measures.decode(opened)
-        except SealBroken:
+        except KeyNotHeld:
+            self._note(message, is_missing=True)
             _ignore("keys")
+        except SealBroken:
+            _ignore("seal")
         except msgspec.MsgspecError:
             _ignore("schema")
         else:
@@ -82,6 +102,15 @@ class Opening:
                 return Opened(summary, measures)
             _ignore("schema")
         return Opened(summary, None)
+
+    def _note(self, message: Message, *, is_missing: bool) -> None:
+        """Each message once: a batch may be read again."""
+        tally = self._tallies[message.place]
+        if message.offset >= self._next[message.place]:
+            self._next[message.place] = message.offset + 1
+            tally.add(is_missing)
+        if is_missing and tally.too_many():
+            raise KeyMissing
 
 
 class Count:
@@ -100,7 +129,7 @@ class Count:
         self._clock = clock
 
     def handle(self, batch: Sequence[Message]) -> None:
-        """Count a batch; a message of a writer that was counted before is not counted again."""
+        """Count a batch; a message of a writer that was counted before is not counted again. Raises KeyMissing."""
         opened = [one for one in map(self._opening.open, batch) if one is not None]
         now = self._clock()
         counting = Counting(self._is_registered, self._memory.sources(), self._memory.words(), now)

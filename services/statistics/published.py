@@ -33,6 +33,8 @@ class Published:
     """All windows that are kept, by length and start. Safe across threads."""
 
     def __init__(self) -> None:
+        self.counted_until: float | None = None
+        """The workers have counted everything that was written until then (s since the epoch); None if unknown."""
         self._windows: Mapping[int, dict[int, dict[bytes, FlowWindow]]] = {seconds: {} for seconds in KEPT}
         self._lock = Lock()
         self._decode = msgspec.msgpack.Decoder(FlowWindow).decode
@@ -67,7 +69,7 @@ class Published:
 
 
 class WindowsReader:
-    """Follows flow-windows, and knows up to when the workers have counted."""
+    """Follows flow-windows, and finds up to when the workers have counted."""
 
     LOOK_SECONDS: Final = 2.0
 
@@ -77,15 +79,10 @@ class WindowsReader:
         self._stop = Event()
         self._complete = False
         self._asked: tuple[float, dict[int, tuple[int, int]]] | None = None
-        self._counted_until: float | None = None
 
     def readiness(self) -> str | None:
         """None once all has been read that was there at the start, otherwise why not."""
         return None if self._complete else f"reading {self._settings.topic_prefix}{WINDOWS}"
-
-    def counted_until(self) -> float | None:
-        """The workers have counted everything that was written until then (s since the epoch); None if unknown."""
-        return self._counted_until
 
     def stop(self) -> None:
         """End soon."""
@@ -140,7 +137,7 @@ class WindowsReader:
             if one.offset < bounds[one.partition][1] - 1  # the last offset is a mark as a rule
         }
         if not left or self._is_over(consumer, left, bounds):
-            self._counted_until, self._asked = now, None
+            self._published.counted_until, self._asked = now, None
             COUNTED_UNTIL.set(now)
 
     def _is_over(

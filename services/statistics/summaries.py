@@ -18,7 +18,7 @@ from runtime.kafka import consumer_config
 from runtime.loop import message_from
 from runtime.messages import SUMMARIES, Message, Place, RetryLater
 from runtime.settings import RuntimeSettings
-from services.statistics.handlers import Count
+from services.statistics.handlers import Count, KeyMissing
 
 log = logging.getLogger("estuaire.statistics")
 
@@ -58,7 +58,17 @@ class SummariesReader:
         self._stop.set()
 
     def run(self) -> None:
-        """Count until asked to stop."""
+        """Count until asked to stop; where a key is missing, stand until then."""
+        try:
+            self._read()
+        except KeyMissing as missing:
+            log.critical("standing: %s", missing)
+            self._trouble = str(missing)
+            self._stop.wait()
+        finally:
+            self._trouble = "not running"
+
+    def _read(self) -> None:
         group = f"{self._settings.topic_prefix}statistics"
         consumer = Consumer(consumer_config(self._settings, group, f"{group}-{self._settings.slot}"))
         try:
@@ -72,7 +82,6 @@ class SummariesReader:
                     self._stop.wait(self.PAUSE_SECONDS)
         finally:
             consumer.close()
-            self._trouble = "not running"
 
     def _on_assign(self, consumer: Consumer, partitions: Iterable[TopicPartition]) -> None:
         self._assigned, self._trouble = [Place(one.topic, one.partition) for one in partitions], "taking over"
@@ -100,9 +109,10 @@ class SummariesReader:
     def _settle(self, consumer: Consumer, places: Sequence[Place]) -> None:
         """Go on from the progress rows; from the log's beginning or end, where it no longer or not yet reaches there.
 
-        A log that is shorter than what was counted is another one, or lost its end: what it has up to now may have been
-        counted, and is passed over.
+        A log that is shorter than what was counted has lost its end: what it has may have been counted, and is passed
+        over. That of another broker is begun at its beginning, as `runtime.loop` does.
         """
+        self._meet(consumer)
         progress = self._database.load(places)
         starts = []
         self._next.clear()
@@ -117,11 +127,25 @@ class SummariesReader:
         consumer.assign(starts)
         self._trouble = None
 
+    def _meet(self, consumer: Consumer) -> None:
+        try:
+            cluster = consumer.list_topics(self._topic, timeout=2).cluster_id
+        except KafkaException:
+            raise RetryLater("the broker does not answer") from None
+        if not cluster or self._database.meet(cluster):
+            return
+        if not self._settings.rewind:
+            raise RetryLater(f"the counts are of another broker than this one ({cluster}): see ESTUAIRE_REWIND")
+        log.warning("begins at the beginning of the log of another broker")
+        with self._database.begin_anew(cluster):
+            pass
+
     def _take(self, messages: Sequence[Message]) -> None:
-        """Count a batch in one transaction; where one of its messages makes it fail, that message is left out."""
+        """Count a batch in one transaction; where one of its messages makes it fail, that message is left out. Raises
+        KeyMissing, ProgressMoved, RetryLater."""
         try:
             self._commit(messages, messages)
-        except (ProgressMoved, RetryLater):
+        except (KeyMissing, ProgressMoved, RetryLater):
             raise
         except psycopg.ProgrammingError as error:  # a right or a table is missing, which is no message's doing
             raise RetryLater(f"the database is not what this version needs ({type(error).__name__})") from None

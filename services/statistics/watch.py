@@ -46,18 +46,16 @@ class Watch:
     def __init__(
         self,
         published: Published,
-        counted_until: Callable[[], float | None],
         remembered: Remembered,
         registry: Callable[[], Mapping[str, Registered]],
     ) -> None:
         self._published = published
-        self._counted_until = counted_until
         self._remembered = remembered
         self._registry = registry
 
     def look(self) -> None:
         """Judge what is counted. Raises RetryLater."""
-        until = self._counted_until()
+        until = self._published.counted_until
         if until is not None:
             self.judge(until)
 

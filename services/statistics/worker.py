@@ -1,8 +1,9 @@
 """The Faust application: flow-summaries in, the table of windows out, each summary in it once.
 
 Faust delivers at least once, and acknowledges a message whose agent has raised. So here a message is acknowledged by
-hand, when the broker has every window that it changes; what cannot be written is tried again, and what is broken is
-passed over. A window takes no summary that is not newer than what it has, so that one that comes again changes nothing.
+hand, when the broker has every window that it changes; what cannot be written is tried again, what is broken is passed
+over, and where a key is missing nothing is acknowledged any more. A window takes no summary that is not newer than what
+it has, so that one that comes again changes nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import logging
 import ssl
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import Event
 from typing import Any, Final
@@ -26,7 +28,7 @@ from runtime import telemetry
 from runtime.messages import SUMMARIES, Message
 from runtime.settings import RuntimeSettings
 from services.statistics.domain.windows import Key, Names, Windows, newer, parse_key
-from services.statistics.handlers import Opening
+from services.statistics.handlers import KeyMissing, Opening
 
 log = logging.getLogger("estuaire.flow")
 
@@ -52,7 +54,15 @@ class Suspended(Exception):
 
 
 class Table(faust.Table[bytes, bytes]):
-    """A table whose state is never set back: of two states of a window, the one that has seen more holds."""
+    """A table whose state is never set back: of two states of a window, the one that has seen more holds.
+
+    A worker that was cut off may have written the older one last, and compaction would leave that one alone. It comes
+    back to the group then, so that all read on: who holds the window sees the older one, and writes the newer again.
+    """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.outdated: set[bytes] = set()
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
         """Take what the changelog says, as a worker does that takes over."""
@@ -67,13 +77,16 @@ class Table(faust.Table[bytes, bytes]):
         """Hold what the broker has; without a value, nothing."""
         if not value:
             self.data.pop(key, None)
+            self.outdated.discard(key)
             return
         try:
-            window = newer(_decode(value), self.held(key))
+            written = _decode(value)
         except msgspec.MsgspecError:
             log.error("a message of %s is not one", WINDOWS)
             return
+        window = newer(written, self.held(key))
         self.data[key] = encode(window)
+        (self.outdated.discard if window is written else self.outdated.add)(key)
 
     def held(self, key: bytes) -> FlowWindow | None:
         """What is held under a key."""
@@ -106,6 +119,7 @@ class FlowWorker:
         self._table: Table
         self._ready = False
         self._stop = Event()
+        self._missing: KeyMissing | None = None
         self._alive = 0.0
         self._anew = False
         self._names = Names(is_registered)
@@ -114,40 +128,49 @@ class FlowWorker:
 
     def readiness(self) -> str | None:
         """None when it counts, otherwise why not."""
-        return None if self._ready else "waiting for partitions"
+        return str(self._missing) if self._missing else None if self._ready else "waiting for partitions"
 
     def stop(self) -> None:
         """Ask it to end after the batch at hand."""
         self._stop.set()
 
     def run(self) -> None:
-        """Count until asked to stop."""
+        """Count until asked to stop; where a key is missing, stand until then."""
         with tempfile.TemporaryDirectory() as folder:
             while not self._stop.is_set():
                 try:
                     asyncio.run(self._serve(folder))
+                except Suspended as still:
+                    log.warning("%s", still)
                 except Exception as error:
                     log.error("the application has failed and is made anew: %s", telemetry.where(error))
-                if not self._stop.is_set():
-                    self._stop.wait(self.RETRY_SECONDS)
+                self._stop.wait(None if self._missing else self.RETRY_SECONDS)
 
     async def _serve(self, folder: str) -> None:
         """One life of the application. It belongs to this thread: what others ask about it is noted here, for even to
         look into it makes parts of it."""
         app = self.application(folder)
         self._anew = False
+        self._alive = time.monotonic()
         starting = asyncio.ensure_future(app.start())
         try:
             while not (self._stop.is_set() or self._anew or app.should_stop or app.crashed):
                 if starting.done():
                     starting.result()
-                self._alive = time.monotonic()
+                self._beat()
                 self._ready = starting.done() and not app.rebalancing
                 await asyncio.sleep(0.1)
         finally:
             self._ready = False
             starting.cancel()
             await app.stop()
+
+    def _beat(self) -> None:
+        """Be alive; once it stood still it is not again, so that nothing is written before the group is asked. Raises
+        Suspended."""
+        if time.monotonic() - self._alive > _SUSPENDED_SECONDS:
+            raise Suspended("this process stood still: asking the group anew")
+        self._alive = time.monotonic()
 
     def application(self, folder: str) -> Any:
         """The application, not started."""
@@ -207,8 +230,9 @@ class FlowWorker:
                 self._generation, self._sweep_at = app.consumer_generation_id, 0.0
             try:
                 await self.write(self.windows([_message(one.message) for one in mine]))
-            except Suspended as still:
-                log.warning("%s", still)
+            except (KeyMissing, Suspended) as why:
+                log.error("%s", why)
+                self._missing = why if isinstance(why, KeyMissing) else None
                 self._anew = True
             except Exception as error:
                 log.warning("cannot write windows, trying again: %s", telemetry.where(error))
@@ -219,19 +243,23 @@ class FlowWorker:
                 return
 
     def windows(self, messages: Sequence[Message]) -> dict[bytes, FlowWindow | None]:
-        """What becomes of the windows. A message that is broken, or makes the counting fail, is passed over."""
-        now = self._clock()
-        over = self._sweep(now, {one.partition for one in messages}) if now >= self._sweep_at else []
+        """What becomes of the windows. A message that is broken, or makes the counting fail, is passed over. Raises
+        KeyMissing."""
+        now, partitions = self._clock(), {one.partition for one in messages}
+        over = self._sweep(now, partitions) if now >= self._sweep_at else []
+        again = [key for key in self._table.outdated if parse_key(key).partition in partitions]
         read = Windows(self._table.held, self._names, now)
         for message in messages:
             try:
                 opened = self._opening.open(message)
                 if opened is not None:
                     read.add(message.partition, message.offset, message.timestamp, *opened)
+            except KeyMissing:
+                raise
             except Exception as error:
                 BROKEN.inc()
                 log.error("a summary cannot be counted and is passed over: %s", telemetry.where(error))
-        return {**dict.fromkeys(over), **read.changed}
+        return {**{key: self._table.held(key) for key in again}, **dict.fromkeys(over), **read.changed}
 
     def _sweep(self, now: float, partitions: Collection[int]) -> list[bytes]:
         """The windows of these partitions that are over; and count sources anew, under which there are windows."""
@@ -242,8 +270,7 @@ class FlowWorker:
 
     async def write(self, windows: Mapping[bytes, FlowWindow | None]) -> None:
         """Write windows and wait until the broker has them; only then are they held. Raises what the client raises."""
-        if time.monotonic() - self._alive > _SUSPENDED_SECONDS:
-            raise Suspended("this process stood still: asking the group anew")
+        self._beat()
         values = {key: None if window is None else encode(window) for key, window in windows.items()}
         sent = [self._table.send_changelog(parse_key(key).partition, key, value) for key, value in values.items()]
         await asyncio.wait_for(asyncio.gather(*sent), 30)
@@ -261,9 +288,39 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
 
+class _Offset(int):
+    """An offset, which 0 is as well."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+class _Read(defaultdict[Any, int | None]):
+    """What was read last of each partition."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: None)
+
+    def __setitem__(self, tp: Any, offset: int | None) -> None:
+        super().__setitem__(tp, None if offset is None else _Offset(offset))
+
+
 class _Consumer(driver.Consumer):
+    """Commits as far as all is acknowledged, over what lies between messages: every transaction leaves a mark. (Faust
+    takes the message after it for a part of the gap, and so commits one gap a second; of a gap after the first message
+    of all it knows nothing, and commits nothing behind it.)"""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._read_offset = _Read()
+
     def _new_consumer_thread(self) -> Any:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        begin = max(offset_from, self._committed_offset[tp] or 0)
+        if begin < offset_to:
+            self._gap[tp].addi(begin, offset_to)
 
 
 def _message(raw: Any) -> Message:

@@ -65,11 +65,9 @@ def send(settings: RuntimeSettings, values: list[bytes]) -> None:
     assert producer.flush(30) == 0
 
 
-def reader(settings: RuntimeSettings, url: str) -> SummariesReader:
+def reader(settings: RuntimeSettings, url: str, key: X25519PrivateKey = PRIVATE) -> SummariesReader:
     database = Database(url, MIGRATIONS)
-    return SummariesReader(
-        settings, database, Count(PostgresMemory(database), Opening(Opener([PRIVATE])), lambda _: False)
-    )
+    return SummariesReader(settings, database, Count(PostgresMemory(database), Opening(Opener([key])), lambda _: False))
 
 
 @contextmanager
@@ -105,6 +103,18 @@ def test_counts_go_on_where_they_were(settings: RuntimeSettings, url: str) -> No
             assert one.readiness() is None
         assert total(url, "records") == 50 * turn
     assert reader(settings, url).readiness() == "waiting for partitions"
+
+
+def test_without_the_key_it_stands_and_loses_nothing(settings: RuntimeSettings, url: str) -> None:
+    send(settings, [linked(0), *map(measured, range(150))])
+    without = reader(settings, url, X25519PrivateKey.generate())
+    with running(without):
+        until(lambda: "statistics-private" in (without.readiness() or ""))
+        assert without._database.load([Place(f"{settings.topic_prefix}flow-summaries", 0)]) == {}
+    assert total(url, "linkage.linked") == 0
+    with running(reader(settings, url)):
+        until(lambda: total(url, "records") == 150)
+    assert total(url, "linkage.linked") == 1
 
 
 def batch(number: int, start: int = 0, topic: str = "flow-summaries") -> list[Message]:
@@ -223,6 +233,20 @@ def counted_until() -> float:
     return float(COUNTED_UNTIL._value.get())
 
 
+def test_the_log_of_another_broker_is_counted_from_its_beginning(settings: RuntimeSettings, url: str) -> None:
+    place = Place(f"{settings.topic_prefix}flow-summaries", 0)
+    one = reader(settings, url)
+    assert one._database.meet("another")
+    with one._database.transaction():
+        one._database.advance(place, None, 15, ())
+    send(settings, list(map(linked, range(20))))
+    with running(one):
+        until(lambda: "of another broker" in (one.readiness() or ""))
+    assert total(url, "linkage.linked") == 0
+    with running(reader(settings.model_copy(update={"rewind": True}), url)):
+        until(lambda: total(url, "linkage.linked") == 20)
+
+
 def test_a_log_that_was_cut_is_read_on_where_it_goes_on(settings: RuntimeSettings, url: str) -> None:
     place = Place(f"{settings.topic_prefix}flow-summaries", 0)
     one = reader(settings, url)
@@ -310,6 +334,11 @@ def test_what_http_reads(settings: RuntimeSettings, url: str) -> None:
         assert sources["urn:0"].last is not None
         assert abs((sources["urn:0"].last - TODAY).total_seconds()) < 1
         assert sources["urn:1"].last is None, "ingest has not spoken of it"
+        with psycopg.connect(url) as connection:
+            for reason, kind in (("bad-value", "claim.v1"), ("bad-value", ""), ("not-json", "")):
+                row = ["urn:1", today, kind, f"refused.{reason}", 2]
+                connection.execute("INSERT INTO measures VALUES (%s, %s, %s, %s, %s)", row)
+        assert read.sources(today, today)["urn:1"].refused == {"bad-value": 4, "not-json": 2}
         totals = read.totals("urn:0", today, today)
         assert totals.counts == {("", "linkage.linked"): 3, ("claim.v1", "records"): 1}
         assert totals.days == [(today, "records", 1)]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby, pairwise
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,9 +16,14 @@ from contracts.messages import FlowWindow
 from contracts.sources import Registered
 from services.statistics.domain.alarms import Alarm, Known
 from services.statistics.domain.counting import OTHER
-from services.statistics.domain.windows import REJECTED, SHORT
+from services.statistics.domain.windows import ACCEPTED, REJECTED, SHORT
 
 STEPS: Final = ("ingest", "pseudonym", "linkage", "access")
+_WRITTEN: Final = {"ingest": ACCEPTED, "pseudonym": "pseudonymised", "linkage": "linked"}
+"""What a step calls what it has written for the next one."""
+_TOLD_LATER_MS: Final = 5_000
+"""A step may tell of what it has written so much later than the next one tells of having read it: ingest tells once a
+second."""
 
 
 class Ages(BaseModel):
@@ -31,20 +39,25 @@ class StepFlow(BaseModel):
     records: int = Field(description="Records that it read; of ingest, events that it answered for.")
     verdicts: dict[str, int] = Field(description="What became of them; a record may have several, or none.")
     waiting: int | None = Field(
-        description="Messages that it had still to read, of all sources, as last known at the window's end."
+        description="Messages that it had still to read, of all sources, at the window's end: as many as it told of"
+        " last, and what the step before it has written since, but for the rest of the window in which it told. Null"
+        " where nothing was told within a day; before ingest nothing waits."
+    )
+    last_read: dt.datetime | None = Field(
+        description="When it last had done with something, of any source, as of the window's end."
     )
     age_seconds: Ages | None = Field(description="Null where no record has an age: at ingest, none does.")
 
 
 class Window(BaseModel):
-    """What the steps did in one window. A step is left out if it did nothing and what waits for it is not known."""
+    """What the steps did in one window."""
 
     at: dt.datetime = Field(description="Its beginning.")
     steps: dict[str, StepFlow]
 
 
 class Flow(BaseModel):
-    """The flow, window by window. Windows in which nothing happened are left out."""
+    """The flow, window by window: all of the period that are kept and have begun, also where nothing happened."""
 
     model_config = ConfigDict(populate_by_name=True)
 
@@ -52,11 +65,14 @@ class Flow(BaseModel):
     begin: dt.datetime = Field(alias="from")
     end: dt.datetime = Field(alias="to", description="Windows that begin before it are included.")
     steps: list[str] = Field(description="In the order in which records pass them.")
+    counted_until: dt.datetime | None = Field(
+        description="Until when the flow is counted: of windows that end later, some is missing. Null where not known."
+    )
     windows: list[Window]
 
 
 class Spans(BaseModel):
-    """Counts of the last minute, hour and day."""
+    """Counts of the windows that began within the last minute and hour (of ten seconds each), and day (of an hour)."""
 
     minute: int = 0
     hour: int = 0
@@ -100,41 +116,67 @@ class Alarms(BaseModel):
     alarms: list[StandingAlarm]
 
 
+@dataclass(slots=True)
+class _Known:
+    """What is known of a step while windows go by: when it was last heard of (ms), what was left for it to read then,
+    by topic and partition, and how much was written for it since."""
+
+    last: int = 0
+    left: dict[str, tuple[int, int]] = field(default_factory=dict)
+    since: int = 0
+
+    @property
+    def waiting(self) -> int | None:
+        return sum(left for _, left in self.left.values()) + self.since if self.left or self.since else None
+
+
 def flow(
     windows: Iterable[FlowWindow],
     before: Iterable[FlowWindow],
-    begin: dt.datetime,
-    end: dt.datetime,
+    period: tuple[dt.datetime, dt.datetime],
     source: str | None,
+    counted_until: float | None,
 ) -> Flow:
-    """The flow in a period, from its windows in the order of their start, and those before it for what waited then."""
-    waiting: dict[str, dict[str, tuple[int, int]]] = {step: {} for step in STEPS}
-    for one in before:
-        _note(waiting, one)
-    by_start: defaultdict[int, list[FlowWindow]] = defaultdict(list)
-    for one in windows:
-        by_start[one.start].append(one)
+    """The flow in a period, from its windows, and those before it for what was known then; all in the order of their
+    start, windows of ten seconds after those of an hour."""
+    begin, end = period
+    known = {step: _Known() for step in STEPS}
+    for _, together in groupby(before, _start):
+        _learn(known, list(together))
+    by_start = {start: list(together) for start, together in groupby(windows, _start)}
     found = []
-    for start, parts in sorted(by_start.items()):
-        for one in parts:
-            _note(waiting, one)
+    for start in range(-int(-begin.timestamp() // SHORT) * SHORT, math.ceil(end.timestamp()), SHORT):
+        parts = by_start.get(start, [])
+        _learn(known, parts)
         mine = [one for one in parts if source is None or one.source == source]
-        if any(one.types or one.verdicts for one in mine):
-            steps = {step: _step([one for one in mine if one.step == step], waiting[step]) for step in STEPS}
-            at = dt.datetime.fromtimestamp(start, dt.UTC)
-            shown = {step: one for step, one in steps.items() if one.records or one.verdicts or one.waiting is not None}
-            found.append(Window(at=at, steps=shown))
-    return Flow(window_seconds=SHORT, begin=begin, end=end, steps=list(STEPS), windows=found)
+        steps = {step: _step([one for one in mine if one.step == step], known[step]) for step in STEPS}
+        found.append(Window(at=dt.datetime.fromtimestamp(start, dt.UTC), steps=steps))
+    counted = None if counted_until is None else dt.datetime.fromtimestamp(counted_until, dt.UTC)
+    return Flow(window_seconds=SHORT, begin=begin, end=end, steps=list(STEPS), counted_until=counted, windows=found)
 
 
-def _note(waiting: Mapping[str, dict[str, tuple[int, int]]], window: FlowWindow) -> None:
-    known = waiting.get(window.step)
-    if known is not None:
-        for place, told in window.waiting.items():
-            known[place] = max(told, known.get(place, told))
+def _start(window: FlowWindow) -> int:
+    return window.start
 
 
-def _step(windows: Iterable[FlowWindow], waiting: Mapping[str, tuple[int, int]]) -> StepFlow:
+def _learn(known: Mapping[str, _Known], windows: Sequence[FlowWindow]) -> None:
+    """From the windows of one start."""
+    written: Counter[str] = Counter()
+    for one in windows:
+        if one.step not in known:
+            continue
+        step = known[one.step]
+        if one.last > step.last:
+            step.last, step.since = one.last, 0
+        for place, told in one.waiting.items():
+            step.left[place] = max(told, step.left.get(place, told))
+        written[one.step] += one.verdicts.get(_WRITTEN.get(one.step, ""), 0)
+    for before, after in pairwise(STEPS):
+        if written[before] and windows[0].start * 1000 >= known[after].last + _TOLD_LATER_MS:
+            known[after].since += written[before]
+
+
+def _step(windows: Iterable[FlowWindow], known: _Known) -> StepFlow:
     types: Counter[str] = Counter()
     verdicts: Counter[str] = Counter()
     count = total = most = 0
@@ -145,7 +187,8 @@ def _step(windows: Iterable[FlowWindow], waiting: Mapping[str, tuple[int, int]])
     return StepFlow(
         records=types.total(),
         verdicts=dict(sorted(verdicts.items())),
-        waiting=sum(left for _, left in waiting.values()) if waiting else None,
+        waiting=known.waiting,
+        last_read=dt.datetime.fromtimestamp(known.last / 1000, dt.UTC) if known.last else None,
         age_seconds=Ages(mean=round(total / count / 1000, 3), max=round(most / 1000, 3)) if count else None,
     )
 
@@ -153,7 +196,7 @@ def _step(windows: Iterable[FlowWindow], waiting: Mapping[str, tuple[int, int]])
 def sources_flow(
     short: Iterable[FlowWindow], hours: Iterable[FlowWindow], registered: Mapping[str, Registered], now: dt.datetime
 ) -> SourcesFlow:
-    """What each source sent: the minute and hour from the short windows, the day from those of an hour."""
+    """What each source sent: in the minute and hour from the short windows, in the day from those of an hour."""
     records: defaultdict[str, Spans] = defaultdict(Spans)
     rejected: defaultdict[str, Spans] = defaultdict(Spans)
     last: dict[str, int] = {}
@@ -170,7 +213,7 @@ def sources_flow(
             last[source] = max(last.get(source, 0), window.last)
         bad = sum(n for verdict, n in window.verdicts.items() if verdict == REJECTED or verdict.startswith("dead_"))
         for span, seconds, length in (("minute", SHORT, 60), ("hour", SHORT, 3600), ("day", 3600, 86_400)):
-            if window.seconds == seconds and window.start > at - length - seconds + 1:
+            if window.seconds == seconds and window.start > at - length:
                 add(records, source, span, sum(window.types.values()) if ingest else 0)
                 add(rejected, source, span, bad)
     return SourcesFlow(

@@ -26,6 +26,7 @@ from contracts.measures import (
     SYSTEM,
     SYSTEMS,
     UNLINKABLE,
+    WRONG,
     forms,
 )
 from contracts.sources import Registered
@@ -50,6 +51,7 @@ class Source(BaseModel):
     status: Literal["active", "silent", "never seen"] = Field(description="Silent: nothing for a day.")
     accepted: int = Field(description="Events acknowledged in the last seven days, today among them.")
     refused: int = Field(description="Events refused in the last seven days.")
+    reasons: dict[str, int] = Field(description="These by reason.")
     per_day: float = Field(description="Mean of accepted events a day in that time, from the first one on.")
     expected_share: float | None = Field(description="`per_day` as a share of what is expected.")
 
@@ -116,6 +118,10 @@ class Quality(BaseModel):
     refused: int
     refused_share: float | None = Field(description="Of all events, accepted and refused.")
     reasons: list[Part] = Field(description="Refused events by reason; shares of all events.")
+    wrong: list[Part] = Field(
+        description="Refused events by the field that is wrong, where that is one of the hub's own form; shares of the"
+        " refused. An event may have several."
+    )
     removed: int = Field(description="Values that were not kept of accepted records.")
     identity: list[Part] = Field(description="Completeness: records whose identity has this field.")
     identifiers: list[Part] = Field(description="Records whose identity has a number of this system.")
@@ -135,14 +141,15 @@ class Quality(BaseModel):
 
 def listed(
     registered: Mapping[str, Registered],
-    seen: Mapping[str, tuple[dt.datetime | None, dt.datetime | None, int, int]],
+    seen: Mapping[str, tuple[dt.datetime | None, dt.datetime | None, int, Mapping[str, int]]],
     now: dt.datetime,
 ) -> list[Source]:
-    """The registry with what was seen (first, last, accepted and refused within seven days), unregistered ones last."""
+    """The registry with what was seen (first, last, within seven days accepted and by reason refused), unregistered
+    ones last."""
     found = []
     for name in sorted(registered.keys() | seen.keys(), key=lambda one: (one not in registered, one)):
         known = registered.get(name, Registered(source=name))
-        first, last, accepted, refused = seen.get(name, (None, None, 0, 0))
+        first, last, accepted, reasons = seen.get(name, (None, None, 0, {}))
         days = min(WEEK_DAYS, max(1, (now.date() - first.date()).days + 1)) if first else WEEK_DAYS
         per_day = round(accepted / days, 1)
         expected = known.expected_per_day
@@ -158,7 +165,8 @@ def listed(
                 last_seen=last,
                 status="never seen" if last is None else "active" if now - last < SILENT_AFTER else "silent",
                 accepted=accepted,
-                refused=refused,
+                refused=sum(reasons.values()),
+                reasons=dict(reasons),
                 per_day=per_day,
                 expected_share=round(per_day / expected, 4) if expected else None,
             )
@@ -200,6 +208,7 @@ def report(
         refused=refused,
         refused_share=_share(refused, accepted + refused),
         reasons=_most(_parts(total, REFUSED, accepted + refused)),
+        wrong=_most(_parts(total, WRONG, refused)),
         removed=total[REMOVED],
         identity=list(_parts(total, IDENTITY, records, IDENTITY_FIELDS)),
         identifiers=list(_parts(total, SYSTEM, records, SYSTEMS)),

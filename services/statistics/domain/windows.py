@@ -1,8 +1,10 @@
 """Flow summaries as windows: what each step made of each source's records in 10 seconds and in an hour. Pure.
 
 A message may come again, and of what it changes some may be kept and some not. So each window has the offset of the
-last summary that is in it, and takes none that is not newer. Which windows a message falls into depends on the message
-alone, never on the clock, so that one that comes again falls into those that it was in before.
+last summary that is in it, and takes none that is not newer. Which windows a message falls into depends on the message,
+never on the clock, so that one that comes again falls into those that it was in before. (But for sources that have no
+window of their own: if, between its two comings, one gets it because it is registered now, or others are gone, the
+message is in its window and in that of the others.)
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from contracts.messages import Measures, encode, measures_associated
 from runtime.messages import FlowSummary, Message
 from runtime.sealing import Opener, Sealer
 from services.statistics.domain.counting import MOST_SOURCES, MOST_WORDS, Counted
-from services.statistics.handlers import Count, Opening
+from services.statistics.handlers import Count, KeyMissing, Opening
 from tests.contract.seal_examples import private_key
 
 pytestmark = pytest.mark.unit
@@ -128,6 +128,9 @@ def test_names_are_bounded() -> None:
         ("claim.v1", "field.LE GOFF", ("claim.v1", "other")),
         ("claim.v1", "refused.LE GOFF", ("claim.v1", "other")),
         ("claim.v1", "refused.285053523800148", ("claim.v1", "other")),
+        ("claim.v1", "wrong.identity.birth_date", ("claim.v1", "wrong.identity.birth_date")),
+        ("", "wrong.record.entry", ("", "wrong.record.entry")),
+        ("claim.v1", "wrong.LE GOFF", ("claim.v1", "other")),
         ("LE GOFF", "records", ("", "other")),
         ("", "records", ("", "other")),
         ("", "refused.not-json", ("", "refused.not-json")),
@@ -171,6 +174,44 @@ def test_what_is_not_well_formed_is_passed_over_and_the_rest_counts() -> None:
     ]
     memory = count(FakeMemory(), *map(message, bad), verdicts("linkage", {SOURCE: {"linked": 1}}))
     assert memory.counts == {(SOURCE, "2026-03-02", "", "linkage.linked"): 1}
+
+
+def sealed(opening: Opening, offset: int, seal: Sealer = SEALER, partition: int = 0) -> bool:
+    """Have it read a message of measures under this seal; whether they count. Raises KeyMissing."""
+    measures = seal.seal(encode(Measures(b"w", 1, {})), measures_associated(AT))
+    value = encode(FlowSummary("ingest", 0, AT, (), measures=measures))
+    opened = opening.open(Message("flow-summaries", partition, offset, 0, b"", value, {}))
+    return opened is not None and opened.measures is not None
+
+
+def test_where_nothing_can_be_opened_any_more_it_stands_at_that_message() -> None:
+    """As when ingest seals to a new key that is not here yet."""
+    opening, fresh = Opening(Opener([PRIVATE])), X25519PrivateKey.generate()
+    seal = Sealer(fresh.public_key())
+    assert sealed(opening, 0)
+    for number in range(1, 100):
+        assert not sealed(opening, number, seal)
+        assert not sealed(opening, number, seal), "the batch is read again: it counts once"
+        opening.open(Message("flow-summaries", 0, number, 0, b"", verdicts("linkage", {}).value, {}))
+    for _ in range(2):
+        with pytest.raises(KeyMissing, match="statistics-private"):
+            sealed(opening, 100, seal)
+    memory = FakeMemory()
+    last = message(encode(FlowSummary("ingest", 0, AT, (), measures=seal.seal(b"", b""))))
+    with pytest.raises(KeyMissing):
+        Count(memory, opening, lambda _: False).handle([verdicts("linkage", {SOURCE: {"linked": 1}}), last])
+    assert not memory.counts
+    assert sealed(Opening(Opener([PRIVATE, fresh])), 100, seal), "a restart that brings the key goes on"
+
+
+def test_a_message_under_a_key_that_nobody_has_stops_nothing() -> None:
+    opening, forged = Opening(Opener([PRIVATE])), Sealer(X25519PrivateKey.generate().public_key())
+    for number in range(0, 4_000, 200):
+        assert not sealed(opening, number, forged)
+        assert all(sealed(opening, number + more) for more in range(1, 200))
+    opening = Opening(Opener([PRIVATE]))
+    for number in range(198):
+        assert not sealed(opening, number, forged, number % 2), "99 are not yet a hundred: each partition by itself"
 
 
 def test_every_example_is_counted() -> None:

@@ -29,6 +29,7 @@ COUNTS = {
     ("hospital-stay.v1", "unlinkable"): 1,
     ("hospital-stay.v1", "flag.nir-contradicts-sex"): 1,
     ("hospital-stay.v1", "refused.invalid-record"): 3,
+    ("hospital-stay.v1", "wrong.record.entry"): 2,
     ("observation.v1", "records"): 2,
     ("observation.v1", "field.resourceType"): 2,
     ("observation.v1", "field.code"): 2,
@@ -61,6 +62,7 @@ def test_volumes_add_up(found: Quality) -> None:
     assert found.refused_share == 0.4
     assert sum(one.records for one in found.reasons) == found.refused
     assert [one.name for one in found.reasons] == ["not-json", "invalid-record"]
+    assert [(one.name, one.records, one.share) for one in found.wrong] == [("record.entry", 2, 0.25)]
     assert sum(one.records for one in found.types) == found.records
     assert sum(one.refused for one in found.types) == found.refused
     assert [(str(one.day), one.accepted, one.refused) for one in found.days] == [
@@ -121,8 +123,10 @@ def test_producers_are_listed_with_what_was_seen() -> None:
         "urn:c": Registered(source="urn:c"),
     }
     day = dt.timedelta(days=1)
-    seen = {"urn:a": (NOW - 40 * day, NOW - 2 * day, 0, 0), "urn:b": (NOW - 2 * day, NOW, 300, 5)}
+    refused = {"bad-value": 4, "not-json": 1}
+    seen = {"urn:a": (NOW - 40 * day, NOW - 2 * day, 0, {}), "urn:b": (NOW - 2 * day, NOW, 300, refused)}
     b, c, a = listed(registered, seen, NOW)
     assert (b.source, b.status, b.per_day, b.expected_share, b.registered) == ("urn:b", "active", 100.0, 1.0, True)
+    assert (b.refused, b.reasons) == (5, refused)
     assert (c.source, c.status, c.last_seen, c.expected_share) == ("urn:c", "never seen", None, None)
     assert (a.source, a.status, a.registered) == ("urn:a", "silent", False)

@@ -37,7 +37,7 @@ class FakeReader:
     def sources(self, begin: dt.date, end: dt.date) -> dict[str, Seen]:
         if self.away:
             raise RetryLater("away")
-        return {SOURCE: Seen(NOW, NOW, 4, 1)}
+        return {SOURCE: Seen(NOW, NOW, 4, {"bad-value": 1})}
 
     def totals(self, source: str, begin: dt.date, end: dt.date) -> Totals:
         self.asked.append((source, begin, end))

@@ -9,18 +9,27 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import faust
 import pytest
+from fastapi.testclient import TestClient
+from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
+from intervaltree import IntervalTree  # type: ignore[import-untyped]
 
-from contracts.messages import FlowWindow, Measures
+from contracts.messages import FlowWindow, Measures, encode
 from contracts.sources import Registered
+from runtime.http import Bearers, hash_token
 from runtime.messages import FlowSummary, Message
+from runtime.sealing import Opener
+from services.statistics import worker as worker_module
 from services.statistics.domain.counting import MOST_SOURCES, OTHER
 from services.statistics.domain.flow import flow, known_sources, sources_flow
 from services.statistics.domain.windows import HOUR, SHORT, Names, Windows, key_of, newer, parse_key
+from services.statistics.handlers import KeyMissing, Opening
 from services.statistics.published import Published
-from services.statistics.worker import FlowWorker, Unsupported, credentials
+from services.statistics.routes import application
+from services.statistics.worker import FlowWorker, Suspended, Table, Unsupported, _Consumer, credentials
 
 pytestmark = pytest.mark.unit
 
@@ -187,10 +196,80 @@ def test_a_summary_that_makes_the_counting_fail_is_passed_over_alone() -> None:
     worker = FlowWorker.__new__(FlowWorker)
     worker._clock, worker._opening, worker._is_registered = (lambda: float(NOW)), Broken(), lambda _: False  # type: ignore
     worker._names, worker._sweep_at = Names(lambda _: False), float(NOW + 1)
-    worker._table = SimpleNamespace(held={}.get)  # type: ignore[assignment]
+    worker._table = SimpleNamespace(held={}.get, outdated=())  # type: ignore[assignment]
     changed = worker.windows([Message("flow-summaries", 2, offset, AT, None, b"", {}) for offset in range(4)])
     (one,) = (one for one in changed.values() if one and one.seconds == SHORT)
     assert (one.types, one.offset) == ({"claim.v1": 8}, 3)
+
+
+def test_where_a_key_is_missing_nothing_is_acknowledged_and_it_says_why() -> None:
+    class Missing(Worker):
+        def windows(self, messages: Any) -> dict[bytes, FlowWindow | None]:
+            raise KeyMissing
+
+    stream = Stream()
+    worker = Missing(0, SimpleNamespace(consumer_generation_id=1))
+    worker._missing, worker._ready = None, True
+    assert worker.readiness() is None
+    asyncio.run(worker._take(SimpleNamespace(consumer_generation_id=1), stream, [event(1), event(2)]))
+    assert not stream.acknowledged
+    assert "statistics-private" in (worker.readiness() or "")
+    assert worker._anew, "the application ends, and none is made while it is missing"
+
+
+@pytest.mark.parametrize(("acknowledged", "committed"), [((10, 12, 14), 15), ((10, 14), 12), ((), None)])
+def test_what_is_committed_is_all_up_to_what_is_not_acknowledged(
+    acknowledged: tuple[int, ...], committed: int | None
+) -> None:
+    """Over the marks of transactions (11, 13 and 15), and not over a message (12 and 16)."""
+    tp = TP("flow-summaries", 0)
+    consumer: Any = _Consumer.__new__(_Consumer)
+    consumer._acked, consumer._acked_index = {tp: list(acknowledged)}, {tp: set(acknowledged)}
+    consumer._gap, consumer._committed_offset = {tp: IntervalTree()}, {tp: 10}
+    for offset in (12, 14, 16):
+        asyncio.run(consumer._add_gap(tp, offset - 1, offset))
+    assert consumer._new_offset(tp) == committed
+
+
+def table() -> Table:
+    app = faust.App("test", broker="memory://", store="memory://")
+    return Table(app, name="flow-windows", key_type=bytes, value_type=bytes)
+
+
+def changelog(*written: tuple[bytes, FlowWindow | None]) -> list[Any]:
+    return [SimpleNamespace(message=SimpleNamespace(key=key, value=one and encode(one))) for key, one in written]
+
+
+def test_an_older_state_that_was_written_last_is_written_over() -> None:
+    """By a worker that was cut off; after compaction it would be the only one."""
+    mine, others = (key_of(partition, HOUR, 0, "linkage", "") for partition in (2, 3))
+    older, newest = (FlowWindow("linkage", "", 0, HOUR, offset) for offset in (100, 150))
+    worker = FlowWorker.__new__(FlowWorker)
+    worker._clock, worker._sweep_at, worker._table = (lambda: 1.0), 2.0, table()
+    worker._names, worker._opening = Names(lambda _: False), Opening(Opener([]))
+    log = changelog((mine, older), (mine, newest), (mine, older), (others, newest), (others, older))
+    worker._table.apply_changelog_batch(log)
+    message = Message("flow-summaries", 2, 151, AT, None, encode(FlowSummary("audit", 0, AT, ())), {})
+    assert worker.windows([message]) == {mine: newest}
+    worker._table.keep(mine, encode(newest))
+    assert worker.windows([message]) == {}
+    worker._table.apply_changelog_batch(changelog((mine, older), (mine, newest)))
+    assert worker.windows([message]) == {}, "it is the last one again"
+
+
+def test_a_worker_that_stood_still_writes_nothing_until_it_has_asked_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(worker_module, "time", SimpleNamespace(monotonic=lambda: now))
+    worker = FlowWorker.__new__(FlowWorker)
+    worker._alive = now
+    now += 5
+    worker._beat()
+    now += 20
+    for _ in range(2):  # whoever looks first does not hide it from the others
+        with pytest.raises(Suspended):
+            worker._beat()
+    with pytest.raises(Suspended):
+        asyncio.run(worker.write({}))
 
 
 @pytest.mark.parametrize(
@@ -216,8 +295,6 @@ def test_what_the_client_cannot_do_is_said() -> None:
 
 
 def published(*windows: FlowWindow) -> Published:
-    from contracts.messages import encode
-
     found = Published()
     for number, one in enumerate(windows):
         found.take(key_of(number, one.seconds, one.start, one.step, one.source), encode(one))
@@ -228,46 +305,141 @@ def moment(seconds: float) -> dt.datetime:
     return dt.datetime.fromtimestamp(seconds, dt.UTC)
 
 
+def shown(said: Published, begin: int, end: int, source: str | None = None) -> list[dict[str, Any]]:
+    """The flow's windows as HTTP tells them; what was in hours before is known by the hour."""
+    hour = begin // HOUR * HOUR
+    before = [*said.windows(HOUR, 0, hour), *said.windows(SHORT, hour, begin)]
+    found = flow(said.windows(SHORT, begin, end), before, (moment(begin), moment(end)), source, None)
+    windows: list[dict[str, Any]] = found.model_dump(mode="json", by_alias=True)["windows"]
+    return windows
+
+
+def waiting(windows: list[dict[str, Any]]) -> list[int | None]:
+    return [one["steps"]["linkage"]["waiting"] for one in windows]
+
+
+def told(start: int, left: int, seconds: int = SHORT) -> FlowWindow:
+    """Linkage is heard of, 4 s after the window's beginning."""
+    at = start * 1000 + 4_000
+    return FlowWindow("linkage", "", start, seconds, 1, at, waiting={"in/0": (at, left)})
+
+
+def written(start: int, count: int, verdict: str = "pseudonymised", seconds: int = SHORT) -> FlowWindow:
+    """Pseudonym has passed so many on, until the window's end."""
+    return FlowWindow("pseudonym", SOURCE, start, seconds, 1, (start + seconds) * 1000, {}, {verdict: count})
+
+
+START = NOW // SHORT * SHORT + 600
+
+
 def test_the_flow_adds_partitions_up_and_knows_what_waited_before() -> None:
-    start = NOW // SHORT * SHORT
     said = published(
-        FlowWindow("linkage", "", start - 20, SHORT, 1, waiting={"in/0": (1, 7), "in/1": (1, 2)}),
-        FlowWindow("linkage", "", start, SHORT, 1, waiting={"in/0": (2, 3)}),
-        FlowWindow("linkage", SOURCE, start, SHORT, 1, 0, {"claim.v1": 4}, {"linked": 4}, (4, 2_000, 900)),
-        FlowWindow("linkage", SOURCE, start, SHORT, 1, 0, {"claim.v1": 1}, {"linked": 1}, (1, 3_000, 3_000)),
-        FlowWindow("ingest", "urn:other", start, SHORT, 1, 0, {"claim.v1": 9}, {"accepted": 9}),
+        FlowWindow("linkage", "", START - 20, SHORT, 1, waiting={"in/0": (1, 7), "in/1": (1, 2)}),
+        FlowWindow("linkage", "", START, SHORT, 1, waiting={"in/0": (2, 3)}),
+        FlowWindow("linkage", SOURCE, START, SHORT, 1, START * 1000, {"claim.v1": 4}, {"linked": 4}, (4, 2_000, 900)),
+        FlowWindow("linkage", SOURCE, START, SHORT, 1, 0, {"claim.v1": 1}, {"linked": 1}, (1, 3_000, 3_000)),
+        FlowWindow("ingest", "urn:other", START, SHORT, 1, 0, {"claim.v1": 9}, {"accepted": 9}),
     )
-    begin, end = moment(start - 10), moment(start + 10)
-    shown = flow(
-        said.windows(SHORT, begin.timestamp(), end.timestamp()),
-        said.windows(SHORT, 0, begin.timestamp()),
-        begin,
-        end,
-        SOURCE,
-    ).model_dump(mode="json", by_alias=True)
-    assert (shown["window_seconds"], shown["steps"]) == (10, ["ingest", "pseudonym", "linkage", "access"])
-    linkage = {"records": 5, "verdicts": {"linked": 5}, "waiting": 5, "age_seconds": {"mean": 1.0, "max": 3.0}}
-    assert shown["windows"] == [{"at": moment(start).strftime("%Y-%m-%dT%H:%M:%SZ"), "steps": {"linkage": linkage}}]
+    before, last = shown(said, START - 10, START + 10, SOURCE)
+    assert last["at"] == moment(START).strftime("%Y-%m-%dT%H:%M:%SZ")
+    assert last["steps"]["linkage"] == {
+        "records": 5,
+        "verdicts": {"linked": 5},
+        "waiting": 5,
+        "last_read": moment(START).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "age_seconds": {"mean": 1.0, "max": 3.0},
+    }
+    assert last["steps"]["ingest"]["records"] == 0, "they are another's"
+    assert before["steps"]["linkage"]["waiting"] == 9, "also where nothing happened"
+    assert before["steps"]["access"]["waiting"] is None
+
+
+def test_what_waits_is_what_was_told_last_and_what_was_written_since() -> None:
+    said = published(
+        told(START, 7),
+        written(START, 900),  # before that was told, or after: nobody knows
+        written(START + 10, 100),
+        written(START + 10, 5000, "dead_lettered:schema"),
+        written(START + 20, 50),
+        told(START + 30, 3),
+        written(START + 30, 40),
+    )
+    assert waiting(shown(said, START, START + 40)) == [7, 107, 157, 3]
+    assert waiting(shown(said, START + 20, START + 30)) == [157], "also for who looks at a part of it"
+    assert waiting(shown(said, START + 600, START + 610)) == [3]
+
+
+def test_what_waits_is_known_of_a_step_that_stands_for_hours() -> None:
+    hour = NOW // HOUR * HOUR
+    said = published(
+        told(hour - 3 * HOUR, 7, HOUR),
+        written(hour - 3 * HOUR, 900, seconds=HOUR),
+        written(hour - 2 * HOUR, 100, seconds=HOUR),
+        written(hour - HOUR, 50, seconds=HOUR),
+        written(hour, 2),
+    )
+    (last,) = shown(said, hour + 600, hour + 610)
+    assert last["steps"]["linkage"]["waiting"] == 159
+    assert last["steps"]["linkage"]["last_read"] == moment(hour - 3 * HOUR + 4).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.mark.parametrize("late", [0, 1_500])
+def test_what_was_read_before_ingest_told_of_it_does_not_wait(late: int) -> None:
+    """Ingest tells once a second of what it has accepted: by then pseudonym may have read it."""
+    at = START * 1000 - late
+    said = published(
+        FlowWindow("pseudonym", "", START - 10, SHORT, 1, at, waiting={"in/0": (at, 0)}),
+        FlowWindow("ingest", SOURCE, START, SHORT, 1, START * 1000 + 10, {}, {"accepted": 1}),
+    )
+    (last,) = shown(said, START, START + 10)
+    assert last["steps"]["pseudonym"]["waiting"] == 0
+
+
+def test_every_window_that_is_kept_and_has_begun_is_told_and_no_more() -> None:
+    nothing: Any = None
+    said = published(told(NOW // SHORT * SHORT - HOUR, 4))
+    said.counted_until = NOW - 2.0
+    app = application(
+        lambda: None,
+        nothing,
+        dict,
+        Bearers({hash_token("secret"): "operator"}),
+        lambda: moment(NOW),
+        published=said,
+        reading=lambda: None,
+        remembered=nothing,
+    )
+    asked = {"from": "1971-02-03T00:00:00Z", "to": "2100-01-01T00:00:00Z"}
+    answer = TestClient(app).get("/v1/flow", params=asked, headers={"Authorization": "Bearer secret"}).json()
+    assert {name: answer[name] for name in asked} == asked
+    begun = [dt.datetime.fromisoformat(one["at"]).timestamp() for one in answer["windows"]]
+    assert begun == list(range(NOW // SHORT * SHORT - HOUR, NOW, SHORT))
+    assert waiting(answer["windows"]) == [4] * len(begun)
+    assert dt.datetime.fromisoformat(answer["counted_until"]).timestamp() == NOW - 2
 
 
 def test_sources_have_their_minute_hour_and_day() -> None:
     accepted = {"accepted": 3, "rejected": 1}
     said = [
         FlowWindow("ingest", "urn:a", NOW - 20, SHORT, 1, AT - 15_000, {"claim.v1": 4}, accepted),
+        FlowWindow("ingest", "urn:a", NOW - 60, SHORT, 1, AT - 55_000, {"claim.v1": 2}, {}),
         FlowWindow("ingest", "urn:a", NOW - 600, SHORT, 1, AT - 600_000, {"claim.v1": 4}, accepted),
         FlowWindow(
             "linkage", "urn:a", NOW - 20, SHORT, 1, AT, {"claim.v1": 3}, {"linked": 2, "dead_lettered:conflict": 1}
         ),
     ]
-    hours = [FlowWindow("ingest", "urn:a", NOW - 7200, HOUR, 1, AT - 15_000, {"claim.v1": 40}, accepted)]
+    hours = [
+        FlowWindow("ingest", "urn:a", start, HOUR, 1, AT - 15_000, {"claim.v1": 40}, accepted)
+        for start in (NOW - 7200, NOW - 24 * HOUR)  # the latter has nothing of the last day
+    ]
     first, second = sources_flow(said, hours, {"urn:b": Registered(source="urn:b", title="B")}, moment(NOW)).sources
     assert (first.source, first.title, first.last_seen, first.records.day) == ("urn:b", "B", None, 0)
-    assert second.records.model_dump() == {"minute": 4, "hour": 8, "day": 40}
+    assert second.records.model_dump() == {"minute": 4, "hour": 10, "day": 40}
     assert second.rejected.model_dump() == {"minute": 2, "hour": 3, "day": 1}
     assert second.last_seen == moment(NOW - 15)
     known = known_sources(hours, {"urn:old": moment(5), "urn:a": moment(6)})
     assert (known["urn:a"].last_seen, known["urn:old"].last_seen) == (moment(NOW - 15), moment(5))
-    assert sum(known["urn:a"].hours.values()) == 40
+    assert sum(known["urn:a"].hours.values()) == 80
 
 
 def test_a_tombstone_and_time_end_windows() -> None:
