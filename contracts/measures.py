@@ -10,7 +10,9 @@ not known), once a record is acknowledged or refused:
   its system does not have. (A coding of another system beside one that is taken is none.)
 - `removed`: values that no allow-list names, and invalid ones;
 - of records, `late.<span>`: those that came so long after their event;
-- `refused.<reason>`: those that were refused.
+- `refused.<reason>`: those that were refused;
+- of these, `wrong.<field>`: those that were refused for this field, of `fields()`. (What names no such field, such as a
+  column of a file, counts under its reason alone.)
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ from typing import Final, get_args
 
 import yaml
 
-from contracts.events import RECORD_TYPES, IdentityStatus, IdentitySystem
+from contracts.events import RECORD_TYPES, Event, Identity, IdentityStatus, IdentitySystem
 
 RECORDS: Final = "records"
 RETRACTIONS: Final = "retractions"
@@ -36,6 +38,7 @@ FIELD: Final = "field."
 INVALID: Final = "invalid."
 LATE: Final = "late."
 REFUSED: Final = "refused."
+WRONG: Final = "wrong."
 
 IDENTITY_FIELDS: Final = (
     "birth_family_name",
@@ -84,16 +87,29 @@ def forms(record_type: str) -> Mapping[str, tuple[str, ...]]:
 
 
 @cache
+def fields() -> frozenset[str]:
+    """The fields for which an event can be refused: its own, `identity.<name>`, `record` and `record.<name>`."""
+    own = (*(name for name in Event.model_fields if name != "data"), "identity", "record")
+    records = (name for one in RECORD_TYPES for names in forms(one).values() for name in names)
+    identity = (f"identity.{name}" for name in Identity.model_fields)
+    return frozenset((*own, *identity, *(f"record.{name}" for name in records)))
+
+
+@cache
 def closed(record_type: str) -> frozenset[str]:
-    """The measures that there can be under a type, but for those that begin as one of `OPEN` does."""
+    """The measures that there can be under a type, but for those that begin as one of `OPEN` does; of no type, those
+    that a refused event may have."""
+    wrong = frozenset(WRONG + name for name in fields())
+    if record_type not in RECORD_TYPES:
+        return frozenset() if record_type else wrong
     names = [RECORDS, RETRACTIONS, REMOVED, UNLINKABLE]
     names += [IDENTITY + name for name in IDENTITY_FIELDS]
     names += [SYSTEM + name for name in SYSTEMS]
     names += [STATUS + name for name in STATUSES]
     names += [LATE + name for name in LATENESS]
-    for fields in forms(record_type).values():
-        names += [prefix + name for name in fields for prefix in (FIELD, INVALID)]
-    return frozenset(names) if record_type in RECORD_TYPES else frozenset()
+    for of_form in forms(record_type).values():
+        names += [prefix + name for name in of_form for prefix in (FIELD, INVALID)]
+    return wrong.union(names)
 
 
 _DIRECTIVES: Final = ("one_of", "any_of")

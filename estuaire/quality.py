@@ -64,6 +64,7 @@ def quality_table(found: Quality) -> Group:
     tables = [_counted(title, ("count", "share"), _volume(found))]
     for heading, parts in (
         ("refused, by reason", found["reasons"]),
+        ("refused, by field", found["wrong"]),
         ("identity", [*found["identity"], *(one for one in found["identifiers"] if one["records"])]),
         ("identity status", found["statuses"]),
         ("contradictions", found["flags"]),

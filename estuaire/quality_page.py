@@ -169,6 +169,8 @@ def _refused(found: Found) -> Iterable[str]:
         yield '<p class="soft">Nothing was refused.</p>'
         return
     yield _bars("Refused events by reason; shares of all events", "events", _parts(found["reasons"]), wrong=True)
+    if found["wrong"]:
+        yield _bars("By the field that is wrong; shares of the refused", "events", _parts(found["wrong"]), wrong=True)
 
 
 def _fields(one: Found) -> str:

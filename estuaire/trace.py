@@ -35,8 +35,9 @@ def trace_table(title: str, event_id: str, linked: Seen | None, stored: Seen | N
             at = state["coordinates"]
             where = f"{at['topic']}/{at['partition']}@{at['offset']}"
             table.add_row("linkage", _moment(state["linked_at"]), f"{words} of the record, from {where}")
-        patient = f"patient {linked['patient_id']}, by {linked['method'] or 'itself'}"
-        table.add_row("linkage", "", patient if linked["patient_id"] else ERASED)
+        table.add_row(
+            "linkage", "", f"patient {linked['patient_id']}, {_link(linked)}" if linked["patient_id"] else ERASED
+        )
     if stored is None and linked is not None and not linked["patient_id"]:
         table.add_row("access", "", "keeps nothing of it")
     elif stored is None:
@@ -46,9 +47,16 @@ def trace_table(title: str, event_id: str, linked: Seen | None, stored: Seen | N
         table.add_row("access", _moment(stored["stored_at"]), f"{held}, revision {stored['revision']}")
         if stored["withheld"]:
             table.add_row("access", "", f"withheld by an opposition: {', '.join(stored['withheld'])}")
-        for permit, name in stored["views"].items():
-            table.add_row("access", "", f"in view-{permit} as {name}")
+        for permit, since in stored["views"].items():
+            table.add_row("access", _moment(since) if since else "", f"in view-{permit}")
     return table
+
+
+def _link(linked: Seen) -> str:
+    link = linked["link"]
+    if link is None:
+        return "whom no other identity is linked to"
+    return "by the word of a steward" if link["stewarded"] else f"by {link['method']}"
 
 
 def _accepted(record: Seen | None) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
 from fastapi import Body, Depends, FastAPI, Query
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from runtime.dead_letters import MOST, Busy, DeadLetters, Letter
+from runtime.dead_letters import MOST, Busy, DeadLetters, Letter, Places
 from runtime.http import NO_NUL, Authorization, ProblemError, problems
 from runtime.kafka import BrokerAway
 from runtime.oidc import GUARDED
@@ -58,11 +58,36 @@ class Replay(BaseModel):
     most: Annotated[int, Field(ge=1, le=1000, description="At the most so many.")] = 100
 
 
+class SentTo(BaseModel):
+    """Where messages went that were sent round again."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    topic: Annotated[str, Field(max_length=200)]
+    partition: Annotated[int, Field(ge=0, lt=2**31)]
+    offsets: Annotated[list[Annotated[int, Field(ge=0, lt=2**63)]], Field(max_length=1000)]
+
+
 class Replayed(BaseModel):
     """How many went round again. What is still wrong comes back as a new letter, with a new reason."""
 
     topic: str
     replayed: int
+    sent_to: list[SentTo] = Field(description="To be asked with what became of them.")
+
+
+class Round(BaseModel):
+    """Messages that were sent round again, as that was answered."""
+
+    sent_to: Annotated[list[SentTo], Field(max_length=1000)]
+
+
+class RoundShown(BaseModel):
+    """What became of messages that were sent round again, as far as it is known."""
+
+    taken: int = Field(description="How many the step has taken.")
+    died: dict[str, int] = Field(description="By reason, how many are dead letters again.")
+    unknown: int = Field(description="To how many it has not come yet.")
 
 
 _Asked = Annotated[str | None, Query(max_length=256, pattern=NO_NUL)]
@@ -119,12 +144,33 @@ def add_dead_letter_routes(app: FastAPI, letters: DeadLetters, enter: Callable[[
         if body.topic not in letters.topics:
             raise ProblemError(422, "no such topic", f"topic: the topics are {', '.join(letters.topics)}.")
         try:
-            return Replayed(topic=body.topic, replayed=letters.replay(body.topic, body.most, by))
+            sent = letters.replay(body.topic, body.most, by)
+            count = sum(len(one.offsets) for one in sent)
+            return Replayed(topic=body.topic, replayed=count, sent_to=[SentTo.model_validate(one) for one in sent])
         except Busy:
             raise ProblemError(409, "somebody is at it already", "Look at what waits when that is done.") from None
         except BrokerAway:
-            detail = "Look at what waits, and try again."
-            raise ProblemError(503, "the broker does not answer", detail, {"Retry-After": "5"}) from None
+            raise _away("Look at what waits, and try again.") from None
+
+    @app.post(
+        "/v1/dead-letters/became",
+        summary="Ask what became of letters that were sent round again",
+        response_description="What is known by now.",
+        responses=problems({**GUARDED, 422: "A topic is none that this service reads.", 503: _AWAY}),
+    )
+    def tell_what_became(body: Annotated[Round, Body()], _operator: str = Depends(operator)) -> RoundShown:
+        """How many of these messages the step has taken, and how many are dead letters again. Nothing is changed."""
+        if {one.topic for one in body.sent_to} - letters.lanes:
+            raise ProblemError(422, "no such topic", "sent_to: give it as the replay has answered.")
+        try:
+            sent = [Places(one.topic, one.partition, one.offsets) for one in body.sent_to]
+            return RoundShown(**letters.became(sent)._asdict())
+        except BrokerAway:
+            raise _away(_AWAY) from None
+
+
+def _away(detail: str) -> ProblemError:
+    return ProblemError(503, "the broker does not answer", detail, {"Retry-After": "5"})
 
 
 def _groups(letters: Sequence[Letter]) -> list[LetterCount]:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from threading import Event, Lock
 from typing import Final, NamedTuple
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaException, Producer, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka import Message as KafkaMessage
 
 from runtime.kafka import BrokerAway, consumer_config, producer_config
@@ -31,10 +31,29 @@ Restore = Callable[[Mapping[str, bytes]], dict[str, bytes]]
 """The headers of a message as it was, from those of its dead letter."""
 Tell = Callable[[str, str, int], tuple[str, bytes, bytes]]
 """Topic, key and value of what the audit log is told: by whom, of which topic, how many."""
+Delivered = Callable[[KafkaError | None, KafkaMessage], None]
+
+
+class Places(NamedTuple):
+    """Messages of a partition, by their offsets."""
+
+    topic: str
+    partition: int
+    offsets: Sequence[int]
+
+
+class Became(NamedTuple):
+    """What became of messages that were sent round again: how many their step has taken, how many of them are dead
+    letters again, by reason, and of how many that is not known yet."""
+
+    taken: int
+    died: Mapping[str, int]
+    unknown: int
 
 
 class Letter(NamedTuple):
-    """One dead letter, without what is in it. `at` is when it became one (ms since the epoch)."""
+    """One dead letter, without what is in it. `at` is when it became one (ms since the epoch), `cause` the topic,
+    partition and offset of the message that it was."""
 
     topic: str
     partition: int
@@ -46,6 +65,7 @@ class Letter(NamedTuple):
     type: str
     event_id: str
     trace: str
+    cause: tuple[str, int, int]
 
 
 class Busy(Exception):
@@ -57,6 +77,8 @@ class DeadLetters:
 
     PATIENCE_SECONDS: Final = 30.0
     ASKED_EVERY_SECONDS: Final = 5.0
+    ANSWER_SECONDS: Final = 3.0
+    """So long is waited for what became of messages: for the broker's word, and for letters to be read."""
     MOST_BYTES: Final = 32 * 2**20
     """Of messages that go round at once."""
 
@@ -68,11 +90,14 @@ class DeadLetters:
         self._settings = settings
         self._prefix = settings.topic_prefix
         self._group = f"{self._prefix}{service}-replay"
+        self._step = f"{self._prefix}{service}"
         self._restore = restore
         self._tell = tell
-        self.topics: Final = tuple(sorted({lane.removesuffix(BACKFILL) + DEAD_LETTERS for lane in lanes}))
+        self.lanes: Final = frozenset(lanes)
+        self.topics: Final = tuple(sorted({lane.removesuffix(BACKFILL) + DEAD_LETTERS for lane in self.lanes}))
         self._letters: deque[Letter] = deque(maxlen=MOST)
         self._done: dict[tuple[str, int], int] = {}
+        self._read_to: dict[tuple[str, int], int] = {}
         self._replaying = Lock()
         self._stop = Event()
 
@@ -82,13 +107,16 @@ class DeadLetters:
 
     def run(self) -> None:
         """Follow them until asked to stop."""
-        consumer = Consumer(consumer_config(self._settings, self._group))
+        consumer = Consumer(consumer_config(self._settings, self._group) | {"enable.partition.eof": True})
         try:
             asked = -math.inf
             while not self._stop.is_set():
                 for one in consumer.consume(500, 0.5) if consumer.assignment() else ():
-                    if one.error() is None:
+                    if (error := one.error()) is None:
                         self._note(message_from(one))
+                    elif error.code() == KafkaError._PARTITION_EOF:
+                        number, offset = _place(one)
+                        self._read_to[one.topic() or "", number] = offset
                 if time.monotonic() > asked + self.ASKED_EVERY_SECONDS:
                     self._ask(consumer)
                     self._measure()
@@ -102,8 +130,8 @@ class DeadLetters:
         """Those that nobody has sent round again, the oldest first."""
         return [one for one in list(self._letters) if one.offset >= self._done.get((one.topic, one.partition), 0)]
 
-    def replay(self, topic: str, most: int, by: str) -> int:
-        """Send the oldest letters that wait back to where they came from, in one transaction; returns how many.
+    def replay(self, topic: str, most: int, by: str) -> list[Places]:
+        """Send the oldest letters that wait back to where they came from, in one transaction; returns where they are.
 
         Raises BrokerAway, and then nothing was sent, or it was and is not known to be. Raises Busy while
         somebody does the same.
@@ -119,17 +147,64 @@ class DeadLetters:
         finally:
             self._replaying.release()
 
-    def _replay(self, consumer: Consumer, topic: str, most: int, by: str) -> int:
+    def became(self, sent: Sequence[Places]) -> Became:
+        """What became of messages in our lanes. Raises BrokerAway."""
+        config = consumer_config(self._settings, self._step)
+        asked = [TopicPartition(self._prefix + one.topic, one.partition) for one in sent]
+        try:
+            with closing(Consumer(config)) as consumer:
+                # first how far the step is: what it wrote until then can be read
+                passed = [one.offset for one in consumer.committed(asked, self.ANSWER_SECONDS)] if asked else []
+                is_read = self._is_read(self._ends(consumer, {one.topic for one in sent}))
+        except (KafkaException, TypeError):
+            raise BrokerAway("the broker does not answer") from None
+        reasons = {one.cause: one.reason for one in list(self._letters)}
+        found = [
+            reasons.get((one.topic, one.partition, offset)) or ("" if is_read and offset < next_offset else None)
+            for one, next_offset in zip(sent, passed, strict=True)
+            for offset in one.offsets
+        ]
+        counts = Counter(found)
+        return Became(counts.pop("", 0), {reason: count for reason, count in counts.items() if reason}, counts[None])
+
+    def _ends(self, consumer: Consumer, lanes: Iterable[str]) -> dict[tuple[str, int], int]:
+        """Where the dead letters of these lanes end."""
+        names = {self._prefix + lane.removesuffix(BACKFILL) + DEAD_LETTERS for lane in lanes}
+        ends = {}
+        for name in names:
+            for number in consumer.list_topics(name, self.ANSWER_SECONDS).topics[name].partitions:
+                _, ends[name, number] = consumer.get_watermark_offsets(
+                    TopicPartition(name, number), timeout=self.ANSWER_SECONDS
+                )
+        return ends
+
+    def _is_read(self, ends: Mapping[tuple[str, int], int]) -> bool:
+        """Whether all letters before these ends are known, soon."""
+        deadline = time.monotonic() + self.ANSWER_SECONDS
+        while any(self._read_to.get(place, -1) < end for place, end in ends.items()):
+            if time.monotonic() > deadline or self._stop.wait(0.05):
+                return False
+        return True
+
+    def _replay(self, consumer: Consumer, topic: str, most: int, by: str) -> list[Places]:
         producer = Producer(producer_config(self._settings, self._group))
         # first of all: another process's transaction is over before it is asked how far letters went
         producer.init_transactions(self.PATIENCE_SECONDS)
         letters, after = self._read(consumer, topic, most)
+        sent: defaultdict[tuple[str, int], list[int]] = defaultdict(list)
+
+        def delivered(error: KafkaError | None, message: KafkaMessage) -> None:
+            if error is None:
+                number, offset = _place(message)
+                sent[(message.topic() or "").removeprefix(self._prefix), number].append(offset)
+
         if not after:
-            return 0
+            return []
         producer.begin_transaction()
         try:
             for one in letters:
-                self._send(producer, one)
+                self._send(producer, one, delivered)
+            producer.flush(self.PATIENCE_SECONDS)
             if letters:
                 about, key, value = self._tell(by, topic, len(letters))
                 producer.produce(self._prefix + about, value, key)
@@ -141,12 +216,12 @@ class DeadLetters:
                 producer.abort_transaction(self.PATIENCE_SECONDS)
             raise
         self._done |= {(topic, number): offset for number, offset in after.items()}
-        return len(letters)
+        return [Places(*place, sorted(offsets)) for place, offsets in sorted(sent.items())]
 
-    def _send(self, producer: Producer, letter: Message) -> None:
+    def _send(self, producer: Producer, letter: Message, delivered: Delivered) -> None:
         target, number = self._prefix + letter.header("dlq_topic"), int(letter.header("dlq_partition"))
         headers: list[tuple[str, str | bytes | None]] = [*self._restore(letter.headers).items()]
-        producer.produce(target, letter.value or None, letter.key, number, headers=headers)
+        producer.produce(target, letter.value or None, letter.key, number, delivered, headers=headers)
         producer.poll(0)
 
     def _read(self, consumer: Consumer, topic: str, most: int) -> tuple[list[Message], dict[int, int]]:
@@ -211,6 +286,7 @@ class DeadLetters:
                 _text(message, "ce_type"),
                 event_id if _EVENT_ID.fullmatch(event_id := _text(message, "ce_id")) else "",
                 f"{trace.trace_id:032x}" if (trace := read_traceparent(message.headers.get(TRACEPARENT))) else "",
+                (_text(message, "dlq_topic"), _number(message, "dlq_partition"), _number(message, "dlq_offset")),
             )
         )
 
@@ -221,6 +297,11 @@ class DeadLetters:
 
 def _place(message: KafkaMessage) -> tuple[int, int]:
     return message.partition() or 0, message.offset() or 0
+
+
+def _number(message: Message, name: str) -> int:
+    text = _text(message, name)
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 20 else -1
 
 
 def _text(message: Message, name: str) -> str:

@@ -60,15 +60,29 @@ class Person:
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("console", lambda one: self._heard(one.type, one.text))
         self.page.on("request", lambda one: self._asked(one.url, url))
+        self.page.on("response", lambda one: self._answered(one.status, one.url.removeprefix(url)))
 
     def _asked(self, address: str, ours: str) -> None:
         if not address.startswith(ours):
             self.wrong.append(f"elsewhere: {address}")
 
+    def _answered(self, status: int, path: str) -> None:
+        if status >= 400:
+            self.wrong.append(f"{status} at {path}")
+
     def _heard(self, kind: str, text: str) -> None:
-        # a status of 4xx is what some tests ask for, and is told as an error by the browser
+        # which is told with its address when it is answered
         if kind == "error" and "the server responded with a status" not in text:
             self.wrong.append(text)
+
+    @contextmanager
+    def expects(self, *wrong: str) -> Iterator[None]:
+        """Until its end, each of these is among what goes wrong on the page, and is what is wanted."""
+        before = len(self.wrong)
+        yield
+        new = self.wrong[before:]
+        assert all(any(one in said for said in new) for one in wrong), (wrong, new)
+        self.wrong[before:] = [said for said in new if not any(one in said for one in wrong)]
 
     def go(self, path: str) -> Page:
         """To a page."""
@@ -82,6 +96,15 @@ class Person:
     def press(self, name: str) -> None:
         """Press a button."""
         self.page.get_by_role("button", name=name, exact=True).last.click()
+
+    def tab_to(self, text: str, kind: str = "A") -> None:
+        """Go by Tab to a link, or to what else is of this kind and says this."""
+        for _ in range(40):
+            self.page.keyboard.press("Tab")
+            found = self.page.evaluate("[document.activeElement.tagName, document.activeElement.textContent.trim()]")
+            if found == [kind, text]:
+                return
+        raise AssertionError(f"no {kind} that says {text} is reached by Tab")
 
     def write(self, label: str, text: str, nth: int = 0) -> None:
         """Write into a field."""

@@ -60,7 +60,7 @@ class PersonRow(NamedTuple):
 
 
 class RecordRow(NamedTuple):
-    """Where a record is."""
+    """Where a record is; `views` say by permit since when, or None where that was not kept."""
 
     stored_at: dt.datetime
     revision: str
@@ -68,7 +68,7 @@ class RecordRow(NamedTuple):
     retracted: bool
     patient: str
     link_version: int
-    permits: list[str]
+    views: dict[str, dt.datetime | None]
 
 
 class HeldRecords(NamedTuple):
@@ -238,12 +238,14 @@ class PostgresReader(PooledReader):
         """Where a record is, for an operator."""
         with self._pool.connection() as connection:
             row = connection.execute(
-                "SELECT stored_at, revision, type, retracted, patient, link_version,"
-                " ARRAY(SELECT permit FROM view_entries e WHERE e.event_id = h.event_id ORDER BY permit)"
-                " FROM history h JOIN subjects USING (subject) WHERE event_id = %b",
+                "SELECT stored_at, revision, type, retracted, patient, link_version"
+                " FROM history JOIN subjects USING (subject) WHERE event_id = %b",
                 [event_id],
             ).fetchone()
-            return None if row is None else RecordRow(*row)
+            views = connection.execute(
+                "SELECT permit, entered FROM view_entries WHERE event_id = %b ORDER BY permit", [event_id]
+            )
+            return None if row is None else RecordRow._make((*row, dict(views.fetchall())))
 
     def counts(self) -> tuple[int, int, dict[str, int]]:
         """Records that are not retracted, patients with at least one of them, and the entries of each view."""

@@ -120,8 +120,9 @@ class TracedRecord(BaseModel):
     withheld: list[str] = Field(
         description="What an opposition of the person, or of somebody who may be, withholds: sources, or `*` for all."
     )
-    views: dict[str, str | None] = Field(
-        description="By permit: the record's id in that view; null if the permit cannot be used."
+    views: dict[str, dt.datetime | None] = Field(
+        description="By permit: since when its view holds the record; null where that was not kept. Under which id the"
+        " view alone says: whoever had a record's ids side by side could join views."
     )
 
 
@@ -325,17 +326,10 @@ def application(
 
     @app.get("/v1/records/{event_id}", summary="Trace a record to the views that hold it", **_TRACE)
     def trace_record(event_id: EventId, operator: Caller = Depends(doors.may("trace"))) -> TracedRecord:
-        """Where a record is: when it was stored, its revision, its patient, and its ids in the views that hold it."""
+        """Where a record is: when it was stored, its revision, its patient, and since when which views hold it."""
         row = reader.record(bytes.fromhex(event_id))
         if row is None:
             raise not_found()
-        held: dict[str, str | None] = {}
-        for name in row.permits:
-            stored = reader.permit(name)
-            try:
-                held[name] = release_from(stored, vault).ids.record(bytes.fromhex(event_id)) if stored else None
-            except (PermitError, KeyBroken):
-                held[name] = None
         tell(
             audit.leaf(
                 "record-traced", audit.actor("operator", operator.name), clock(), ids=(event_id,), about="access"
@@ -349,7 +343,7 @@ def application(
             patient=row.patient,
             link_version=row.link_version,
             withheld=sorted(reader.opposed([row.patient]).get(row.patient, ())),
-            views=held,
+            views=row.views,
         )
 
     @app.get("/v1/counts", summary="Count records, patients and views", **_COUNTS)

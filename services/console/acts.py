@@ -27,8 +27,7 @@ def do(sent: Posted, form: Form, path: str) -> Wrong | None:
     try:
         sent.visit.ask("POST", path, form.says())
     except Unreadable as unreadable:
-        line = f" (line {unreadable.line})" if unreadable.line else ""
-        return Wrong(form, "this cannot be taken as it is written", f"permit: it is neither YAML nor JSON{line}")
+        return Wrong(form, "this cannot be taken as it is written", f"permit: {unreadable}")
     except Refusal as refusal:
         if refusal.status not in _JUDGED:
             raise

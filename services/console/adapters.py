@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import quote
 
 import httpx
 
 from runtime.http import hash_token
 from services.console.settings import TRACES, TRACES_SECONDS
+
+_SHOW_SECONDS: Final = 5.0
+"""How long a service may take over what a page only shows."""
+_READY_SECONDS: Final = 1.0
+"""How long it may take to be reached, and again to say whether it is ready."""
+_ACT_SECONDS: Final = 120.0
+"""An act that is given up is done all the same."""
 
 
 class Refusal(Exception):
@@ -29,29 +37,37 @@ class Hub(Protocol):
     """The services of the hub, asked over HTTP."""
 
     def ask(self, service: str, method: str, path: str, token: str | None = None, body: Any = None) -> Any:
-        """The JSON that a service answers whoever holds the token. Raises Refusal; of status 503 where none answers."""
+        """The JSON that a service answers whoever holds the token. Raises Refusal: of status 503 where none answers, of
+        422 for a body that cannot be said in JSON."""
+
+    def ready(self, service: str) -> str | None:
+        """Why a service is not ready, in its own words; None if it is. Raises Refusal: of status 503 where none
+        answers, of 404 where nobody has said where it listens."""
 
 
 class HttpHub:
     """Asks over HTTP, on connections that it keeps."""
 
-    def __init__(self, addresses: Mapping[str, str]) -> None:
+    def __init__(self, addresses: Mapping[str, str], http: httpx.Client | None = None) -> None:
         self._addresses = addresses
-        self._http = httpx.Client(timeout=30)
+        self._http = http or httpx.Client()
 
     def close(self) -> None:
         """Give the connections back."""
         self._http.close()
 
     def ask(self, service: str, method: str, path: str, token: str | None = None, body: Any = None) -> Any:
-        """The JSON that a service answers whoever holds the token. Raises Refusal; of status 503 where none answers."""
+        """The JSON that a service answers whoever holds the token. Raises Refusal: of status 503 where none answers, of
+        422 for a body that cannot be said in JSON."""
         if service not in self._addresses:
             where = f"ESTUAIRE_CONSOLE_{service.upper()} says where it listens."
             raise Refusal(503, f"the console does not know where {service} is", where)
         headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if wrong := list(_unsaid(body)):
+            detail = "; ".join(wrong).encode(errors="replace").decode()
+            raise Refusal(422, "this cannot be taken as it is written", detail)
+        patience = TRACES_SECONDS if service == TRACES else _SHOW_SECONDS if method == "GET" else _ACT_SECONDS
         try:
-            patience = 30.0 if method == "GET" else 120.0  # an act that is given up is done all the same
-            patience = TRACES_SECONDS if service == TRACES else patience
             answer = self._http.request(
                 method, self._addresses[service] + path, headers=headers, json=body, timeout=patience
             )
@@ -62,6 +78,20 @@ class HttpHub:
             return found
         said = found if isinstance(found, dict) else {}
         raise Refusal(answer.status_code, str(said.get("title", "")), str(said.get("detail", "")))
+
+    def ready(self, service: str) -> str | None:
+        """Why a service is not ready, in its own words; None if it is. Raises Refusal: of status 503 where none
+        answers, of 404 where nobody has said where it listens."""
+        if service not in self._addresses:
+            raise Refusal(404, "not found", "Nobody has said where it listens.")
+        try:
+            answer = self._http.get(f"{self._addresses[service]}/readyz", timeout=_READY_SECONDS)
+        except httpx.HTTPError:
+            raise Refusal(503, f"{service} does not answer", "Try again later.") from None
+        if answer.is_success:
+            return None
+        is_said = answer.headers.get("content-type", "").startswith("text/plain")
+        return answer.text.strip()[:300] if is_said else f"HTTP {answer.status_code}"
 
 
 class Links:
@@ -86,5 +116,29 @@ class Links:
 
 
 def path_of(*parts: str) -> str:
-    """A path of these parts, each of which stays one whatever it is."""
+    """A path of these parts, each of which stays one whatever it is. Raises Refusal (404) for what can be none."""
+    if not {"", ".", ".."}.isdisjoint(parts):
+        raise Refusal(404, "not found", "Nothing has this name.")
     return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+def _unsaid(value: Any, at: str = "") -> Iterator[str]:
+    """What of a document cannot be said in JSON: a sentence each, that begins with its place."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            yield from _text(name, f"{at or 'the document'}: a name")
+            yield from _unsaid(one, f"{at}.{name}" if at else str(name))
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _unsaid(one, f"{at}.{number}")
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield f"{at}: it is no number that can be counted with; write another"
+    elif isinstance(value, str):
+        yield from _text(value, f"{at}: it")
+
+
+def _text(text: str, what: str) -> Iterator[str]:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        yield f"{what} has half a character (\\uD800 to \\uDFFF); write the character itself"

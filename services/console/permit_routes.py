@@ -60,8 +60,7 @@ def dry_run_of(visit: Visit, text: str, back: str) -> Response:
     try:
         found = visit.ask("POST", f"{_PERMITS}/dry-run", _mapping(text))
     except Unreadable as unreadable:
-        line = f" (line {unreadable.line})" if unreadable.line else ""
-        sentences = [f"The permit is neither YAML nor JSON{line}."]
+        sentences = [str(unreadable)]
     except Refusal as refusal:
         if refusal.status != 422:
             raise

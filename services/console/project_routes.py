@@ -30,8 +30,10 @@ def add_project_routes(app: FastAPI) -> None:
     def see_board(visit: SignedIn) -> Response:
         """All projects that access lets them see."""
         projects = visit.ask("GET", _PROJECTS)["projects"]
-        columns = board(projects, _calls(visit), visit.today)
-        return visit.page("board_part.html" if visit.is_part else "board.html", columns=columns)
+        calls = _calls(visit)
+        columns = board(projects, calls, visit.today)
+        template = "board_part.html" if visit.is_part else "board.html"
+        return visit.page(template, columns=columns, calls=_titles(calls))
 
     @app.get("/projects/{project}")
     def see_project(visit: SignedIn, project: str, done: Done = "") -> Response:
@@ -44,6 +46,7 @@ def add_project_routes(app: FastAPI) -> None:
             card=shown,
             call=(call := calls.get(told["call"] or "")),
             titles={name: one["title"] for name, one in call["criteria"].items()} if call else {},
+            known={"call": _titles(calls), "theme": call["themes"] if call else {}},
             acts=acts_of(visit.roles, shown.act),
             permit=_permit(told),
             done=done if done in ACTS else None,
@@ -154,6 +157,10 @@ def _permit(told: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 def _calls(visit: Visit) -> dict[str, dict[str, Any]]:
     return {one["id"]: one for one in visit.ask("GET", "/v1/calls")["calls"]}
+
+
+def _titles(calls: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    return {name: str(one["title"]) for name, one in calls.items()}
 
 
 def _of_projects(act: str) -> str:

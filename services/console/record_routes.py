@@ -44,21 +44,19 @@ def add_record_routes(app: FastAPI) -> None:
         if not _EVENT_ID.fullmatch(asked):
             return visit.page("record.html", 422, **values | {"wrong": True})
         away: list[str] = []
-        linked = visit.told(f"/v1/records{path_of(asked)}", "linkage", away)
-        stored = visit.told(f"/v1/records{path_of(asked)}", "access", away)
-        letters = []
-        for step in STEPS:
-            told = visit.told(f"/v1/dead-letters?event_id={asked}", step, away)
-            letters += [(step, one) for one in told["letters"]] if told else []
-        stops = journey(linked, stored, letters)
+        of_record = [(of, f"/v1/records{path_of(asked)}") for of in ("linkage", "access")]
+        of_letters = [(step, f"/v1/dead-letters?event_id={asked}") for step in STEPS]
+        linked, stored, *found = visit.told(away, *of_record, *of_letters)
+        letters = [(step, one) for step, told in zip(STEPS, found, strict=True) if told for one in told["letters"]]
         patient = linked["patient_id"] if linked else None
-        status = 200 if stops or away else 404
         followed = None
-        if stops and visit.desk.follows:
+        if (linked or stored or letters) and visit.desk.follows:
             store = _Store(visit.desk.hub, visit.desk.clock())
             followed = _traces(store, asked, [one["trace"] for _, one in letters], away)
-        found = {"stops": stops, "away": away, "patient": patient, "followed": followed}
-        return visit.page("record.html", status, **values | found)
+        stops = journey(linked, stored, letters, followed or ())
+        status = 200 if stops or away else 404
+        shown = {"stops": stops, "away": away, "patient": patient, "followed": followed}
+        return visit.page("record.html", status, **values | shown)
 
 
 class _Store:

@@ -20,6 +20,7 @@ from services.console.adapters import Refusal
 from services.console.audit_routes import add_audit_routes
 from services.console.catalogue_routes import add_catalogue_routes
 from services.console.flow_routes import add_flow_routes
+from services.console.menu import MENU
 from services.console.permit_routes import add_permit_routes
 from services.console.project_routes import add_project_routes
 from services.console.record_routes import add_record_routes
@@ -30,7 +31,6 @@ from services.console.sign_in import CALLBACK, SignInError, Tokens, tokens_of, u
 from services.console.source_routes import add_source_routes
 from services.console.visits import (
     LANGUAGE,
-    MENU,
     AtPage,
     Desk,
     Sent,
@@ -73,15 +73,21 @@ def application(desk: Desk) -> FastAPI:
         except Exception:  # whatever it was, it is being told already
             visit = Visit(request, None)
         template = "problem_part.html" if visit.is_part else "problem.html"
-        return visit.page(template, status, title=title, detail=detail)
+        answer = visit.page(template, status, title=title, detail=detail)
+        if visit.is_part:
+            answer.headers["HX-Reswap"] = "innerHTML"  # what it was asked for stays, to be asked for again
+        return answer
 
     @app.exception_handler(SignInNeeded)
     async def sign_in_first(request: Request, needed: SignInNeeded) -> Response:
         page = "/sign-in/start" if desk.provider else "/sign-in"
         address = f"{page}?{urlencode({'back': needed.back})}"
+        answer: Response = RedirectResponse(address, 303)
         if "hx-request" in request.headers:
-            return Response(status_code=401, headers={"HX-Redirect": address})
-        return RedirectResponse(address, 303)
+            answer = Response(status_code=401, headers={"HX-Redirect": address})
+        if request.method == "POST":
+            desk.keep(answer, desk.undone, "1", _ERRAND_SECONDS)
+        return answer
 
     @app.exception_handler(Refusal)
     async def refused(request: Request, refusal: Refusal) -> Response:

@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
 from runtime.oidc import Caller
-from services.console.sign_in import SignInError, Tokens
+from services.console.sign_in import AWAY, SignInError, Tokens
 
 LONGEST: Final = 12 * 3600.0
 """Seconds after which somebody signs in anew, whatever the issuer would go on with."""
 _MOST: Final = 10_000
 _EARLY: Final = 15.0
+_APART: Final = 5.0
+"""Seconds until an issuer that was away is asked again."""
 
 Renew = Callable[[str], Tokens]
 """Tokens for a refresh token. Raises SignInError."""
@@ -31,7 +33,11 @@ class Session:
 
     tokens: Tokens
     began: float
+    renews: float = 0.0
+    """Not before this moment is the issuer asked for new tokens."""
     form_key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    rounds: dict[str, Any] = field(default_factory=dict)
+    """What they sent round again last at each step, as it has answered."""
     lock: Lock = field(default_factory=Lock)
 
     @property
@@ -80,12 +86,14 @@ class Sessions:
             return False
         if now < session.tokens.expires - _EARLY:
             return True
-        if self._renew is None or session.tokens.refresh is None:
+        if self._renew is None or session.tokens.refresh is None or now < session.renews:
             return now < session.tokens.expires
         try:
             renewed = self._renew(session.tokens.refresh)
-        except SignInError:
-            return False
+        except SignInError as why:
+            now = self._clock()
+            session.renews = now + _APART
+            return str(why) == AWAY and now < session.tokens.expires
         kept = session.tokens
         session.tokens = renewed._replace(refresh=renewed.refresh or kept.refresh, identity=kept.identity)
         return True

@@ -1,7 +1,7 @@
 """Somebody at a page: in which language, as whom, and what every answer to them carries.
 
-A route says by the type of its first parameter whom it is for: `AtPage` is anybody, `SignedIn` somebody with a session,
-`Sent` somebody with a session whose form was really shown to them.
+A route says by the type of its first parameter who comes in: `AtPage` is anybody, `SignedIn` somebody with a session
+and a role that `menu.py` lets in there, `Sent` the same with a form that was really shown to them.
 """
 
 from __future__ import annotations
@@ -9,52 +9,31 @@ from __future__ import annotations
 import datetime as dt
 import hmac
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Final, NamedTuple
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import SplitResult, parse_qs, quote, urlsplit
 
 from fastapi import Depends, Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Match
 
 from runtime.http import ProblemError
-from runtime.oidc import Issuer
+from runtime.oidc import Issuer, forbidden
 from services.console.adapters import Hub, Links, Refusal
 from services.console.domain.forms import Given, as_yaml
+from services.console.menu import MENU, roles_at
 from services.console.sessions import Session, Sessions
 from services.console.sign_in import Provider
-from services.console.wording import LANGUAGES, PARIS, Words, preferred
+from services.console.wording import LANGUAGES, PARIS, Words, breakable, preferred
 
 LANGUAGE: Final = "estuaire-language"
 FORM_KEY: Final = "form_key"
 """The field of every form that shows that we have made it for this session."""
 _LONGEST_FORM: Final = 1_000_000
 _FORM: Final = "application/x-www-form-urlencoded"
-
-
-class Page(NamedTuple):
-    """A page of the menu, for those who have one of these roles; for everybody, if it names none."""
-
-    path: str
-    word: str
-    roles: frozenset[str] = frozenset()
-
-
-MENU: Final = (
-    Page("/flow", "menu.flow", frozenset({"operator"})),
-    Page("/producers", "menu.producers", frozenset({"operator"})),
-    Page("/records", "menu.records", frozenset({"operator"})),
-    Page("/rejects", "menu.rejects", frozenset({"operator"})),
-    Page("/projects", "menu.projects", frozenset({"officer", "reviewer", "subscriber"})),
-    Page("/calls", "menu.calls", frozenset({"officer", "reviewer", "subscriber"})),
-    Page("/permits", "menu.permits", frozenset({"officer", "subscriber"})),
-    Page("/requests", "menu.requests", frozenset({"officer"})),
-    Page("/reviews", "menu.reviews", frozenset({"steward"})),
-    Page("/audit", "menu.audit", frozenset({"auditor"})),
-    Page("/catalogue", "menu.catalogue"),
-)
-"""What it leads to each service allows or refuses by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +60,11 @@ class Desk:
     def cookie(self) -> str:
         """The session's cookie. Those of one machine are shared by its ports, so the port is in its name."""
         return "__Host-estuaire" if self.secure else f"estuaire-{urlsplit(self.url).port or 80}"
+
+    @property
+    def undone(self) -> str:
+        """The cookie of who has sent a form without a session: nothing was done."""
+        return f"{self.cookie}-undone"
 
     @property
     def headers(self) -> dict[str, str]:
@@ -154,17 +138,27 @@ class Visit:
         """What a service answers this person. Raises Refusal."""
         return self.desk.hub.ask(of, method, path, self.session.tokens.access if self.session else None, body)
 
-    def told(self, path: str, of: str, away: list[str]) -> Any:
-        """What a service says; None where it knows nothing of it, or does not answer, which is noted in `away`. Raises
-        Refusal."""
-        try:
-            return self.ask("GET", path, of=of)
-        except Refusal as refusal:
-            if refusal.status not in (404, 503):
-                raise
-            if refusal.status == 503 and of not in away:
+    def told(self, away: list[str], *asked: tuple[str, str]) -> list[Any]:
+        """What services say at these paths, all asked at once; None where one knows nothing of it, or fails, which is
+        noted in `away`: who is there is not asked again. Raises Refusal for what was not to be asked."""
+
+        def answered(one: tuple[str, str]) -> Any:
+            of, path = one
+            try:
+                return None if of in away else self.ask("GET", path, of=of)
+            except Refusal as refusal:
+                return refusal
+
+        with ThreadPoolExecutor(len(asked)) as threads:
+            found = list(threads.map(answered, asked))
+        for (of, _), one in zip(asked, found, strict=True):
+            if not isinstance(one, Refusal) or one.status == 404:
+                continue
+            if one.status < 500:
+                raise one
+            if of not in away:
                 away.append(of)
-            return None
+        return [None if isinstance(one, Refusal) else one for one in found]
 
     def page(self, template: str, status: int = 200, **values: Any) -> Response:
         """A page, or a part of one."""
@@ -172,6 +166,7 @@ class Visit:
         query = f"?{self.request.url.query}" if self.request.url.query and self.request.method == "GET" else ""
         common = {
             "t": self.words,
+            "status": status,
             "languages": LANGUAGES,
             "session": self.session,
             "roles": self.roles,
@@ -179,8 +174,12 @@ class Visit:
             "path": path,
             "traces": self.desk.traces,
             "here": quote(path + query, safe="/"),
+            "undone": self.desk.undone in self.request.cookies,
         }
-        return HTMLResponse(_templates().get_template(template).render(common | values), status)
+        answer = HTMLResponse(_templates().get_template(template).render(common | values), status)
+        if common["undone"] and self.session and not self.is_part:
+            self.desk.forget(answer, self.desk.undone)
+        return answer
 
     def go(self, path: str) -> Response:
         """To another page, after what was done here."""
@@ -208,9 +207,12 @@ AtPage = Annotated[Visit, Depends(at_page)]
 
 
 def signed_in(visit: AtPage) -> Visit:
-    """Somebody with a session. Raises SignInNeeded."""
+    """Somebody with a session, and a role that is let in here. Raises SignInNeeded, or a 403 problem."""
     if visit.session is None:
         raise SignInNeeded(whereabouts(visit.request))
+    roles = roles_at(visit.request.scope["route"].path, visit.request.path_params.get("act", ""))
+    if roles and not roles & visit.roles:
+        raise forbidden(*sorted(roles))
     return visit
 
 
@@ -233,7 +235,8 @@ async def _given(request: Request) -> dict[str, list[str]]:
 
 
 def posted(visit: SignedIn, given: Annotated[dict[str, list[str]], Depends(_given)]) -> Posted:
-    """Somebody who sent a form that we have shown to them. Raises SignInNeeded, or a 403 problem for another's."""
+    """Somebody who sent a form that we have shown to them. Raises what `signed_in` does, or a 403 problem for another's
+    form."""
     key = visit.session.form_key if visit.session else ""
     if not hmac.compare_digest(key.encode(), "".join(given.pop(FORM_KEY, ())).encode()):
         raise ProblemError(403, "not sent from here", "The form was not made for this session: load its page again.")
@@ -246,10 +249,35 @@ Sent = Annotated[Posted, Depends(posted)]
 def whereabouts(request: Request) -> str:
     """The page that somebody is on, to come back to."""
     if "hx-request" in request.headers:
-        parts = urlsplit(request.headers.get("hx-current-url", ""))
-        return within(parts.path + (f"?{parts.query}" if parts.query else ""))
-    query = f"?{request.url.query}" if request.url.query and request.method == "GET" else ""
-    return within(request.url.path + query)
+        page = _split(request.headers.get("hx-current-url", ""))
+    elif request.method == "POST":
+        page = _page_of_form(request)
+    else:
+        page = _split(str(request.url))
+    return within(page.path + (f"?{page.query}" if page.query else ""))
+
+
+def _page_of_form(request: Request) -> SplitResult:
+    """Where a form was sent from, as the browser says; if that is no page of ours, the one of the menu it is of."""
+    desk: Desk = request.app.state.desk
+    page = _split(request.headers.get("referer", ""))
+    routes = request.app.routes
+    scope = {"type": "http", "method": "GET", "path": page.path}
+    # the first of this path, whatever its method: the pattern of another page may fit the address of an act
+    at = next((getattr(one, "path", None) for one in routes if one.matches(scope)[0] is not Match.NONE), None)
+    answers = any(getattr(one, "path", None) == at and "GET" in (getattr(one, "methods", None) or ()) for one in routes)
+    if page.netloc == urlsplit(desk.url).netloc and answers:
+        return page
+    path = request.url.path
+    return urlsplit(next((one.path for one in MENU if path.startswith(f"{one.path}/")), "/"))
+
+
+def _split(address: str) -> SplitResult:
+    """An address in its parts; nothing of what is none."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")
 
 
 def within(back: str) -> str:
@@ -268,4 +296,5 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["yaml"] = as_yaml
+    made.filters["breakable"] = breakable
     return made

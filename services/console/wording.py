@@ -33,14 +33,36 @@ class Words:
         return name in self._said
 
     def sentence(self, family: str, said: str) -> str | None:
-        """A service's sentence in this language, where `family` has it in English; None for one that is not known.
+        """A service's sentence in this language, where `family` has it in English, or under the name of its kind
+        (`int_parsing`); None for one that is not known. The place before it (`title: it is missing`) stays.
 
-        What stands for `{system}` is a system of identifiers.
+        What stands for `{system}` is a system of identifiers, if there are words for these; several have commas.
         """
+        if found := self._known(family, said):
+            return found
+        place, colon, rest = said.partition(": ")
+        found = self._known(family, rest) if colon and _PLACE.fullmatch(place) else None
+        return found and self("layout.of", name=place, said=found)
+
+    def _known(self, family: str, said: str) -> str | None:
+        if "_" in said and self.knows(f"{family}.{said}"):  # one of pydantic's own
+            return self(f"{family}.{said}")
         for name, pattern in _sentences(family):
-            if found := pattern.fullmatch(said):
-                return self(name, **{blank: self(f"{blank}.{one}") for blank, one in found.groupdict().items()})
+            if (found := pattern.fullmatch(said)) and (filled := self._filled(found.groupdict())) is not None:
+                return self(name, **filled)
         return None
+
+    def _filled(self, blanks: Mapping[str, str]) -> dict[str, str] | None:
+        """What stands for each blank, in this language; None if it is not what the blank is for."""
+        filled = {}
+        for blank, said in blanks.items():
+            if blank in _families():
+                names = [f"{blank}.{one}" for one in said.split(", ")]
+                if not all(map(self.knows, names)):
+                    return None
+                said = ", ".join(map(self, names))
+            filled[blank] = said
+        return filled
 
     def day(self, text: str) -> str:
         """A day, from its ISO form."""
@@ -58,7 +80,8 @@ class Words:
     def instant(self, text: str) -> str:
         """A moment to the millisecond, as clocks in France show it, from its ISO form."""
         moment = dt.datetime.fromisoformat(text).astimezone(PARIS)
-        return f"{self.day(moment.date().isoformat())}, {moment:%H:%M:%S}.{moment.microsecond // 1000:03d}"
+        mark = "," if self.language == "fr" else "."
+        return f"{self.day(moment.date().isoformat())}, {moment:%H:%M:%S}{mark}{moment.microsecond // 1000:03d}"
 
     def number(self, value: float) -> str:
         """A number, its thousands apart; a narrow space does not break."""
@@ -80,22 +103,39 @@ class Words:
 
 @cache
 def catalogue() -> Mapping[str, Mapping[str, str]]:
-    """All names, with what they are in each language."""
-    read = yaml.safe_load((files("services.console") / "words.yaml").read_text(encoding="utf-8"))
-    return dict(_flat(read, ""))
+    """All names, with what they are in each language; in French no line breaks before a mark that a space is before."""
+    text = (files("services.console") / "words.yaml").read_text(encoding="utf-8")
+    found = _flat(yaml.safe_load(text), "")
+    return {name: said | {"fr": _MARKS.sub("\u00a0", said["fr"])} for name, said in found}
+
+
+_MARKS: Final = re.compile(r" (?=[:;?!»])|(?<=«) ")
 
 
 @cache
 def _sentences(family: str) -> list[tuple[str, re.Pattern[str]]]:
     named = [(name, said["en"]) for name, said in catalogue().items() if name.startswith(f"{family}.")]
-    return [(name, re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[\\w-]+)", re.escape(one)))) for name, one in named]
+    return [(name, re.compile(re.sub(r"\\{(\w+)\\}", r"(?P<\1>[\\w ,'.-]+)", re.escape(one)))) for name, one in named]
 
 
-def _flat(below: Mapping[str, Any], at: str) -> list[tuple[str, Mapping[str, str]]]:
-    found: list[tuple[str, Mapping[str, str]]] = []
+@cache
+def _families() -> frozenset[str]:
+    return frozenset(name.partition(".")[0] for name in catalogue())
+
+
+_PLACE: Final = re.compile(r"[\w.-]+")
+
+
+def _flat(below: Mapping[str, Any], at: str) -> list[tuple[str, dict[str, str]]]:
+    found: list[tuple[str, dict[str, str]]] = []
     for name, one in below.items():
         found += [(f"{at}{name}", one)] if one.keys() <= LANGUAGES.keys() else _flat(one, f"{at}{name}.")
     return found
+
+
+def breakable(name: str) -> list[str]:
+    """The parts of a source or another address between which a line may break: no word is torn."""
+    return [one for one in re.split(r"(?<=[:/])(?<!^urn:)", name) if one]
 
 
 def plain(name: str) -> str:

@@ -25,7 +25,7 @@ from services.ingest.domain.batches import Element
 from services.ingest.domain.content import Stripped
 from services.ingest.domain.flow import Lane, topic
 from services.ingest.domain.identity import InvalidIdentity, demographics
-from services.ingest.domain.measures import Shape
+from services.ingest.domain.measures import RefusedAs, Shape
 from services.ingest.domain.refusals import Refusal, Refused, refusing
 from services.ingest.domain.tokens import Tokeniser
 from services.ingest.formats import reading
@@ -70,13 +70,12 @@ class Taken:
 
     kept: list[Kept] = field(default_factory=list)
     rejected: list[tuple[int, Refusal]] = field(default_factory=list)
-    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """The rejected, counted by record type and reason."""
+    refused: Counter[RefusedAs] = field(default_factory=Counter)
 
     def reject(self, place: int, document: object, refusal: Refusal) -> None:
         """Refuse the element at this place; the document is what could be read of it."""
         self.rejected.append((place, refusal))
-        self.refused[measures.kind_of(document), refusal.reason] += 1
+        self.refused[measures.refused_as(document, refusal)] += 1
 
 
 class Document(NamedTuple):

@@ -37,7 +37,7 @@ from services.ingest.adapters import Budget, Hold, Markers, NotKept, Outbox, Que
 from services.ingest.domain import batches
 from services.ingest.domain.batches import Element
 from services.ingest.domain.flow import LANES, Flow, Lane
-from services.ingest.domain.measures import Shape, Tally
+from services.ingest.domain.measures import RefusedAs, Shape, Tally
 from services.ingest.domain.receipts import Day, Receipts
 from services.ingest.domain.refusals import Refusal
 from services.ingest.files import FORMATS, join, uploaded
@@ -108,13 +108,13 @@ class _Answer:
     not_taken: dict[str, int] = field(default_factory=dict)
     removed: int = 0
     shapes: Counter[Shape] = field(default_factory=Counter)
-    refused: Counter[tuple[str, str]] = field(default_factory=Counter)
+    refused: Counter[RefusedAs] = field(default_factory=Counter)
 
     @property
     def reasons(self) -> Counter[str]:
         """How many are refused, by reason."""
         found: Counter[str] = Counter()
-        for (_, reason), count in self.refused.items():
+        for (_, reason, _), count in self.refused.items():
             found[reason] += count
         return found
 

@@ -16,26 +16,13 @@ from contracts.messages import TokenBlock
 from runtime.messages import RetryLater
 from services.linkage.adapters import DECIDED, STATE, Tally, decided_from, find_version, state_from, with_options
 from services.linkage.domain.comparison import birth_parts
-from services.linkage.domain.components import Pair
+from services.linkage.domain.components import Pair, pair_of
 from services.linkage.domain.decide import Outcome
 from services.linkage.domain.opinions import Opines, Opinion, in_force
 from services.linkage.domain.patients import SILENT, Decided
 from services.linkage.domain.rules import RULES, RuleVersion
 from services.linkage.domain.states import State
 from services.linkage.domain.tokens import ONE_TO_A_PERSON, is_unlinkable, search_tokens
-
-
-class RecordStatus(NamedTuple):
-    """Where a record stands in the index. States are (revision, type, linked at), the current one first."""
-
-    subject: bytes
-    patient: bytes
-    source: str
-    current: State
-    linked_at: dt.datetime
-    states: list[tuple[State, dt.datetime]]
-    method: str | None
-    rule_version: str | None
 
 
 class Side(NamedTuple):
@@ -102,6 +89,30 @@ class Review(NamedTuple):
         one_patient = self.left.patient == self.right.patient
         seen = msgspec.json.encode((self.pair, made, one_patient, in_force(self.opinions)), order="deterministic")
         return hashlib.sha256(seen).hexdigest()[:32]
+
+
+class Link(NamedTuple):
+    """What brought a subject to its patient, since when: a pair with another subject of that patient, which stewards
+    have put together (`stewarded`) or the rules have."""
+
+    review: Review
+    stewarded: bool
+    decided_at: dt.datetime
+
+
+class RecordStatus(NamedTuple):
+    """Where a record stands in the index. States come with the moment of their linking, the current one first.
+
+    `link` is what decides most; None where the patient has no other subject.
+    """
+
+    subject: bytes
+    patient: bytes
+    source: str
+    current: State
+    linked_at: dt.datetime
+    states: list[tuple[State, dt.datetime]]
+    link: Link | None
 
 
 Which = Literal["all", "second", "mine"]
@@ -217,16 +228,23 @@ class SqlLookup:
 
     def record(self, event: bytes) -> RecordStatus | None:
         """A record by the key of its event id."""
-        with self.answer() as connection, connection.cursor(binary=True) as cursor:
+        with self._snapshot() as cursor:
             states = [(state_from(rest), linked_at) for linked_at, *rest in cursor.execute(_STATUS, [event, event])]
             if not states:
                 return None
             current, linked_at = states[0]
             row = cursor.execute(_SUBJECT, [current.subject]).fetchone()
             source, patient = row or ("", current.subject)
-            best = cursor.execute(_BEST_LINK, {"subject": current.subject, "patient": patient}).fetchone()
-            method, rule_version = best or (None, None)
-            return RecordStatus(current.subject, patient, source, current, linked_at, states, method, rule_version)
+            link = self._link(cursor, current.subject, patient)
+            return RecordStatus(current.subject, patient, source, current, linked_at, states, link)
+
+    def _link(self, cursor: psycopg.Cursor[tuple[Any, ...]], subject: bytes, patient: bytes) -> Link | None:
+        best = cursor.execute(_BEST_LINK, {"subject": subject, "patient": patient}).fetchone()
+        if best is None:
+            return None
+        other, stewarded, decided_at = best
+        review = self.review_by(cursor, pair_of(subject, other))
+        return Link(review, stewarded, decided_at) if review else None
 
     def reviews(self, after: Pair | None, limit: int, steward: str, which: Which = "all") -> list[Review]:
         """So many of the pairs that wait for this steward, those that decide most first, after this one; or of those on
@@ -378,11 +396,14 @@ _STATUS: Final = (
 )
 _SUBJECT: Final = "SELECT source, coalesce(patient, subject) FROM subjects WHERE subject = %s"
 _BEST_LINK: Final = """
-SELECT e.method, e.rule_version FROM neighbours n
-JOIN edges e ON e.a = least(n.subject, n.other) AND e.b = greatest(n.subject, n.other)
+SELECT n.other, d.a IS NOT NULL, coalesce(d.decided_at, e.decided_at) FROM neighbours n
 JOIN subjects s ON s.subject = n.other AND s.patient = %(patient)s
-WHERE n.subject = %(subject)s AND e.outcome = 'link' AND e.guard = ''
-ORDER BY e.rank, e.weight DESC, n.other LIMIT 1
+LEFT JOIN steward_decisions d
+    ON d.a = least(n.subject, n.other) AND d.b = greatest(n.subject, n.other) AND d.together
+LEFT JOIN edges e
+    ON e.a = least(n.subject, n.other) AND e.b = greatest(n.subject, n.other) AND e.outcome = 'link' AND e.guard = ''
+WHERE n.subject = %(subject)s AND (d.a IS NOT NULL OR e.a IS NOT NULL)
+ORDER BY d.a IS NULL, e.rank, e.weight DESC, n.other LIMIT 1
 """
 _COUNTS: Final = """
 SELECT coalesce(sum(subjects), 0), coalesce(sum(patients), 0), coalesce(sum(records), 0), coalesce(sum(unlinkable), 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Path, Query
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
@@ -62,11 +62,9 @@ class FormerDecision(BaseModel):
 Numbers = Literal["same", "different", "none-in-common"]
 
 
-class PairReview(BaseModel):
-    """Two subjects, what the rules make of them, and what stewards have said."""
+class PairEvidence(BaseModel):
+    """What the rules make of two subjects, without a value of either."""
 
-    id: str
-    reason: str = Field(description="Why it is a question; empty where it is none.")
     method: str = Field(description="The rule that was asked, in words; empty where the two share nothing.")
     weight: float | None = Field(description="The match weight in bits, where the traits decided.")
     evidence: dict[str, float] = Field(description="How alike each trait is, from 0 (another) to 1 (the same).")
@@ -77,6 +75,13 @@ class PairReview(BaseModel):
         description="By each system of which both have a number; `different`, where one person has only one of it."
     )
     rule_version: str | None
+
+
+class PairReview(PairEvidence):
+    """Two subjects, what the rules make of them, and what stewards have said."""
+
+    id: str
+    reason: str = Field(description="Why it is a question; empty where it is none.")
     left: PairSide
     right: PairSide
     word: StewardWord | None = Field(description="What the index follows.")
@@ -260,19 +265,26 @@ def _decided(pair: Pair, said: Opines | None, outcome: Outcome) -> Decided:
     return Decided(id=pair_id(pair), decision=said, decided_at=outcome.at, in_force=holds, waits=outcome.waits)
 
 
+def evidence_of(found: Review) -> dict[str, Any]:
+    """The fields of `PairEvidence`."""
+    decision = found.decided.decision if found.decided else None
+    return {
+        "method": METHODS.get(decision.method, decision.method) if decision else "",
+        "weight": decision.weight if decision and decision.rank >= SCORED else None,
+        "evidence": decision.evidence if decision else {},
+        "birth_date_parts": found.birth,
+        "numbers": {system: _NUMBERS[same] for system, same in found.numbers.items()},
+        "rule_version": found.decided.rules if found.decided else None,
+    }
+
+
 def _review(found: Review, steward: Steward) -> PairReview:
     decided, word = found.decided, found.word
-    decision = decided.decision if decided else None
     holds = in_force(found.opinions)
     return PairReview(
         id=pair_id(found.pair),
         reason=(decided.guard or decided.decision.reason) if decided else "",
-        method=METHODS.get(decision.method, decision.method) if decision else "",
-        weight=decision.weight if decision and decision.rank >= SCORED else None,
-        evidence=decision.evidence if decision else {},
-        birth_date_parts=found.birth,
-        numbers={system: _NUMBERS[same] for system, same in found.numbers.items()},
-        rule_version=decided.rules if decided else None,
+        **evidence_of(found),
         left=_side(found.left),
         right=_side(found.right),
         word=StewardWord(

@@ -29,12 +29,11 @@ from runtime.http import (
 from runtime.kafka import BrokerAway, Publisher
 from runtime.messages import RetryLater
 from runtime.oidc import GUARDED, Gate
-from services.linkage.domain.decide import METHODS
 from services.linkage.domain.rules import RuleVersion, to_bytes
 from services.linkage.domain.states import State
 from services.linkage.handlers import PSEUDONYMISED, RULES_SWITCHED, event_key
 from services.linkage.lookup import Lookup, RecordStatus
-from services.linkage.review_routes import Steward, add_review_routes
+from services.linkage.review_routes import PairEvidence, Steward, add_review_routes, evidence_of
 from services.linkage.stewardship import Stewardship
 
 Clock = Callable[[], dt.datetime]
@@ -80,6 +79,14 @@ class RecordState(BaseModel):
     coordinates: Coordinates
 
 
+class RecordLink(PairEvidence):
+    """How a record's identity came to its patient: what decided on it and another identity of that patient. Who the
+    other is, stewards see."""
+
+    stewarded: bool = Field(description="Whether stewards have put the two together: then that decides.")
+    decided_at: dt.datetime
+
+
 class LinkedRecord(BaseModel):
     """Where a record stands: its patient, how it came to it, and its states, the current one first."""
 
@@ -90,8 +97,7 @@ class LinkedRecord(BaseModel):
     revision: str
     linked_at: dt.datetime
     coordinates: Coordinates
-    method: str = Field(description="How the record's subject came to its patient, in words.")
-    rule_version: str | None
+    link: RecordLink | None = Field(description="What decides most; null where the patient has no other identity.")
     states: list[RecordState]
 
 
@@ -304,7 +310,7 @@ def _known(lookup: Lookup, name: str) -> RuleVersion:
 
 def _linked_record(event_id: str, status: RecordStatus) -> LinkedRecord:
     states = [_record_state(state, linked_at) for state, linked_at in status.states]
-    current = states[0]
+    current, link = states[0], status.link
     return LinkedRecord(
         event_id=event_id,
         source=status.source,
@@ -313,8 +319,9 @@ def _linked_record(event_id: str, status: RecordStatus) -> LinkedRecord:
         revision=current.revision,
         linked_at=current.linked_at,
         coordinates=current.coordinates,
-        method=METHODS.get(status.method, status.method) if status.method else _ALONE,
-        rule_version=status.rule_version,
+        link=RecordLink(stewarded=link.stewarded, decided_at=link.decided_at, **evidence_of(link.review))
+        if link
+        else None,
         states=states,
     )
 
@@ -333,5 +340,4 @@ def _record_state(state: State, linked_at: dt.datetime) -> RecordState:
 
 
 _NO_VERSION = "No rule version of this name is kept."
-_ALONE = "no other identity is linked to this one"
 _AWAY = "The patient index or the broker does not answer."

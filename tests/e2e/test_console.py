@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -78,8 +79,9 @@ def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end_in_the_
     lead.choose("Path", "Decision of the authority")
     paper(lead)
     lead.write("Permit", permit().replace("environment:", "environs:"))
-    lead.press("Request the permit")
-    lead.sees("no clause has this name")
+    with lead.expects(f"422 at /projects/{PROJECT}/acts/request"):
+        lead.press("Request the permit")
+        lead.sees("no clause has this name")
     assert lead.page.evaluate("document.activeElement.id") == "wrong", "whoever cannot see it hears it"
     assert lead.page.get_by_label("Permit", exact=True).get_attribute("aria-invalid") == "true"
     lead.is_accessible()
@@ -130,8 +132,9 @@ def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end_in_the_
     paper(lead)
     lead.write("Description", "Stays by year.")
     lead.write("People in the smallest cell (optional)", "9")
-    lead.press("Ask to take an output out")
-    lead.sees("group or withhold what stands for fewer than 11")
+    with lead.expects(f"422 at /projects/{PROJECT}/acts/ask-output"):
+        lead.press("Ask to take an output out")
+        lead.sees("group or withhold what stands for fewer than 11")
     lead.write("People in the smallest cell (optional)", "11")
     done(lead, "Ask to take an output out")
     act(officer, "Check an output")
@@ -217,8 +220,9 @@ def _apply(lead: Person) -> None:
     lead.tick("Promotion of health products (forbidden)")
     lead.write("Public interest", "Fewer people who come back to hospital, whoever treats them.")
     lead.choose("Theme", "Research")
-    lead.press("Apply with a project")
-    lead.sees("the purpose is forbidden")
+    with lead.expects("422 at /apply"):
+        lead.press("Apply with a project")
+        lead.sees("the purpose is forbidden")
     assert lead.page.get_by_label("Title", exact=True).input_value() == TITLE
     lead.page.get_by_label("Promotion of health products (forbidden)").uncheck()
     lead.tick("Research, studies, evaluation")
@@ -226,8 +230,8 @@ def _apply(lead: Person) -> None:
     done(lead, "Apply with a project")
 
 
-def _applied(hub: Hub, name: str, title: str) -> None:
-    """Another project, of no call."""
+def _applied(hub: Hub, name: str, title: str, **of_call: str) -> None:
+    """Another project, of no call if none is named."""
     application = {
         "id": name,
         "title": title,
@@ -236,9 +240,15 @@ def _applied(hub: Hub, name: str, title: str) -> None:
         "purposes": ["surveillance"],
         "public_interest": "Fewer of them.",
     }
-    headers = {"Authorization": f"Bearer {hub.platform.keyring.token('team-spf', 'subscriber')}"}
-    url = f"{hub.platform.access_url}/v1/projects"
-    assert httpx.post(url, json=application, headers=headers, timeout=30).status_code == httpx.codes.CREATED
+    _sent(hub, "projects", application | of_call, "team-spf", "subscriber")
+
+
+def _sent(hub: Hub, what: str, body: dict[str, Any], name: str, role: str) -> None:
+    token = hub.platform.keyring.token(name, role)
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    url = f"{hub.platform.access_url}/v1/{what}"
+    answer = httpx.post(url, content=json.dumps(body, default=str), headers=headers, timeout=30)
+    assert answer.status_code == httpx.codes.CREATED, answer.text
 
 
 def _review(reviewer: Person) -> None:
@@ -259,24 +269,15 @@ def _find_complete_by_keyboard(officer: Person) -> None:
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
     page.keyboard.press("Enter")
-    _tab_to(officer, TITLE)
+    officer.tab_to(TITLE)
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/projects/{PROJECT}")
-    _tab_to(officer, "Find it complete")
+    officer.tab_to("Find it complete")
     page.keyboard.press("Enter")
     page.wait_for_url("**/acts/find-complete")
-    _tab_to(officer, "Find it complete", "BUTTON")
+    officer.tab_to("Find it complete", "BUTTON")
     page.keyboard.press("Enter")
     officer.sees("Done: Find it complete.")
-
-
-def _tab_to(person: Person, text: str, kind: str = "A") -> None:
-    for _ in range(40):
-        person.page.keyboard.press("Tab")
-        found = person.page.evaluate("[document.activeElement.tagName, document.activeElement.textContent.trim()]")
-        if found == [kind, text]:
-            return
-    raise AssertionError(f"no {kind} of the name {text} is reached by Tab")
 
 
 PAGES = ("/projects", "/calls", "/calls/announce", "/permits", "/permits/try", "/catalogue", f"/catalogue/{SOURCE}")
@@ -289,7 +290,10 @@ def test_every_page_is_accessible_in_both_languages_light_and_dark_on_a_desk_and
 ) -> None:
     phone = scheme == "dark"
     officer = enter("officer", language=language, scheme=scheme, **({"size": PHONE} if phone else {}))
-    for path in (*PAGES, "/sign-in", "/nowhere"):
+    with officer.expects("404 at /nowhere"):
+        officer.go("/nowhere")
+        officer.is_accessible()
+    for path in (*PAGES, "/sign-in"):
         page = officer.go(path)
         assert page.get_by_role("navigation").first.get_by_role("link", name=said).is_visible()
         assert page.locator("html").get_attribute("lang") == language[:2]
@@ -299,12 +303,15 @@ def test_every_page_is_accessible_in_both_languages_light_and_dark_on_a_desk_and
 
 
 def test_every_act_has_a_form_in_french_that_is_accessible_on_a_phone(hub: Hub, enter: Enter) -> None:
-    _applied(hub, "forms", "Forms")
-    people = {name: enter(name, language="fr-FR", size=PHONE, scheme="dark") for name in ("officer", "team-spf")}
+    call = yaml.safe_load((FOLDER / "call.yaml").read_text())
+    _sent(hub, "calls", call | {"id": "call-of-forms"}, "officer", "officer")
+    _applied(hub, "forms", "Forms", call="call-of-forms", theme=next(iter(call["themes"])))
+    names = {"officer": "officer", "lead": "team-spf", "reviewer": "reviewer-1"}
+    people = {role: enter(name, language="fr-FR", size=PHONE, scheme="dark") for role, name in names.items()}
     people["officer"].go("/projects/forms")
     people["officer"].is_accessible()
     for act in OF_PROJECTS:
-        person = people["team-spf" if ACTS[act].role == "lead" else "officer"]
+        person = people[ACTS[act].role]
         page = person.go(f"/projects/forms/acts/{act}")
         assert page.get_by_role("heading", level=1).inner_text() == Words("fr")(f"act.{act}")
         person.is_accessible()
@@ -324,12 +331,16 @@ def test_a_permit_is_tried_and_what_is_wrong_with_it_is_said_beside_it(
     wide["fields"] = {"observation.v1": ["*"]}
     officer = enter("officer")
     officer.go("/permits/try")
-    officer.write("Permit", "id: [")
-    officer.press("Try it")
-    officer.sees("neither YAML nor JSON")
-    officer.write("Permit", permit().replace("expires: 2035-12-31", "expires: never"))
-    officer.press("Try it")
-    officer.sees("expires: ")
+    expires = "expires: 2035-12-31"
+    for text, said in (
+        ("id: [", "neither YAML nor JSON"),
+        (permit().replace(expires, "expires: never"), "expires: "),
+        (permit().replace(expires, "potential_identifiers: .nan"), "potential_identifiers: it is no number"),
+    ):
+        with officer.expects("422 at /permits/try"):
+            officer.write("Permit", text)
+            officer.press("Try it")
+            officer.sees(said)
     officer.write("Permit", yaml.safe_dump(wide, sort_keys=False))
     officer.press("Try it")
     officer.sees("in the smallest cell")
@@ -358,7 +369,15 @@ def test_a_link_signs_in_once_and_who_is_out_comes_back_to_where_they_were(hub: 
     person.go(link)
     person.sees("team-hearts")
     assert httpx.get(f"{link}", follow_redirects=False).headers["location"].startswith("/sign-in?why=used")
-    assert person.go("/permits/try").get_by_role("button", name="Try it").is_visible()
+    assert person.go("/permits").get_by_role("heading", name="Permits", level=1).is_visible()
     person.press("Sign out")
     person.sees("This platform runs on one machine")
+
+    person.go(estuaire(hub, "console", "team-hearts", "--role", "subscriber").stdout.strip())
+    person.go("/apply")
+    person.write("Short name", "too-late")
+    person.page.context.clear_cookies()
+    person.page.locator("form.document").evaluate("form => form.submit()")
+    person.page.wait_for_url("**/sign-in?back=%2Fapply")
+    person.sees("nothing was done")
     person.leave()

@@ -83,6 +83,7 @@ def test_the_report_is_what_was_sent(hub: Hub, observation: Make, tmp_path: Path
     found = settled(hub, source, 36)
     assert (found["accepted"], found["records"], found["retractions"], found["refused"]) == (33, 32, 1, 3)
     assert named(found["reasons"]) == {"bad-nir-key": 1, "bad-value": 1, "unknown-type": 1}
+    assert named(found["wrong"]) == {"identity.identifiers": 1, "time": 1, "type": 1}
     assert (found["duplicates"], found["conflicts"], found["corrections"]) == (4, 1, 1)
     linkage = found["steps"]["linkage"]
     assert linkage["linked"] + linkage["duplicates"] + linkage["dead_lettered:conflict"] == found["accepted"]

@@ -1080,7 +1080,9 @@ def test_a_permit_from_grant_to_close_over_http(hub: Hub, api: TestClient) -> No
     counts = api.get("/v1/counts", headers=as_("operator")).json()
     assert counts == {"records": 23, "patients": 5, "views": {"cardio": 23}}
     traced = api.get(f"/v1/records/{event_id('r1')}", headers=as_("operator")).json()
-    assert traced["views"]["cardio"] in {event.id for event in everything}
+    entered = dt.datetime.fromisoformat(traced["views"]["cardio"])
+    assert dt.datetime.fromisoformat(traced["stored_at"]) < entered <= dt.datetime.now(dt.UTC)
+    assert not [event.id for event in everything if event.id in str(traced)], "ids side by side would join views"
     assert api.get(f"/v1/records/{event_id('r1')}", headers=as_("officer")).status_code == 403
     assert api.get(f"/v1/records/{event_id('none')}", headers=as_("operator")).status_code == 404
     assert api.post("/v1/permits/cardio/close", headers=as_("officer")).status_code == 202

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import Consumer, Producer, TopicPartition
 from fastapi.testclient import TestClient
 
 from contracts.audit import replayed
@@ -20,7 +20,7 @@ from estuaire.topics import read
 from runtime.dead_letter_routes import add_dead_letter_routes
 from runtime.dead_letters import DeadLetters
 from runtime.http import create_app
-from runtime.kafka import producer_config
+from runtime.kafka import consumer_config, producer_config
 from runtime.loop import message_from
 from runtime.messages import Message
 from runtime.settings import RuntimeSettings
@@ -43,7 +43,14 @@ class Desk:
         add_dead_letter_routes(app, self.letters, lambda _authorization: "ada")
         self.http = TestClient(app)
 
-    def write(self, number: int, step: str = "pseudonym", lane: str = "records-received", topic: str = DEAD) -> None:
+    def write(
+        self,
+        number: int,
+        step: str = "pseudonym",
+        lane: str = "records-received",
+        topic: str = DEAD,
+        offset: int | None = None,
+    ) -> None:
         headers = {
             "ce_id": f"{number:032x}",
             "ce_source": "urn:chu",
@@ -54,7 +61,7 @@ class Desk:
             "dlq_detail": "header digest is missing",
             "dlq_topic": lane,
             "dlq_partition": "1" if lane.startswith("records") else "0",
-            "dlq_offset": str(number),
+            "dlq_offset": str(number if offset is None else offset),
             "dlq_timestamp": "1790000000000",
             **({"traceparent": f"00-{number:032x}-{1:016x}-01"} if number else {}),
         }
@@ -76,6 +83,12 @@ class Desk:
     def replay(self, most: int, topic: str = DEAD) -> httpx.Response:
         answer: httpx.Response = self.http.post("/v1/dead-letters/replay", json={"topic": topic, "most": most})
         return answer
+
+    def became(self, sent_to: list[dict[str, Any]]) -> dict[str, Any]:
+        answer = self.http.post("/v1/dead-letters/became", json={"sent_to": sent_to})
+        assert answer.status_code == httpx.codes.OK
+        found: dict[str, Any] = answer.json()
+        return found
 
 
 @contextmanager
@@ -106,7 +119,14 @@ def test_letters_are_counted_by_reason_and_each_goes_round_again_once(broker: st
         assert len(desk.shown(event_id=f"{2:032x}")["letters"]) == 1
         assert "sealed" not in str(desk.shown())
 
-        assert desk.replay(2).json() == {"topic": DEAD, "replayed": 2}
+        assert desk.replay(2).json() == {
+            "topic": DEAD,
+            "replayed": 2,
+            "sent_to": [
+                {"topic": "records-received", "partition": 1, "offsets": [0]},
+                {"topic": "records-received-backfill", "partition": 1, "offsets": [0]},
+            ],
+        }
         assert desk.shown()["waiting"] == 3
         (old,) = desk.written("records-received-backfill")
         (again,) = desk.written("records-received")
@@ -130,6 +150,27 @@ def test_letters_are_counted_by_reason_and_each_goes_round_again_once(broker: st
             ("operator:ada", DEAD, 2),
             ("operator:ada", DEAD, 3),
         ]
+
+
+def test_it_is_told_what_became_of_those_that_were_sent_round(broker: str, topics: str) -> None:
+    with following(Desk(broker, topics)) as desk:
+        for number in range(4):
+            desk.write(number, offset=1000 + number)
+        sent = desk.replay(1000).json()["sent_to"]
+        assert desk.became(sent) == {"taken": 0, "died": {}, "unknown": 4}, "the step has not come to them"
+        (places,) = sent
+        desk.write(5, offset=places["offsets"][2])
+        step = Consumer(consumer_config(desk.settings, f"{topics}pseudonym"))
+        place = TopicPartition(f"{topics}records-received", places["partition"], places["offsets"][2] + 1)
+        step.commit(offsets=[place], asynchronous=False)
+        step.close()
+        assert desk.became(sent) == {"taken": 2, "died": {"schema": 1}, "unknown": 1}
+        assert desk.became([]) == {"taken": 0, "died": {}, "unknown": 0}
+        other = desk.http.post("/v1/dead-letters/became", json={"sent_to": [places | {"topic": "audit"}]})
+        assert other.status_code == httpx.codes.UNPROCESSABLE_ENTITY
+    later = Desk(broker, topics)
+    later.letters.ANSWER_SECONDS = 0.5  # type: ignore[misc]
+    assert later.became(sent) == {"taken": 0, "died": {}, "unknown": 4}, "nobody says before the letters are read"
 
 
 def test_who_starts_later_knows_what_was_sent_round(broker: str, topics: str) -> None:

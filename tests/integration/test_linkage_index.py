@@ -663,6 +663,13 @@ def test_a_decision_may_come_before_the_subjects(worker: Worker, url: str) -> No
     worker.take(topic.record("e2", other))
     assert len(set(stored(url).values())) == 1
     assert worker.known == {subject: patient.hex() for subject, patient in stored(url).items()}
+    with closing(SqlLookup(url)) as lookup:
+        lookup.open()
+        for event in ("e1", "e2"):
+            told = (
+                door(lookup).get(f"/v1/records/{token(event).hex()}", headers={"Authorization": "Bearer secret"}).json()
+            )
+            assert (told["link"]["stewarded"], told["link"]["decided_at"]) == (True, "1970-01-01T00:00:00.001000Z")
 
 
 def test_who_is_corrected_or_retracted_no_longer_brings_others_together(worker: Worker, url: str) -> None:
@@ -775,12 +782,16 @@ def test_an_operator_asks_for_a_record(worker: Worker, url: str) -> None:
     assert (deaf.status_code, "patient_id" in deaf.text) == (503, False)
     body = answer.json()
     assert body["patient_id"] == token("subject:a").hex()
-    assert body["method"] == "the same NIR (INS)"
-    assert body["rule_version"] == RULES.name
+    link = body["link"]
+    assert (link["method"], link["rule_version"], link["stewarded"]) == ("the same NIR (INS)", RULES.name, False)
+    assert (link["numbers"], link["weight"]) == ({"ins-nir": "same"}, None)
+    assert link["evidence"]["birth_date"] == 1.0
+    assert dt.datetime.fromisoformat(link["decided_at"]) <= dt.datetime.now(dt.UTC)
+    assert not {"left", "right", "id"} & link.keys(), "who the other is, stewards see"
     assert body["coordinates"] == {"topic": "records-pseudonymised", "partition": 3, "offset": 3}
     assert [state["correction"] for state in body["states"]] == [True, False]
     alone = client.get(f"/v1/records/{token('e3').hex()}", headers=headers).json()
-    assert alone["method"] == "no other identity is linked to this one"
+    assert alone["link"] is None
     assert client.get("/v1/counts", headers=headers).json() == {
         "subjects": 3,
         "patients": 2,

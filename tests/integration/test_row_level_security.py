@@ -378,7 +378,7 @@ def test_the_staff_finds_a_record_and_whom_it_is_withheld_for(wall: Wall) -> Non
     reader = PostgresReader(wall.staff, 1)
     reader.open()
     row = reader.record(bytes.fromhex(event_id("b1")))
-    assert row is not None and row.permits == ["cardio", "renal"]
+    assert row is not None and list(row.views) == ["cardio", "renal"]
     assert reader.opposed(EVERYBODY).keys() == {"kidney", "both", "nobody"}
     assert reader.counts() == (8, 4, {"cardio": 3, "renal": 3})
     assert len(reader.people("", 10)) == 4

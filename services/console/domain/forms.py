@@ -33,8 +33,7 @@ class Unreadable(Exception):
     """Something is neither YAML nor JSON. On which line, if that is known."""
 
     def __init__(self, line: int | None) -> None:
-        super().__init__(line)
-        self.line = line
+        super().__init__(f"it is neither YAML nor JSON (line {line})" if line else "it is neither YAML nor JSON")
 
 
 @dataclass(frozen=True, slots=True)

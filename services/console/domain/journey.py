@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, Literal, NamedTuple
 
 from contracts.messages import accepted_at
+from services.console.domain.pairs import linked_by
+from services.console.domain.spans import Trace
 
 Told = Mapping[str, Any]
 Tone = Literal["", "good", "wait", "bad"]
 _NONE: Final[Told] = {}
+_LAST: Final = dt.datetime.max.replace(tzinfo=dt.UTC)
+KEEPS_NOTHING: Final = "pseudonym"
 
 
 class Stop(NamedTuple):
-    """Something that became of the record: at which step, when (ISO, UTC), and the name of the words that say it."""
+    """Something that became of the record: at which step, when (ISO, UTC), and the name of the words that say it.
+
+    Without a time it is what holds now; of pseudonym, which keeps nothing, that it has been there.
+    """
 
     step: str
     at: str
@@ -23,43 +30,74 @@ class Stop(NamedTuple):
     tone: Tone = ""
 
 
-def journey(linked: Told | None, stored: Told | None, letters: Iterable[tuple[str, Told]]) -> list[Stop]:
-    """All that is known of a record, in the order in which it happened.
+Placed = tuple[dt.datetime, Stop]
+"""A stop, and the moment by which it has its place on the way."""
+
+
+def journey(
+    linked: Told | None,
+    stored: Told | None,
+    letters: Iterable[tuple[str, Told]],
+    followed: Iterable[Trace] = (),
+) -> list[Stop]:
+    """All that is known of a record, in the order in which it happened; what holds now comes last.
 
     `linked` is what linkage says, `stored` what access says, None from one that has not seen it; `letters` are its dead
-    letters by the step that could not take it.
+    letters by the step that could not take it, `followed` its traces.
     """
-    stops = [*_accepted(linked or stored), *_linked(linked), *_stored(linked, stored)]
-    stops += [Stop(step, one["at"], "stop.dead", one, "bad") for step, one in letters]
-    return sorted(stops, key=lambda one: dt.datetime.fromisoformat(one.at))
+    stops = [*_states(linked, stored, followed), *_linked(linked), *_stored(linked, stored)]
+    stops += [(_moment(one["at"]), Stop(step, one["at"], "stop.dead", one, "bad")) for step, one in letters]
+    return [stop for _, stop in sorted(stops, key=lambda placed: placed[0])]
 
 
-def _accepted(told: Told | None) -> list[Stop]:
-    moment = accepted_at(told["revision"]) if told else 0
-    at = dt.datetime.fromtimestamp(moment / 1000, dt.UTC).isoformat()
-    return [Stop("ingest", at, "stop.accepted", tone="good")] if moment else []
+def _states(linked: Told | None, stored: Told | None, followed: Iterable[Trace]) -> Iterator[Placed]:
+    """Each state of the record: accepted, through pseudonym, and at linkage, if that says so."""
+    states: list[tuple[Told, str]] = [(one, one["linked_at"]) for one in reversed(linked["states"])] if linked else []
+    if linked is None and stored is not None:
+        states = [({"revision": stored["revision"]}, stored["stored_at"])]
+    passed = sorted(one.when(span) for one in followed for span in one.spans if span.step == KEEPS_NOTHING)
+    for state, at in states:
+        accepted, there = dt.datetime.fromtimestamp(accepted_at(state["revision"]) / 1000, dt.UTC), _moment(at)
+        if accepted.timestamp():
+            yield accepted, Stop("ingest", accepted.isoformat(), "stop.accepted", tone="good")
+        traced = next((one for one in passed if accepted <= one <= there), None)
+        word, when = ("stop.traced", traced.isoformat()) if traced else ("stop.passed", "")
+        yield traced or there, Stop(KEEPS_NOTHING, when, word, tone="good")
+        if linked:
+            kind = "retraction" if state["retracted"] else "correction" if state["correction"] else "state"
+            yield there, Stop("linkage", at, f"stop.{kind}", state["coordinates"], "good")
 
 
-def _linked(told: Told | None) -> list[Stop]:
+def _linked(told: Told | None) -> Iterator[Placed]:
+    """Whose it is: since it came, or since what links it was decided later."""
     if told is None:
-        return []
-    stops = []
-    for state in reversed(told["states"]):
-        kind = "retraction" if state["retracted"] else "correction" if state["correction"] else "state"
-        stops.append(Stop("linkage", state["linked_at"], f"stop.{kind}", state["coordinates"], "good"))
-    if told["patient_id"]:
-        word = "stop.linked" if told["method"] else "stop.own"
-        return [*stops, Stop("linkage", told["linked_at"], word, told, "good")]
-    return [*stops, Stop("linkage", told["linked_at"], "stop.erased", tone="wait")]
+        return
+    came = min(_moment(one["linked_at"]) for one in told["states"])
+    if not told["patient_id"]:
+        yield _moment(told["linked_at"]), Stop("linkage", "", "stop.erased", tone="wait")
+    elif (link := told["link"]) is None:
+        yield came, Stop("linkage", "", "stop.own", tone="good")
+    else:
+        decided = _moment(link["decided_at"])
+        since = max(came, decided)
+        values = {"link": link, "evidence": linked_by(link), "decided": link["decided_at"] if decided < came else None}
+        yield since, Stop("linkage", since.isoformat(), "stop.linked", values, "good")
 
 
-def _stored(linked: Told | None, told: Told | None) -> list[Stop]:
+def _stored(linked: Told | None, told: Told | None) -> Iterator[Placed]:
     if told is None:
-        waits = linked is not None and bool(linked["patient_id"])
-        return [Stop("access", linked["linked_at"], "stop.unseen", tone="wait")] if linked and waits else []
+        if linked and linked["patient_id"]:
+            yield _LAST, Stop("access", "", "stop.unseen", tone="wait")
+        return
     at = told["stored_at"]
-    stops = [Stop("access", at, "stop.retracted" if told["retracted"] else "stop.kept", told, "good")]
-    stops += [Stop("access", at, "stop.withheld", {"permit": one}, "wait") for one in told["withheld"]]
-    held = ({"permit": permit, "id": name} for permit, name in told["views"].items())
-    views = [Stop("view", at, "stop.view", one, "good") for one in held]
-    return [*stops, *(views or [Stop("view", at, "stop.no-view", tone="wait")])]
+    yield _moment(at), Stop("access", at, "stop.retracted" if told["retracted"] else "stop.kept", told, "good")
+    for permit, since in told["views"].items():
+        yield _moment(since) if since else _LAST, Stop("view", since or "", "stop.view", {"permit": permit}, "good")
+    for one in told["withheld"]:
+        yield _LAST, Stop("access", "", "stop.withheld", {"permit": one}, "wait")
+    if not told["views"]:
+        yield _LAST, Stop("view", "", "stop.no-view", tone="wait")
+
+
+def _moment(text: str) -> dt.datetime:
+    return dt.datetime.fromisoformat(text)

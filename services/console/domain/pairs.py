@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Mapping, Sequence
+from threading import Lock
 from typing import Any, Final, NamedTuple
 
 TRAITS: Final = ("family_name", "given_name", "birth_date", "sex", "birth_place", "residence")
@@ -30,6 +31,14 @@ class Trait(NamedTuple):
     tone: str
     lacks: tuple[str, ...]
     parts: Mapping[str, bool]
+
+
+class Linked(NamedTuple):
+    """What brought two subjects together, by the names of its words: numbers and traits with their likeness and tone,
+    and the odds of one person to two, where traits decided."""
+
+    found: Sequence[tuple[str, str, str]]
+    odds: int | None
 
 
 class Pair(NamedTuple):
@@ -61,17 +70,30 @@ def pair(told: Mapping[str, Any]) -> Pair:
         [_trait(name, told) for name in TRAITS],
         _numbers(told),
         told["evidence"].get(IN_ORDER) == 0,
-        None if weight is None else _rounded(2 ** min(abs(weight), _MOST_BITS)),
+        None if weight is None else _odds(weight),
         weight is not None and weight < 0,
     )
 
 
+def linked_by(told: Mapping[str, Any]) -> Linked:
+    """The evidence of a link, from what linkage answers; what either of the two lacks is not there."""
+    numbers = ((f"system.{one}", f"numbers.{said}", _TONES.get(said, "")) for one, said in told["numbers"].items())
+    traits = (_trait(name, told) for name in TRAITS if name in told["evidence"])
+    likeness = ((f"trait.{one.name}", f"likeness.{one.word}", one.tone) for one in traits)
+    swapped = [(f"trait.{IN_ORDER}", "likeness.swapped", "")] if told["evidence"].get(IN_ORDER) == 0 else []
+    found = [one for one in numbers if one[0] != f"system.{_STRICT}"]
+    return Linked([*found, *likeness, *swapped], None if told["weight"] is None else _odds(told["weight"]))
+
+
+_TONES: Final = {"same": "good", "different": "bad"}
+
+
 def _trait(name: str, told: Mapping[str, Any]) -> Trait:
     likeness = told["evidence"].get(name)
-    sides = (side for side in ("left", "right") if name in KNOWN and name not in told[side]["traits"])
     parts = told["birth_date_parts"] if name == "birth_date" else {}
     if likeness is None:
-        return Trait(name, None, "missing", "", tuple(sides), parts)
+        lacks = (side for side in ("left", "right") if name in KNOWN and name not in told[side]["traits"])
+        return Trait(name, None, "missing", "", tuple(lacks), parts)
     tone = "good" if likeness >= 0.75 else "" if likeness >= 0.3 else "bad"
     return Trait(name, likeness, f"{name}.p{round(likeness * 100)}", tone, (), parts)
 
@@ -82,8 +104,9 @@ def _numbers(told: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [(one, told["numbers"].get(one, "one-side")) for one in sorted(left | right)]
 
 
-def _rounded(odds: float) -> int:
-    """Two digits of it are enough."""
+def _odds(weight: float) -> int:
+    """What a weight in bits comes to; two digits of it are enough."""
+    odds = 2 ** min(abs(weight), _MOST_BITS)
     digits = max(0, len(str(int(odds))) - 2)
     unit: int = 10**digits
     return round(odds / unit) * unit
@@ -94,13 +117,15 @@ class Seats:
 
     def __init__(self, clock: Callable[[], dt.datetime]) -> None:
         self._clock = clock
+        self._lock = Lock()
         self._taken: dict[str, tuple[str, dt.datetime]] = {}
 
     def take(self, pairs: Sequence[Mapping[str, Any]], who: str) -> Mapping[str, Any] | None:
         """The first of these pairs that nobody else looks at; the first of all, where somebody looks at each."""
-        until = self._clock() + _SEATED
-        taken = {pair: seat for pair, seat in self._taken.items() if seat[1] > self._clock() and seat[0] != who}
-        free = (one for one in pairs if one["id"] not in taken)
-        found = next(free, pairs[0] if pairs else None)
-        self._taken = taken | ({found["id"]: (who, until)} if found else {})
-        return found
+        with self._lock:
+            until = self._clock() + _SEATED
+            taken = {pair: seat for pair, seat in self._taken.items() if seat[1] > self._clock() and seat[0] != who}
+            free = (one for one in pairs if one["id"] not in taken)
+            found = next(free, pairs[0] if pairs else None)
+            self._taken = taken | ({found["id"]: (who, until)} if found else {})
+            return found

@@ -33,6 +33,10 @@ class Trace(NamedTuple):
     spans: list[Span]
     beyond: list[str]
 
+    def when(self, span: Span) -> dt.datetime:
+        """When one of the spans began."""
+        return dt.datetime.fromisoformat(self.at) + dt.timedelta(milliseconds=span.after_ms)
+
 
 def traces(found: Iterable[Told], beyond: Mapping[str, Sequence[str]]) -> list[Trace]:
     """The traces of a record, the newest first; `beyond` are those of views, by the one that they are linked to."""

@@ -27,3 +27,72 @@ document.addEventListener("keydown", (event) => {
     return;
   }
 });
+
+// What refreshes by itself (`data-live`) stays as it is while no good answer comes: since when and why is said, and said no more
+// when one comes. A button has it pause.
+const live = (() => {
+  const bar = document.getElementById("live");
+  const [note, button] = bar.children;
+  const loaded = new Date();
+  const last = new Map();
+  const failing = new Map();
+  let said = "";
+  let isPaused = false;
+
+  const say = () => {
+    const [[name, [status, title]] = ["", [0, ""]]] = failing;
+    const why = status === 0 ? "none" : status === 401 ? "ended" : "wrong";
+    if (said === (said = name && `${name} ${why} ${title}`)) return;
+    note.replaceChildren();
+    if (!name) return;
+    const since = (last.get(name) || loaded).toLocaleTimeString(document.documentElement.lang, { timeZone: "Europe/Paris" });
+    note.append(`${bar.dataset.stale.replace("{time}", since)} ${bar.dataset[why]} `);
+    const more = document.createElement(why === "ended" ? "a" : "span");
+    if (why === "ended") more.href = location.href;
+    more.textContent = why === "ended" ? bar.dataset.signIn : title && `(${title})`;
+    note.append(more);
+  };
+  const came = (name) => {
+    last.set(name, new Date());
+    failing.delete(name);
+    say();
+  };
+  const failed = (name, status, title = "") => {
+    failing.set(name, [status, title]);
+    say();
+  };
+
+  const partOf = (event) => event.detail.target && event.detail.target.closest("[data-live]");
+  document.addEventListener("htmx:configRequest", (event) => {
+    if (!event.detail.elt.matches("[data-live]")) return;
+    event.detail.timeout = 8000;
+    if (isPaused) event.preventDefault();
+  });
+  document.addEventListener("htmx:beforeOnLoad", (event) => {
+    const part = partOf(event);
+    if (!part) return;
+    const { xhr, pathInfo } = event.detail;
+    const isThere = new URL(xhr.responseURL).pathname === new URL(pathInfo.requestPath, location.href).pathname;
+    if (xhr.status === 200 && isThere) return came(part.id);
+    event.preventDefault();
+    const page = new DOMParser().parseFromString(xhr.responseText, "text/html");
+    const title = page.querySelector(".wrong strong");
+    failed(part.id, isThere ? xhr.status : 401, title ? title.textContent : "");
+  });
+  for (const name of ["htmx:sendError", "htmx:timeout"]) {
+    document.addEventListener(name, (event) => {
+      const part = partOf(event);
+      if (part) failed(part.id, 0);
+    });
+  }
+  const show = () => {
+    bar.hidden = !document.querySelector("[data-live]");
+  };
+  document.addEventListener("htmx:afterSettle", show);
+  button.addEventListener("click", () => {
+    isPaused = !isPaused;
+    button.setAttribute("aria-pressed", String(isPaused));
+  });
+  show();
+  return { came, failed, paused: () => isPaused };
+})();

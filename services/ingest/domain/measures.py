@@ -6,6 +6,7 @@ written out as measures (`contracts.measures`).
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping
@@ -34,11 +35,16 @@ from contracts.measures import (
     SYSTEM,
     UNKNOWN,
     UNLINKABLE,
+    WRONG,
+    fields,
 )
+from services.ingest.domain.refusals import Refusal
 from services.ingest.domain.tokens import UNLINKABLE as UNLINKABLE_FLAG
 
 Shape = tuple[Any, ...]
 """A record's type, whether it is a retraction, and all that is counted of it (see `shape`)."""
+RefusedAs = tuple[str, str, tuple[str, ...]]
+"""Under which type, why, and for which fields an event is refused (see `refused_as`)."""
 Counts = dict[str, dict[str, dict[str, int]]]
 """By source, record type and measure."""
 
@@ -88,11 +94,30 @@ def _identity(identity: Identity) -> tuple[Any, ...]:
 _WHOLE_DATE: Final = len("2026-03-01")
 
 
-def kind_of(document: object) -> str:
-    """The record type that a refused event states; empty where there is none that is known."""
+def refused_as(document: object, refusal: Refusal) -> RefusedAs:
+    """What is counted of a refused event: the type that it states, if that is known, and the fields that the refusal
+    names, of those that `contracts.measures` has."""
     kind = document.get("type") if isinstance(document, dict) else None
     stated = kind.removesuffix(DELETED) if isinstance(kind, str) else ""
-    return stated if stated in RECORD_TYPES else ""
+    named = (_field(*one) for one in _NAMED.findall(refusal.detail))
+    wrong = tuple(dict.fromkeys(one for one in named if one))
+    return stated if stated in RECORD_TYPES else "", refusal.reason, wrong
+
+
+_NAMED: Final = re.compile(r"(?:^|; )([A-Za-z][\w.*\[\]]*)(?:: (\w+))?")
+"""The place that begins a sentence of a refusal, and the word after it."""
+
+
+def _field(place: str, word: str) -> str | None:
+    """`data.identity: birth_date ...` is about that, `data.record.code.coding[0]` and `Observation.code` about
+    `record.code`."""
+    first, *rest = re.findall(r"\w+", place)
+    if first[0].isupper():
+        tried = [["record", *rest[:1]]] if rest else []
+    else:
+        names = rest if first == "data" else [first, *rest]
+        tried = [names[:2], names[:1]] if len(names) > 1 else [[*names, word], names]
+    return next((one for parts in tried if (one := ".".join(parts)) in fields()), None)
 
 
 class Tally:
@@ -107,11 +132,11 @@ class Tally:
     def __init__(self) -> None:
         self._lock = Lock()
         self._taken: defaultdict[str, Counter[Shape]] = defaultdict(Counter)
-        self._refused: defaultdict[str, Counter[tuple[str, str]]] = defaultdict(Counter)
+        self._refused: defaultdict[str, Counter[RefusedAs]] = defaultdict(Counter)
         self._measured: dict[str, defaultdict[str, Counter[str]]] = {}
 
-    def add(self, source: str, taken: Mapping[Shape, int], refused: Mapping[tuple[str, str], int]) -> None:
-        """One request's records by shape, and its refusals by type and reason."""
+    def add(self, source: str, taken: Mapping[Shape, int], refused: Mapping[RefusedAs, int]) -> None:
+        """One request's records by shape, and its refusals."""
         with self._lock:
             if taken:
                 self._taken[source].update(taken)
@@ -139,7 +164,7 @@ class Tally:
 
 
 def measure(
-    found: defaultdict[str, Counter[str]], taken: Mapping[Shape, int], refused: Mapping[tuple[str, str], int]
+    found: defaultdict[str, Counter[str]], taken: Mapping[Shape, int], refused: Mapping[RefusedAs, int]
 ) -> None:
     """Add shapes and refusals as measures, by type."""
     for one, count in taken.items():
@@ -163,8 +188,9 @@ def measure(
                 of_type[prefix + name] += count
         for flag in flags:
             of_type[UNLINKABLE if flag == UNLINKABLE_FLAG else FLAG + flag] += count
-    for (kind, reason), count in refused.items():
-        found[kind][REFUSED + reason] += count
+    for (kind, reason, wrong), count in refused.items():
+        for name in (REFUSED + reason, *(WRONG + one for one in wrong)):
+            found[kind][name] += count
 
 
 def chunks(counts: Counts, most: int) -> Collection[Counts]:

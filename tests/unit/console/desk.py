@@ -24,6 +24,7 @@ from services.console.settings import ConsoleSettings
 from services.console.sign_in import Provider, Tokens, tokens_of
 from services.console.visits import Desk
 
+ROLES = ("auditor", "officer", "operator", "reviewer", "steward", "subscriber")
 URL, ISSUER, CLIENT = "http://127.0.0.1:8080", "https://id.example/realms/hub", "console"
 
 
@@ -71,6 +72,12 @@ class FakeHub:
                 self.answers["GET", f"{at}/v1/dead-letters?{query}"] = letters
         self.asked: list[tuple[str, str, Any]] = []
         self.tokens: list[str | None] = []
+
+    def ready(self, service: str) -> str | None:
+        answer = self.answers.get(("GET", f"{service}/readyz"))
+        if isinstance(answer, Refusal):
+            raise answer
+        return answer if answer is None else str(answer)
 
     def ask(self, service: str, method: str, path: str, token: str | None = None, body: Any = None) -> Any:
         path = path if service == "access" else service + path
@@ -335,8 +342,16 @@ LINKED: dict[str, Any] = {
     "revision": "0000000000-1790000000000-000000000007",
     "patient_id": "12" * 16,
     "linked_at": "2026-09-21T14:13:21.500+00:00",
-    "method": "the same NIR (INS)",
-    "rule_version": "1",
+    "link": {
+        "method": "the same NIR (INS)",
+        "stewarded": False,
+        "decided_at": "2026-09-20T08:00:00+00:00",
+        "rule_version": "1",
+        "weight": None,
+        "evidence": {"birth_date": 0.9, "given_name": 1.0},
+        "birth_date_parts": {"year": True, "month": True, "day": False},
+        "numbers": {"ins-nir": "same", "ipp": "none-in-common", "strict": "different"},
+    },
     "states": [
         {
             "revision": "0000000000-1790000000000-000000000007",
@@ -354,7 +369,7 @@ STORED: dict[str, Any] = {
     "revision": "0000000000-1790000000000-000000000007",
     "retracted": False,
     "withheld": ["falls"],
-    "views": {"hearts": "level-3-id"},
+    "views": {"hearts": "2026-11-30T10:00:00.500+00:00", "older": None},
 }
 TRACE: dict[str, Any] = {
     "traceID": "7e" * 16,
@@ -416,6 +431,7 @@ SOURCES: list[dict[str, Any]] = [
         "status": "active",
         "accepted": 1234,
         "refused": 5,
+        "reasons": {"bad-date": 4, "impossible-date": 1},
         "per_day": 176.3,
         "expected_share": 0.98,
     },
@@ -429,6 +445,7 @@ SOURCES: list[dict[str, Any]] = [
         "status": "never seen",
         "accepted": 0,
         "refused": 0,
+        "reasons": {},
         "per_day": 0.0,
         "expected_share": None,
     },
@@ -454,7 +471,11 @@ QUALITY: dict[str, Any] = {
     "duplicates": 1,
     "corrections": 0,
     "conflicts": 2,
-    "reasons": [{"name": "impossible-date", "records": 5, "share": 0.333}],
+    "reasons": [
+        {"name": "bad-date", "records": 4, "share": 0.267},
+        {"name": "impossible-date", "records": 1, "share": 0.067},
+    ],
+    "wrong": [{"name": "identity.birth_date", "records": 4, "share": 0.8}],
     "dead_letters": [{"step": "linkage", "reason": "conflict", "records": 2}],
     "lateness": [{"name": "hour", "records": 9, "share": 0.9}],
     "identity": [{"name": "birth_date", "records": 10, "share": 1.0}],
@@ -471,5 +492,5 @@ QUALITY: dict[str, Any] = {
     ],
 }
 
-FLOW: dict[str, Any] = {"window_seconds": 10, "steps": ["ingest", "pseudonym", "linkage", "access"], "windows": []}
+FLOW: dict[str, Any] = {"window_seconds": 10, "counted_until": None, "windows": []}
 """Of a hub where nothing flows."""

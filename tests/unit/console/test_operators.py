@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import pytest
+from starlette.requests import Request
 
-from services.console.adapters import Refusal
-from services.console.domain.flow import picture, series
+from services.console.adapters import HttpHub, Refusal
+from services.console.domain.flow import Health, Passage, picture, rows, series
 from services.console.domain.journey import journey
+from services.console.domain.spans import Span, Trace
+from services.console.visits import Visit
 from tests.unit.console.desk import EVENT_ID, LETTERS, LINKED, OF_CONFLICTS, STORED, TRACE, Console
 
 pytestmark = pytest.mark.unit
@@ -29,27 +35,67 @@ def console(tmp_path: Path) -> Console:
 
 def test_a_record_is_followed_in_the_order_in_which_things_happened() -> None:
     stops = journey(LINKED, STORED, [("linkage", LETTERS["letters"][0])])
-    assert [(one.step, one.word) for one in stops] == [
-        ("ingest", "stop.accepted"),
-        ("linkage", "stop.correction"),
-        ("linkage", "stop.linked"),
-        ("access", "stop.kept"),
-        ("access", "stop.withheld"),
-        ("view", "stop.view"),
-        ("linkage", "stop.dead"),
+    assert [(one.step, one.word, one.at[11:23]) for one in stops] == [
+        ("ingest", "stop.accepted", "14:13:20+00:"),
+        ("pseudonym", "stop.passed", ""),
+        ("linkage", "stop.correction", "14:13:21.500"),
+        ("linkage", "stop.linked", "14:13:21.500"),
+        ("access", "stop.kept", "14:13:22.250"),
+        ("linkage", "stop.dead", "14:13:24+00:"),
+        ("view", "stop.view", "10:00:00.500"),
+        ("view", "stop.view", ""),
+        ("access", "stop.withheld", ""),
     ]
-    assert [one.word for one in journey(LINKED | {"patient_id": "", "method": ""}, None, [])][-1] == "stop.erased"
-    assert [one.word for one in journey(LINKED | {"method": ""}, None, [])][-2:] == ["stop.own", "stop.unseen"]
+    later = LINKED | {"link": LINKED["link"] | {"decided_at": "2026-10-02T08:00:00+00:00"}}
+    linked = next(one for one in journey(later, None, []) if one.word == "stop.linked")
+    assert (linked.at, linked.values["decided"]) == ("2026-10-02T08:00:00+00:00", None)
+    assert stops[3].values["decided"] == LINKED["link"]["decided_at"], "it was linked before this record came"
+    erased = journey(LINKED | {"patient_id": "", "link": None}, None, [])
+    assert [(one.word, one.at) for one in erased][-1] == ("stop.erased", "")
+    assert [one.word for one in journey(LINKED | {"link": None}, None, [])][-2:] == ["stop.own", "stop.unseen"]
     assert journey(LINKED, STORED | {"views": {}, "withheld": []}, [])[-1].word == "stop.no-view"
+    assert [one.word for one in journey(None, STORED, [])][:3] == ["stop.accepted", "stop.passed", "stop.kept"]
     assert journey(None, None, []) == []
+
+
+def test_a_step_that_keeps_nothing_has_the_time_of_its_trace_and_no_other() -> None:
+    def traced(seconds: float) -> list[tuple[str, str]]:
+        span = Span("pseudonym", "record", seconds * 1000, 1.0, 0.0, 1.0, "")
+        trace = Trace("7e" * 16, "2026-09-21T14:13:20+00:00", 1.0, [span], [])
+        return [(one.word, one.at) for one in journey(LINKED, None, [], [trace])][:2]
+
+    assert traced(0.75)[1] == ("stop.traced", "2026-09-21T14:13:20.750000+00:00")
+    assert traced(90)[1] == ("stop.passed", ""), "the trace of another time"
 
 
 def test_the_record_page_says_where_a_record_is(console: Console) -> None:
     page = console.http.get(f"/records?event_id=%20{EVENT_ID.upper()}%20").text
     assert "21 September 2026, 16:13:22.250" in page
-    assert "In the view of hearts, as level-3-id." in page
-    assert '<span lang="en">the same NIR (INS)</span>' in page
+    assert "In the view of hearts." in page
+    assert "30 November 2026, 11:00:00.500" in page
+    assert page.count("21 September 2026, 16:13:22.250") == 1, "nothing else has the time of its storage"
     assert "the same id with other content" in page
+
+
+def test_a_links_evidence_is_in_words_of_the_page_without_a_value(console: Console) -> None:
+    console.http.cookies.set("estuaire-language", "fr")
+    page = console.http.get(f"/records?event_id={EVENT_ID}").text
+    for said in (
+        "<strong><span>le même NIR (INS)</span></strong>",
+        '<li class="good">NIR (INS)\u00a0: le même</li>',
+        "un chiffre diffère, ou jour et mois sont intervertis, même année, même mois, jour différent</li>",
+        "Décidé avant son arrivée\u00a0: 20 septembre 2026, 10:00.",
+        "Actuellement",
+        "Entre les deux\u00a0; l’heure n’est pas conservée",
+    ):
+        assert said in page
+    assert "strict" not in page
+    address = ("GET", f"linkage/v1/records/{EVENT_ID}")
+    console.hub.answers[address] = LINKED | {"link": LINKED["link"] | {"stewarded": True, "weight": 12.5}}
+    page = console.http.get(f"/records?event_id={EVENT_ID}").text
+    assert "<strong>la décision de gestionnaires de données</strong>" in page
+    assert "d’environ 5\u202f800 contre 1" in page
+    assert "12,5 bits" in page
 
 
 def test_a_record_that_nobody_knows_is_told_from_services_that_do_not_answer(console: Console) -> None:
@@ -64,11 +110,80 @@ def test_a_record_that_nobody_knows_is_told_from_services_that_do_not_answer(con
     assert (answer.status_code, 'aria-invalid="true"' in answer.text) == (422, True)
 
 
+@pytest.mark.parametrize(
+    ("path", "questions"),
+    [(f"/records?event_id={EVENT_ID}", 6), ("/rejects", 5), ("/producers/report?source=urn%3Achu", 2)],
+)
+def test_what_several_services_are_asked_they_are_asked_at_once(
+    console: Console, path: str, questions: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together, ask = Barrier(questions, timeout=10), console.hub.ask
+
+    def asked(*question: Any) -> Any:
+        together.wait()
+        return ask(*question)
+
+    monkeypatch.setattr(console.hub, "ask", asked)
+    assert console.http.get(path).status_code == 200
+    assert len(console.hub.asked) == questions
+
+
+@pytest.mark.parametrize("status", [500, 503])
+def test_a_service_that_fails_is_named_in_its_part_and_the_rest_stands(console: Console, status: int) -> None:
+    broken = Refusal(status, "internal error", "The error has been logged.")
+    answers, record = console.hub.answers, f"/records?event_id={EVENT_ID}"
+    answers["GET", f"/v1/records/{EVENT_ID}"] = broken
+    answers["GET", f"/v1/dead-letters?event_id={EVENT_ID}"] = broken
+    answer = console.http.get(record)
+    assert (answer.status_code, answer.text.count("Access does not answer.")) == (200, 1)
+    assert "the same id with other content" in answer.text
+    answers["GET", "audit/v1/dead-letters?limit=1"] = broken
+    page = console.http.get("/rejects").text
+    assert "Audit log does not answer." in page
+    assert "2 waiting" in page
+    report = "/producers/report?source=urn%3Achu"
+    answers["GET", "linkage/v1/linkage?source=urn%3Achu"] = broken
+    page = console.http.get(report).text
+    assert "Linkage does not answer." in page
+    assert "impossible-date" in page
+    answers["GET", "statistics/v1/sources/quality?source=urn%3Achu"] = broken
+    answer = console.http.get(report)
+    assert (answer.status_code, "Statistics does not answer." in answer.text) == (200, True)
+    answers["GET", f"linkage/v1/records/{EVENT_ID}"] = Refusal(403, "not allowed", "This is for: nobody.")
+    assert console.http.get(record).status_code == 403, "a refusal is no silence"
+
+
+def test_who_does_not_answer_is_not_asked_again_for_the_same_page(console: Console) -> None:
+    (session,) = console.sessions._sessions.values()
+    scope = {"type": "http", "headers": [], "app": console.app}
+    visit, away = Visit(Request(scope), session), list[str]()
+    console.hub.answers["GET", "linkage/v1/one"] = AWAY
+    assert visit.told(away, ("linkage", "/v1/one"), ("access", "/v1/none")) == [None, None]
+    assert visit.told(away, ("linkage", "/v1/two"), ("access", "/v1/calls"))[0] is None
+    assert away == ["linkage"]
+    assert "linkage/v1/two" not in [path for _, path, _ in console.hub.asked]
+
+
+def test_a_producer_that_nobody_knows_is_none(console: Console) -> None:
+    assert console.http.get("/producers/report?source=urn%3Anobody").status_code == 404
+
+
+def test_a_poll_that_fails_leaves_the_part_to_be_asked_for_again(console: Console) -> None:
+    console.hub.answers["GET", "statistics/v1/sources"] = AWAY
+    part = console.http.get("/producers", headers={"HX-Request": "true"})
+    assert (part.status_code, part.headers["hx-reswap"]) == (503, "innerHTML")
+
+
 def test_dead_letters_are_shown_by_reason_and_one_click_leads_to_the_field(console: Console) -> None:
     page = console.http.get("/rejects").text
     address = "/rejects/linkage?topic=records-pseudonymised-dlq&amp;reason=conflict&amp;source=urn%3Achu"
     assert f'<a href="{address}">Conflict</a>' in page
     assert "2 waiting" in page
+    report = '<a href="/producers/report?source=urn%3Achu#refused">CHU de Rennes</a>'
+    assert re.search(rf"Wrong date <code.*?<td[^>]*>4</td>.*?{re.escape(report)} \(4\)", page, re.DOTALL)
+    of_all = address.replace("&amp;source=urn%3Achu", "").replace("&amp;", "&")
+    console.hub.answers["GET", f"linkage/v1/dead-letters?{of_all.partition('?')[2]}"] = LETTERS
+    assert "2 waiting" in console.http.get(of_all).text, "of all producers"
     letters = console.http.get(address.replace("&amp;", "&")).text
     assert "the same id with other content" in letters
     assert f'href="/records?event_id={EVENT_ID}"' in letters
@@ -119,18 +234,37 @@ def test_a_record_has_its_trace_beside_it_and_no_token_goes_to_the_store(console
     assert "The trace store does not answer." in console.http.get(address).text, "it answers as no such store does"
 
 
-def test_a_replay_is_bounded_and_says_how_many_went(console: Console) -> None:
+def test_a_replay_is_bounded_and_says_what_became_of_it(console: Console) -> None:
     key = console.sign_in("operator")
     sent = {"form_key": key, "topic": "records-pseudonymised-dlq", "most": "50"}
-    console.hub.answers["POST", "linkage/v1/dead-letters/replay"] = {"topic": sent["topic"], "replayed": 2}
+    places = [{"topic": "records-pseudonymised", "partition": 1, "offsets": [7, 8]}]
+    done = {"topic": sent["topic"], "replayed": 2, "sent_to": places}
+    console.hub.answers["POST", "linkage/v1/dead-letters/replay"] = done
     answer = console.http.post("/rejects/linkage/replay", data=sent)
-    assert answer.headers["location"] == "/rejects?sent=2&topic=records-pseudonymised-dlq"
+    assert answer.headers["location"] == "/rejects"
     assert console.hub.asked[-1][2] == {"topic": sent["topic"], "most": 50}
-    assert "2 sent round again from records-pseudonymised-dlq" in console.http.get(answer.headers["location"]).text
+    became = "linkage/v1/dead-letters/became"
+    console.hub.answers["POST", became] = {"taken": 0, "died": {}, "unknown": 2}
+    page = console.http.get("/rejects").text
+    assert "Sent round again from records-pseudonymised-dlq: 2" in page
+    assert "Not there yet: 2" in page
+    assert 'hx-get="/rejects/rounds"' in page
+    assert ("POST", became, {"sent_to": places}) in console.hub.asked
+    console.hub.answers["POST", became] = {"taken": 1, "died": {"conflict": 1}, "unknown": 0}
+    page = console.http.get("/rejects/rounds", headers={"HX-Request": "true"}).text
+    assert "Taken by Linkage this time: 1" in page
+    letters = "/rejects/linkage?topic=records-pseudonymised-dlq&amp;reason=conflict"
+    assert f'Among the dead letters again: 1 (<a id="d-linkage-conflict" href="{letters}">Conflict</a>)' in page
+    assert "hx-get" not in page, "there is nothing left to wait for"
+    console.hub.answers["POST", became] = AWAY
+    assert "Linkage does not answer." in console.http.get("/rejects").text
+    console.sign_in("operator")
+    assert "Sent round" not in console.http.get("/rejects?sent=9&topic=forged").text, "nor is an address believed"
+    key = console.sign_in("operator")
     console.hub.answers["POST", "linkage/v1/dead-letters/replay"] = Refusal(
         422, "not of its form", "body.most: too much"
     )
-    answer = console.http.post("/rejects/linkage/replay", data=sent | {"most": "x"})
+    answer = console.http.post("/rejects/linkage/replay", data=sent | {"most": "x", "form_key": key})
     assert (answer.status_code, "body.most: too much" in answer.text) == (422, True)
 
 
@@ -146,6 +280,7 @@ def test_the_report_of_a_producer(console: Console) -> None:
     page = console.http.get("/producers/report?source=urn%3Achu").text
     for one in ("impossible-date", "91.3%", "within an hour", "amount", 'value="2026-08-23"', "Linkage, Conflict: 2"):
         assert one in page
+    assert 'Birth date <code class="by">identity.birth_date</code>' in page, "the field that was refused"
     asked = "statistics/v1/sources/quality?source=urn%3Achu&from=2026-02-31"
     console.hub.answers["GET", asked] = Refusal(422, "not of its form", "query.from: date_from_datetime_parsing")
     answer = console.http.get("/producers/report?source=urn%3Achu&from=2026-02-31")
@@ -155,57 +290,197 @@ def test_the_report_of_a_producer(console: Console) -> None:
 AT = dt.datetime(2026, 9, 21, 14, 0, tzinfo=dt.UTC)
 
 
-def window(seconds_ago: int, **steps: Any) -> dict[str, Any]:
-    """A window of ten seconds, that began so many seconds ago."""
-    empty = {"records": 0, "verdicts": {}, "waiting": None, "age_seconds": None}
-    return {
-        "at": (AT - dt.timedelta(seconds=seconds_ago)).isoformat(),
-        "steps": {step: empty | told for step, told in steps.items()},
-    }
+def ago(seconds: float) -> str:
+    return (AT - dt.timedelta(seconds=seconds)).isoformat()
+
+
+def flowing(counted: float | None = 0, **changes: Any) -> dict[str, Any]:
+    """What statistics tells of two minutes of 100 records a second, of which the last seconds are not counted; every
+    step read a second ago. `changes` are of steps, in all windows."""
+    last = {"waiting": 0, "last_read": ago(1), "age_seconds": None, "verdicts": {}}
+    windows = []
+    for start in range(120, -10, -10):
+        steps = {
+            step: last | {"records": 1000 if start >= 10 else 300} | changes.get(step, {})
+            for step in ("ingest", "pseudonym", "linkage", "access")
+        }
+        windows.append({"at": ago(start), "steps": steps})
+    return {"window_seconds": 10, "counted_until": None if counted is None else ago(counted), "windows": windows}
+
+
+def passage(told: Any, step: str = "linkage", at: dt.datetime = AT, **health: Health) -> Passage:
+    (found,) = (one for one in picture(told, at, health).passages if one.step == step)
+    return found
+
+
+@pytest.mark.parametrize("after", [0, 3.7, 9.9])
+def test_a_steady_flow_shows_its_rate_whenever_one_looks(after: float) -> None:
+    shown = picture(flowing(), AT + dt.timedelta(seconds=after), {})
+    assert [one.rate for one in shown.passages] == [100.0] * 4
+    assert (shown.until, shown.is_behind) == (AT, False)
 
 
 def test_the_picture_is_the_minute_before_a_moment() -> None:
-    passages = picture(
-        [
-            window(70, linkage={"records": 9999, "waiting": 9}),
-            window(
-                50,
-                linkage={
-                    "records": 90,
-                    "verdicts": {"linked": 87, "dead_lettered:conflict": 3},
-                    "waiting": 40,
-                    "age_seconds": {"mean": 2.0, "max": 5.0},
-                },
-            ),
-            window(10, linkage={"records": 30, "waiting": 4, "age_seconds": {"mean": 6.0, "max": 7.0}}),
-            window(20, access={"waiting": 12}),
-            window(-10, linkage={"records": 9999}),
-        ],
-        AT,
-    )
-    found = {one.step: one for one in passages}
-    linkage = found["linkage"]
-    assert (linkage.rate, linkage.waiting, linkage.age, linkage.oldest, linkage.rejects) == (2.0, 4, 3.0, 7.0, 3)
-    assert (linkage.tone, found["access"].tone, found["pseudonym"].tone) == ("bad", "wait", "")
-    assert found["pseudonym"].waiting is None
+    read = {"records": 100, "age_seconds": {"mean": 2.0, "max": 5.0}}
+    told = flowing(linkage=read | {"verdicts": {"linked": 97, "dead_lettered:conflict": 3}}, access={"waiting": 12})
+    told["windows"][-3]["steps"]["linkage"] |= {"records": 700, "age_seconds": {"mean": 6.0, "max": 7.0}}
+    linkage = passage(told)
+    assert (linkage.rate, linkage.age, linkage.oldest, linkage.rejects) == (20.0, 13 / 3, 7.0, 18)
+    assert (passage(told, "access").waiting, passage(told, "access").states) == (12, ["well"])
+    told["windows"] = told["windows"][:1]
+    assert passage(told).rate is None
+    assert [one.states for one in picture(None, AT, {}).passages] == [["unknown"]] * 4
 
 
-def test_the_chart_has_every_window_of_the_hour_also_where_nothing_flowed() -> None:
-    told = [window(20, ingest={"records": 50}), window(10, ingest={"records": 5})]
-    found = series(told, 10, AT - dt.timedelta(seconds=40), AT)
-    assert [at - int(AT.timestamp()) for at in found["at"]] == [-40, -30, -20, -10]
-    assert found["rates"]["ingest"] == [0, 0, 5.0, 0.5]
-    assert found["rates"]["access"] == [0, 0, 0, 0]
+def test_what_is_new_to_the_views_is_what_access_has_kept() -> None:
+    assert picture(flowing(access={"verdicts": {"stored": 90, "retracted": 5, "superseded": 99}}), AT, {}).kept == 9.5
 
 
-def test_the_flow_is_asked_anew_while_it_is_live_and_not_while_it_is_replayed(console: Console) -> None:
-    assert 'hx-trigger="every 5s"' in console.http.get("/flow?source=urn%3Achu").text
-    part = console.http.get("/flow?ago=600", headers={"HX-Request": "true"}).text
+@pytest.mark.parametrize(
+    ("waiting", "last_read", "states"),
+    [
+        (50_000, 29, ["well"]),
+        (50_000, 31, ["standing"]),
+        (50_000, 40_000, ["standing"]),
+        (50_000, None, ["standing"]),
+        (0, 40_000, ["well"]),
+        (None, None, ["unknown"]),
+    ],
+)
+def test_a_step_for_which_something_waits_and_that_reads_nothing_stands(
+    waiting: int | None, last_read: float | None, states: list[str]
+) -> None:
+    last = {"records": 0, "waiting": waiting, "last_read": last_read and ago(last_read)}
+    found = passage(flowing(linkage=last))
+    assert (found.states, found.tone) == (states, {"standing": "bad", "well": "good"}.get(states[0], ""))
+
+
+def test_nobody_stands_because_the_counting_does() -> None:
+    told = flowing(counted=60, linkage={"waiting": 9, "last_read": ago(70)})
+    shown = picture(told, AT, {})
+    assert (shown.is_behind, shown.until) == (True, AT - dt.timedelta(seconds=60))
+    assert shown.passages[2].states == ["well"]
+    assert not picture(flowing(counted=None), AT, {}).is_behind
+
+
+@pytest.mark.parametrize(("rejects", "states"), [(0, ["well"]), (9, ["well"]), (10, ["rejecting"])])
+def test_one_reject_among_thousands_is_told_and_is_no_alarm(rejects: int, states: list[str]) -> None:
+    found = passage(flowing(ingest={"verdicts": {"accepted": 1000, "rejected": rejects}}), "ingest")
+    assert (found.rejects, found.states) == (6 * rejects, states)
+
+
+def test_a_step_says_how_it_is() -> None:
+    told = flowing(linkage={"waiting": 9, "last_read": ago(31)})
+    assert passage(told, linkage=Health("away")).states == ["away", "standing"]
+    assert passage(told, linkage=Health("unready", "no database")).tone == "bad"
+    assert passage(told, linkage=Health("ready")).states == ["standing"]
+    assert passage(None, linkage=Health("away")).states == ["away"]
+
+
+def test_the_chart_has_every_window_that_is_whole() -> None:
+    for end, counted in [(AT + dt.timedelta(seconds=9), None), (AT + dt.timedelta(seconds=60), -9)]:
+        found = series(flowing(counted), end)
+        assert [at - int(AT.timestamp()) for at in found["at"]] == list(range(-120, 0, 10))
+        assert set(found["rates"]["access"]) == {100.0}, "the last one does not dip"
+
+
+def test_the_hour_is_a_table_of_means_by_five_minutes() -> None:
+    at = [int(AT.timestamp()) + seconds for seconds in (-20, -10, 0, 290, 300)]
+    rates = {step: [1.0, 3.0, 5.0, 6.0, 0.5] for step in ("ingest", "pseudonym", "linkage", "access")}
+    found = rows({"at": at, "rates": rates})
+    assert [(moment - AT).total_seconds() for moment, _ in found] == [-300, 0, 300]
+    assert [means for _, means in found] == [[2.0] * 4, [5.5] * 4, [0.5] * 4]
+
+
+@pytest.fixture
+def flow(console: Console) -> Console:
+    """A console before which 100 records a second flow; it is 14:00 UTC."""
+    console.app.state.desk = replace(console.desk, clock=lambda: AT)
+    console.hub.answers["GET", "statistics/v1/flow"] = flowing()
+    return console
+
+
+def test_the_flow_is_asked_anew_while_it_is_live_and_not_while_it_is_replayed(flow: Console) -> None:
+    assert 'hx-trigger="every 5s"' in flow.http.get("/flow?source=urn%3Achu").text
+    flow.hub.answers["GET", "linkage/readyz"] = AWAY
+    part = flow.http.get("/flow?ago=10", headers={"HX-Request": "true"}).text
     assert "every 5s" not in part
     assert "<html" not in part
-    asked = [path for _, path, _ in console.hub.asked]
+    assert part.count("<strong>100.0</strong>") == 4
+    assert "does not answer" not in part, "that is of now"
+    asked = [path for _, path, _ in flow.hub.asked]
     assert "statistics/v1/flow/sources" in asked
-    figures = console.http.get("/flow/series").json()
+    assert flow.http.get("/flow?ago=4000").status_code == 404
+
+
+def test_the_chart_is_told_in_words_and_as_a_table_too(flow: Console) -> None:
+    figures = flow.http.get("/flow/series").json()
     assert figures["names"]["access"] == "Access"
-    assert len(figures["at"]) in (360, 361)
-    assert console.http.get("/flow?ago=4000").status_code == 404
+    assert len(figures["at"]) == len(figures["rates"]["linkage"]) == 12
+    assert figures["means"] == "Ingest 100.0, Pseudonym 100.0, Linkage 100.0, Access 100.0"
+    assert figures["rows"] == [["15:55:00", "100.0", "100.0", "100.0", "100.0"]], "at the time of clocks in France"
+
+
+def test_a_step_that_stands_is_told_in_words_with_since_when(flow: Console) -> None:
+    told = flowing(linkage={"records": 0, "waiting": 50_000, "last_read": ago(3600)})
+    flow.hub.answers["GET", "statistics/v1/flow"] = told
+    page = flow.http.get("/flow").text
+    assert "nothing was read since" in page
+    assert "21 September 2026, 15:00" in page
+    assert "50,000" in page
+    assert page.count("In order") == 3
+    assert "Waiting, of all producers" not in page
+    assert "Waiting, of all producers" in flow.http.get("/flow?source=urn%3Achu").text
+
+
+def test_a_step_that_is_away_or_not_ready_is_shown_so_with_its_reason(flow: Console) -> None:
+    flow.hub.answers["GET", "pseudonym/readyz"] = AWAY
+    flow.hub.answers["GET", "access/readyz"] = "waiting for <partitions>"
+    flow.hub.answers["GET", "ingest/readyz"] = Refusal(404, "not found", "Nobody has said where it listens.")
+    answer = flow.http.get("/flow")
+    assert answer.status_code == 200
+    assert answer.text.count("It does not answer") == 1
+    assert 'Not ready: <span class="by" lang="en">waiting for &lt;partitions&gt;</span>' in answer.text
+    assert answer.text.count("In order") == 2
+
+
+@pytest.mark.parametrize("headers", [{}, {"HX-Request": "true"}])
+def test_without_statistics_the_page_says_so_and_how_the_steps_are(flow: Console, headers: dict[str, str]) -> None:
+    for path in ("flow", "flow/sources"):
+        flow.hub.answers["GET", f"statistics/v1/{path}"] = AWAY
+    flow.hub.answers["GET", "statistics/readyz"] = "reading flow-windows"
+    flow.hub.answers["GET", "linkage/readyz"] = AWAY
+    answer = flow.http.get("/flow", headers=headers)
+    assert answer.status_code == 200
+    assert "The statistics of the flow do not answer" in answer.text
+    assert "(reading flow-windows)" in answer.text
+    assert answer.text.count("It does not answer") == 1
+    assert "nothing was read since" not in answer.text
+    assert "The minute before" not in answer.text
+
+
+def test_links_that_come_anew_keep_the_focus(flow: Console) -> None:
+    """htmx puts it back to who has the same id."""
+    told = flowing(linkage={"verdicts": {"dead_lettered:conflict": 3}})
+    flow.hub.answers["GET", "statistics/v1/flow"] = told
+    part = flow.http.get("/flow", headers={"HX-Request": "true"}).text
+    assert part.count("<a ") == part.count('<a id="') == 1
+    assert '<a id="rejects-linkage" href="/rejects">18</a> <span class="by">(0.3%)</span>' in part
+
+
+def test_who_is_asked_how_it_is_may_be_away_or_say_why_it_is_not_ready() -> None:
+    def answered(request: httpx.Request) -> httpx.Response:
+        assert (request.url.path, request.headers.get("authorization")) == ("/readyz", None)
+        if request.url.host == "away":
+            raise httpx.ConnectError("nobody")
+        if request.url.host == "proxy":
+            return httpx.Response(502, html="<p>Bad gateway</p>")
+        return httpx.Response(200 if request.url.host == "well" else 503, text="no database\n")
+
+    addresses = {"access": "http://well", "linkage": "http://ill", "pseudonym": "http://away", "audit": "http://proxy"}
+    hub = HttpHub(addresses, httpx.Client(transport=httpx.MockTransport(answered)))
+    assert [hub.ready(one) for one in ("access", "linkage", "audit")] == [None, "no database", "HTTP 502"]
+    for service, status in (("pseudonym", 503), ("ingest", 404)):
+        with pytest.raises(Refusal) as refusal:
+            hub.ready(service)
+        assert refusal.value.status == status

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -137,3 +139,22 @@ def test_two_stewards_are_not_given_the_same_pair_while_there_is_another() -> No
     assert seats.take([], "cas") is None
     clock[0] += dt.timedelta(minutes=3)
     assert seats.take([one, two], "dan") is one
+
+
+def test_two_stewards_who_ask_in_the_same_moment_are_not_given_the_same_pair() -> None:
+    seats = Seats(lambda: dt.datetime(2026, 3, 1, tzinfo=dt.UTC))
+    pairs = [{"id": "1"}, {"id": "2"}]
+    given: dict[str, Any] = {}
+
+    class Meanwhile(list[Any]):
+        """Pairs, while somebody else asks for one, too, who has it before these are gone through unless they wait."""
+
+        def __iter__(self) -> Iterator[Any]:
+            other.start()
+            other.join(0.2)
+            return super().__iter__()
+
+    other = Thread(target=lambda: given.update(ben=seats.take(pairs, "ben")))
+    given["ada"] = seats.take(Meanwhile(pairs), "ada")
+    other.join(10)
+    assert sorted(one["id"] for one in given.values()) == ["1", "2"]

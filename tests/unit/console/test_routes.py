@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 import pytest
 from starlette.routing import Route
 
+from contracts.projects import OF_PROJECTS
 from contracts.requests import ACTS as OF_REQUESTS
 from services.console.adapters import HttpHub, Refusal, path_of
+from services.console.domain.forms import read
+from services.console.menu import ROUTES, roles_at
 from services.console.visits import within
-from tests.unit.console.desk import CALL, PAIR, PROJECT, RELEASED, REQUEST, Console, FakeIssuer
+from tests.unit.console.desk import CALL, PAIR, PROJECT, RELEASED, REQUEST, ROLES, URL, Console, FakeIssuer
 
 pytestmark = pytest.mark.unit
 
@@ -65,7 +69,7 @@ def console(tmp_path: Path) -> Console:
 def test_every_page_is_hardened_and_says_nothing_of_its_own_into_scripts(
     console: Console, path: str, language: str
 ) -> None:
-    console.sign_in("officer", "subscriber", "reviewer")
+    console.sign_in(*ROLES)
     answer = console.http.get(path, headers={"Accept-Language": language})
     assert answer.status_code == 200
     _is_hard(answer.headers)
@@ -109,15 +113,66 @@ def test_who_has_not_signed_in_does_so_and_comes_back(console: Console, path: st
     assert (part.status_code, part.headers["hx-redirect"]) == (401, f"/sign-in?back={back}")
 
 
+PROBES = {"/healthz", "/readyz", "/metrics"}
+NAMES = {"project": "hearts", "permit": "hearts", "step": "linkage", "one": PAIR["id"], "request": REQUEST["id"]}
+NAMES |= {"number": "0", "entry:path": "urn:x:y", "language": "fr"}
+
+
+def routes(console: Console) -> list[tuple[str, str, str, str]]:
+    """Every route of the console, of each act: as it is written, its method, the act, and an address of it."""
+    found = []
+    for route in console.app.routes:
+        if isinstance(route, Route) and route.path not in PROBES:
+            of_project = OF_PROJECTS if "project" in route.path else OF_REQUESTS
+            path = re.sub(r"{([\w:]+)}", lambda one: NAMES.get(one[1], one[0]), route.path)
+            for act in of_project if "{act}" in path else ("",):
+                found += [(route.path, method, act, path.replace("{act}", act)) for method in route.methods or ()]
+    return found
+
+
 def posts(console: Console) -> list[str]:
-    found = [one.path for one in console.app.routes if isinstance(one, Route) and "POST" in (one.methods or ())]
-    names = {"project": "hearts", "act": "sign", "permit": "hearts", "step": "linkage"}
-    names |= {"one": PAIR["id"], "request": REQUEST["id"]}
-    return [re.sub(r"{(\w+)}", lambda one: names[one[1]], path) for path in found]
+    return [address for _, method, _, address in routes(console) if method == "POST"]
+
+
+def test_every_route_says_whom_it_is_for_and_holds_off_the_others_before_a_service_is_asked(console: Console) -> None:
+    assert {path for path, *_ in routes(console)} == ROUTES.keys()
+    for role in ROLES:
+        for path, method, act, address in routes(console):
+            key = console.sign_in(role)
+            console.hub.asked.clear()
+            answer = console.http.request(method, address, data={"form_key": key} if method == "POST" else None)
+            for_them = roles_at(path, act)
+            is_refused = bool(for_them) and role not in for_them
+            assert (answer.status_code == 403) is is_refused, (role, method, address)
+            assert not is_refused or not console.hub.asked, (role, method, address)
+
+
+@pytest.mark.parametrize(
+    ("role", "path"),
+    [
+        ("steward", "/calls/announce"),
+        ("steward", "/apply"),
+        ("steward", "/permits/try"),
+        ("subscriber", "/calls/announce"),
+        ("subscriber", "/permits/hearts/close"),
+        ("subscriber", "/projects/hearts/acts/open"),
+        ("officer", "/projects/hearts/acts/review"),
+        ("officer", "/apply"),
+        ("reviewer", "/permits"),
+        ("officer", "/flow/series"),
+        ("operator", f"/requests/{REQUEST['id']}"),
+        ("operator", "/audit/export"),
+        ("auditor", "/reviews/next"),
+    ],
+)
+def test_who_it_is_not_for_is_told_so(console: Console, role: str, path: str) -> None:
+    console.sign_in(role)
+    answer = console.http.get(path)
+    assert (answer.status_code, "This is for: " in answer.text) == (403, True)
 
 
 def test_no_form_is_taken_that_was_not_shown_to_this_session(console: Console, tmp_path: Path) -> None:
-    key = console.sign_in()
+    key = console.sign_in(*ROLES)
     paths = posts(console)
     assert len(paths) >= 7
     for path in paths:
@@ -129,6 +184,32 @@ def test_no_form_is_taken_that_was_not_shown_to_this_session(console: Console, t
     console.http.cookies.clear()
     assert all(console.http.post(path, data={"form_key": key}).status_code == 303 for path in paths)
     assert not any(method == "POST" for method, _, _ in console.hub.asked)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "back"),
+    [
+        ("/rejects/linkage/replay", {"Referer": f"{URL}/rejects?sent=2"}, "/rejects?sent=2"),
+        ("/rejects/linkage/replay", {}, "/rejects"),
+        ("/reviews/undo", {"Referer": f"{URL}/reviews/undo"}, "/reviews"),
+        ("/reviews/undo", {"Referer": "https://elsewhere.example/permits"}, "/reviews"),
+        ("/reviews/undo", {"Referer": "http://[permits"}, "/reviews"),
+        ("/permits/hearts/close", {"Referer": f"{URL}/permits/hearts/close"}, "/permits/hearts/close"),
+        ("/apply", {}, "/"),
+        ("/permits/try", {"HX-Request": "true", "HX-Current-URL": f"{URL}/permits/try"}, "/permits/try"),
+    ],
+)
+def test_who_sent_a_form_too_late_comes_back_to_its_page_and_is_told_that_nothing_was_done(
+    console: Console, path: str, headers: dict[str, str], back: str
+) -> None:
+    answer = console.http.post(path, data={"form_key": "of a session that ended"}, headers=headers)
+    address = answer.headers.get("hx-redirect") or answer.headers["location"]
+    assert address == f"/sign-in?back={quote(back, safe='')}"
+    console.sign_in(*ROLES)
+    page = console.http.get(back if back != "/" else "/catalogue")
+    assert (page.status_code, "nothing was done" in page.text) == (200, True)
+    assert "nothing was done" not in console.http.get("/catalogue").text, "once"
+    assert not console.hub.tokens or console.hub.tokens[0] is not None
 
 
 def test_a_form_that_is_too_long_is_refused(console: Console) -> None:
@@ -197,7 +278,7 @@ def test_what_is_wrong_with_an_act_is_beside_its_field_and_nothing_that_was_writ
     assert console.hub.asked[-2][2] or console.hub.asked[-1][2]
     said = next(body for method, _, body in console.hub.asked if method == "POST")
     assert said == {"scores": {"novelty": 9}, "comment": "<good>", "no_conflict_of_interest": True}
-    assert '<p class="error" id="e-scores.novelty" lang="en">too high</p>' in answer.text
+    assert '<p class="error" id="e-scores.novelty"><span lang="en">too high</span></p>' in answer.text
     assert 'aria-invalid="true"' in answer.text
     assert 'value="9"' in answer.text
     assert "&lt;good&gt;</textarea>" in answer.text
@@ -260,7 +341,7 @@ def test_a_dry_run_is_a_picture_whose_numbers_are_written_out(console: Console) 
     assert console.hub.asked[-1][2] == {"id": "hearts", "sources": ["*"]}
     console.hub.answers["POST", "/v1/permits/dry-run"] = Refusal(422, "no", "id: use small letters; types: missing")
     answer = console.http.post("/permits/try", data={"form_key": key, "permit": "id: X"}, headers={"HX-Request": "1"})
-    assert "<li>id: use small letters</li>" in answer.text
+    assert '<li><span lang="en">id: use small letters</span></li>' in answer.text
 
 
 def test_a_permit_is_closed_after_it_was_asked(console: Console) -> None:
@@ -304,7 +385,11 @@ def test_nobody_is_led_elsewhere(console: Console, back: str) -> None:
 
 
 def test_a_part_of_a_path_stays_one() -> None:
-    assert path_of("projects", "../permits", "a/b?c") == "/projects/..%2Fpermits/a%2Fb%3Fc"
+    assert path_of("projects", "../permits", "a/b?c", "...") == "/projects/..%2Fpermits/a%2Fb%3Fc/..."
+    for one in ("..", ".", ""):
+        with pytest.raises(Refusal) as refused:
+            path_of("projects", one, "permits")
+        assert refused.value.status == 404
 
 
 def test_a_service_without_an_address_is_said_to_have_none(tmp_path: Path) -> None:
@@ -316,3 +401,35 @@ def test_a_service_without_an_address_is_said_to_have_none(tmp_path: Path) -> No
     assert refused.value.status == 503
     assert refused.value.detail == "ESTUAIRE_CONSOLE_AUDIT says where it listens."
     hub.close()
+
+
+def test_a_page_waits_seconds_for_what_it_shows_and_longer_for_an_act(tmp_path: Path) -> None:
+    waits: list[float] = []
+
+    def answered(request: httpx.Request) -> httpx.Response:
+        waits.append(request.extensions["timeout"]["read"])
+        raise httpx.ReadTimeout("never")
+
+    settings = FakeIssuer(tmp_path).settings.model_copy(update={"traces_api": "http://127.0.0.1:8009"})
+    hub = HttpHub(settings.services, httpx.Client(transport=httpx.MockTransport(answered)))
+    for service, method in (("access", "GET"), ("traces", "GET"), ("access", "POST")):
+        with pytest.raises(Refusal, match="does not answer"):
+            hub.ask(service, method, "/v1/permits")
+    assert waits == [5.0, 3.0, 120.0]
+
+
+def test_what_cannot_be_said_in_json_is_told_with_its_place_and_not_as_a_service_that_is_away(tmp_path: Path) -> None:
+    hub = HttpHub(FakeIssuer(tmp_path).settings.services)
+    written = 'id: hearts\nlimits: {least: [1, .nan]}\ntitle: "\\ud800"\nfields: {"\\udfff": {"\\udfff": -.inf}}'
+    with pytest.raises(Refusal) as refused:
+        hub.ask("access", "POST", "/v1/permits/dry-run", body=read(written))
+    hub.close()
+    assert refused.value.status == 422
+    assert [one.partition(" ")[0] for one in refused.value.detail.split("; ") if ": " in one] == [
+        "limits.least.1:",
+        "title:",
+        "fields:",
+        "fields.?:",
+        "fields.?.?:",
+    ]
+    refused.value.detail.encode()

@@ -15,7 +15,7 @@ import pytest
 from runtime.http import hash_token
 from services.console.adapters import Links
 from services.console.sessions import LONGEST, Sessions
-from services.console.sign_in import SignInError, Tokens, tokens_of
+from services.console.sign_in import AWAY, Provider, SignInError, Tokens, tokens_of
 from tests.unit.console.desk import CLIENT, ISSUER, URL, Console, FakeIssuer
 
 pytestmark = pytest.mark.unit
@@ -79,11 +79,22 @@ def test_what_was_not_asked_for_signs_nobody_in(console: Console) -> None:
     assert not console.sessions._sessions
 
 
-def test_an_issuer_that_does_not_answer_is_told(console: Console) -> None:
+@pytest.mark.parametrize("away", [httpx.Response(502, text="<html>"), httpx.Response(503, json={"error": "busy"})])
+def test_an_issuer_that_does_not_answer_is_told(console: Console, away: httpx.Response) -> None:
     asked = sent_away(console)
-    console.issuer.answer = httpx.Response(502, text="<html>")
+    console.issuer.answer = away
     answer = console.http.get("/signed-in", params={"state": asked["state"], "code": "c"})
     assert "The identity provider does not answer" in console.http.get(answer.headers["location"]).text
+
+
+@pytest.mark.parametrize(
+    "kept", ["[" * 3000, r'["\ud800", "n", "v", "/"]', r'["s", "\udfff", "v", "/"]', "[1, 2]", "7", '["s"]', "\x00"]
+)
+def test_a_cookie_that_is_not_as_we_packed_it_is_as_none(console: Console, kept: str) -> None:
+    packed = base64.urlsafe_b64encode(kept.encode()).decode().rstrip("=")
+    console.http.cookies.set(f"{console.desk.cookie}-errand", packed)
+    answer = console.http.get("/signed-in", params={"state": "s", "code": "c"})
+    assert answer.headers["location"].startswith("/sign-in?why=interrupted&")
 
 
 def test_signing_out_ends_both_sessions(console: Console) -> None:
@@ -161,6 +172,30 @@ def test_a_session_goes_on_with_new_tokens_and_ends_without(tmp_path: Path) -> N
     assert len(renewed) == 1
 
 
+def test_an_issuer_that_is_away_ends_no_session_before_its_token_does(tmp_path: Path) -> None:
+    issuer, clock, tried, away = FakeIssuer(tmp_path), Clock(), [], [True]
+
+    def renew(refresh: str) -> Tokens:
+        tried.append(refresh)
+        if away[0]:
+            raise SignInError(AWAY)
+        return issuer.tokens(lifetime=1000)
+
+    sessions = Sessions(renew, clock)
+    secret, other = (sessions.begin(issuer.tokens(lifetime=100)._replace(refresh=one)) for one in ("one", "other"))
+    clock.now += 90
+    assert sessions.find(secret) is not None
+    assert sessions.find(secret) is not None
+    assert tried == ["one"], "it is not asked again with each page"
+    clock.now += 6
+    assert sessions.find(secret) is not None
+    assert tried == ["one", "one"]
+    clock.now += 6
+    assert sessions.find(secret) is None, "the token has ended"
+    away[0] = False
+    assert sessions.find(other) is not None
+
+
 def test_a_session_without_a_refresh_token_ends_with_its_token(tmp_path: Path) -> None:
     issuer, clock = FakeIssuer(tmp_path), Clock()
     sessions = Sessions(None, clock)
@@ -179,3 +214,31 @@ def test_sessions_are_bounded_the_oldest_goes(tmp_path: Path, monkeypatch: pytes
     first, *others = (sessions.begin(tokens) for _ in range(3))
     assert sessions.find(first) is None
     assert all(sessions.find(one) for one in others)
+
+
+def test_codes_and_secrets_go_over_tls_alone(tmp_path: Path) -> None:
+    issuer = FakeIssuer(tmp_path)
+    plain = issuer.settings.model_copy(update={"oidc_configuration": "http://id.within:8080/openid-configuration"})
+    with pytest.raises(ValueError, match="https://"):
+        Provider(plain, issuer.issuer)
+    said = {"issuer": ISSUER, "authorization_endpoint": f"{ISSUER}/a", "token_endpoint": "http://id.within:8080/token"}
+    answers = httpx.MockTransport(lambda _request: httpx.Response(200, json=said))
+    with pytest.raises(SignInError, match="away"):
+        Provider(issuer.settings, issuer.issuer, httpx.Client(transport=answers)).begin("/")
+
+
+def test_the_issuer_is_asked_where_it_is_and_browsers_are_led_where_it_says(tmp_path: Path) -> None:
+    issuer, within, asked = FakeIssuer(tmp_path), "https://id.within:8443/openid-configuration", []
+
+    def answered(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        said = {"issuer": ISSUER, "authorization_endpoint": f"{ISSUER}/a", "token_endpoint": f"{within}/token"}
+        return httpx.Response(200, json=said) if request.method == "GET" else httpx.Response(400, json={})
+
+    settings = issuer.settings.model_copy(update={"oidc_configuration": within})
+    provider = Provider(settings, issuer.issuer, httpx.Client(transport=httpx.MockTransport(answered)))
+    assert provider.begin("/")[0].startswith(f"{ISSUER}/a?")
+    with pytest.raises(SignInError, match="refused"):
+        provider.renew("a-token")
+    assert asked == [within, f"{within}/token"]
+    assert ISSUER.startswith(provider.origin)

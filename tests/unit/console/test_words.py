@@ -5,18 +5,20 @@ from __future__ import annotations
 import re
 import string
 from importlib.resources import files
+from pathlib import Path
 from typing import get_args
 
 import pytest
 
-from contracts import audit, requests
+from contracts import audit, measures, requests
 from contracts.events import IdentityStatus
 from contracts.projects import ACTS, Call
 from services.console.domain.board import COLUMNS, ROLES
 from services.console.domain.forms import Field, Form
 from services.console.domain.pairs import TRAITS
-from services.console.visits import MENU
-from services.console.wording import LANGUAGES, Words, catalogue, preferred
+from services.console.menu import MENU
+from services.console.wording import LANGUAGES, Words, breakable, catalogue, preferred
+from services.ingest.domain import refusals
 from services.linkage.domain.comparison import LEVELS
 from services.linkage.domain.decide import METHODS
 from services.linkage.domain.opinions import Opines
@@ -33,12 +35,16 @@ FAMILIES = {
     "alarm",
     "birth",
     "choice",
+    "column",
     "demographic",
+    "detail",
     "did",
     "dry-run",
     "due",
     "entry",
     "field",
+    "flag",
+    "health",
     "hint",
     "lateness",
     "likeness",
@@ -47,7 +53,10 @@ FAMILIES = {
     "numbers",
     "pair",
     "potential",
+    "problem-status",
+    "problem-text",
     "reason",
+    "refusal",
     "request-about",
     "request-act",
     "request-kind",
@@ -55,6 +64,7 @@ FAMILIES = {
     "role",
     "said",
     "says",
+    "seal",
     "selection",
     "sending",
     "sign-in",
@@ -136,6 +146,55 @@ def test_every_sentence_of_linkage_on_a_pair_is_known_in_french() -> None:
     assert words.sentence("why", "something new") is None
 
 
+def test_every_detail_of_a_dead_letter_is_known_in_french() -> None:
+    words = Words("fr")
+    said = {one for name in STEPS for one in details(name)} - {"refused.title", "why"}
+    assert len(said) > 25
+    assert not {one for one in said if words.sentence("detail", one) is None}
+    assert (
+        words.sentence("detail", "header ce_id is missing or not text")
+        == "l’en-tête ce_id manque ou n’est pas du texte"
+    )
+    assert words.sentence("detail", "something new") is None
+
+
+STEPS = ("runtime", "services.pseudonym", "services.linkage", "services.access")
+
+
+def details(package: str) -> list[str]:
+    """What is said of dead letters, with something in each blank."""
+    broken = "not a sealed body of version 1"
+    sources = [one.read_text() for one in files(package).iterdir() if one.name.endswith(".py")]
+    found = [re.findall(r'InvalidMessage\(\s*Reason\.[A-Z]+, f?"([^"]+)"', one) for one in sources]
+    return [one.replace("{broken}", broken).replace("{name}", "a-name") for part in found for one in part]
+
+
+def test_whatever_is_counted_has_words() -> None:
+    words = Words("fr")
+    wanted = {f"column.{one.rpartition('.')[2]}" for one in (*measures.fields(), *measures.IDENTITY_FIELDS)}
+    wanted |= {f"system.{one}" for one in measures.SYSTEMS}
+    ingest = "".join(one.read_text() for one in Path(str(files("services.ingest"))).rglob("*.py"))
+    pattern = r'(?:Refusal|refusing|InvalidIdentity)\(\s*"([a-z0-9-]+)"'
+    reasons = {*re.findall(pattern, ingest), *refusals._REASONS.values()}
+    assert len(reasons) > 25
+    wanted |= {f"refusal.{one}" for one in reasons}
+    assert not {name for name in wanted if not words.knows(name)}
+
+
+def test_the_consoles_own_problems_are_in_french() -> None:
+    words = Words("fr")
+    console = "".join(one.read_text() for one in files("services.console").iterdir() if one.name.endswith(".py"))
+    own = re.findall(r'(?:ProblemError|Refusal)\(\s*\d{3}, f?"([^"]+)"(?:, f?"([^"]+)")?', console)
+    said = {re.sub(r"\{[^}]*\}", "access", one) for pair in own for one in pair if one}
+    assert len(said) > 15
+    assert not {one for one in said if words.sentence("problem-text", one) is None}
+    assert words.sentence("problem-text", "This is for: officer, operator.") == (
+        "Réservé aux rôles\u00a0: responsable de la gouvernance, exploitant."
+    )
+    assert words.sentence("problem-text", "query.to: date_parsing") == "query.to\u00a0: ce n’est pas une date"
+    assert words.sentence("problem-text", "This is for: nobody.") is None, "what is no role fills no blank for one"
+
+
 def test_what_has_no_words_is_said_by_its_name() -> None:
     assert Words("fr")("act.put-on-ice") == "Put on ice"
 
@@ -158,6 +217,9 @@ def test_days_moments_and_numbers_are_written_as_people_do() -> None:
     english, french = Words("en"), Words("fr")
     assert (english.day("2026-02-01"), french.day("2026-02-01")) == ("1 February 2026", "1 février 2026")
     assert english.day("soon") == "soon"
+    assert french.instant("2026-07-01T22:30:00.25+00:00") == "2 juillet 2026, 00:30:00,250"
+    assert breakable("urn:estuaire:producer:a") == ["urn:estuaire:", "producer:", "a"]
+    assert french("layout.of", name="a", said="b") == "a\u00a0: b", "no line begins with a colon"
     assert french.moment("2026-07-01T22:30:00+00:00") == "2 juillet 2026, 00:30"
     assert (english.number(12345), french.number(12345)) == ("12,345", "12\u202f345")
     assert (english.share(0.123), french.share(0.123)) == ("12.3%", "12,3\u202f%")

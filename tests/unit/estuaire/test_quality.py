@@ -38,7 +38,7 @@ LINKAGE = {
 def found(linkage: dict[str, Any] | None = LINKAGE, title: str = "Rennes") -> dict[str, Any]:
     """A report as it comes over HTTP."""
     known = Registered(source="urn:estuaire:producer:chu-rennes", title=title)
-    counts = COUNTS | {("", "refused.not-json"): 5}
+    counts = COUNTS | {("", "refused.not-json"): 5, ("", "wrong.time"): 2}
     made = report(known, PERIOD, counts, DAYS, is_registered=True)
     return {**json.loads(made.model_dump_json(by_alias=True)), "linkage": linkage}
 
@@ -47,7 +47,8 @@ def sources(title: str = "Rennes") -> list[dict[str, Any]]:
     registered = {
         "urn:a": Registered(source="urn:a", title=title, contact="DIM", formats=("fhir",), expected_per_day=9)
     }
-    seen = {"urn:a": (NOW, NOW, 12_345, 2), "urn:b": (NOW - dt.timedelta(days=5), NOW - dt.timedelta(days=4), 1, 0)}
+    day = dt.timedelta(days=1)
+    seen = {"urn:a": (NOW, NOW, 12_345, {"not-json": 2}), "urn:b": (NOW - 5 * day, NOW - 4 * day, 1, {})}
     return [json.loads(one.model_dump_json()) for one in listed(registered, seen, NOW)]
 
 
@@ -125,8 +126,18 @@ def test_the_tables_have_the_figures() -> None:
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(quality_table(found()), sources_table(sources()))
     text = console.export_text()
-    for said in ("Rennes, 2026-03-01 to 2026-03-10", "not-json", "within a day", "finess", "12,345", "not registered"):
-        assert said in text, said
+    said = (
+        "Rennes, 2026-03-01 to 2026-03-10",
+        "not-json",
+        "time",
+        "within a day",
+        "finess",
+        "12,345",
+        "not registered",
+    )
+    for one in said:
+        assert one in text, one
+    assert "By the field that is wrong" in render_quality(found())
 
 
 STYLED = "urn:[/evil]:heart:chu[red]-x[/red]"

@@ -24,7 +24,8 @@ from runtime.settings import RuntimeSettings
 from services.ingest.adapters import MeasuresSender, NotKept, QueueFull
 from services.ingest.domain.content import strip
 from services.ingest.domain.flow import Flow, ThrottleRule
-from services.ingest.domain.measures import Counts, Tally, lateness
+from services.ingest.domain.measures import Counts, Tally, lateness, refused_as
+from services.ingest.domain.refusals import Refusal
 from tests.unit.ingest.conftest import SOURCE, FakeOutbox, Ingest, Make
 
 pytestmark = pytest.mark.unit
@@ -92,14 +93,41 @@ def test_refusals_are_counted_by_the_type_they_state(ingest: Ingest, event: Make
         event(record={"entry": "2026-02-30"}),
         event(type="hospital-stay.v1.deleted", specversion="0.3"),
         event(type="horoscope.v1"),
+        event(identity={"birth_date": "1985-02-31"}),
+        event(identity={"birth_date": "LE GOFF", "sex": "LE GOFF", "LE GOFF": 1}),
+        event(identity={"identifiers": [{"system": "ins-nir", "value": "LE GOFF"}]}),
         event(),
     ]
     body = b"\n".join([*(msgspec.json.encode(line) for line in lines), b"{nonsense"])
     assert ingest.post(body).status_code == 202
     found = counted(ingest)
-    assert found[""] == {"refused.unknown-type": 1, "refused.not-json": 1}
+    assert found[""] == {"refused.unknown-type": 1, "refused.not-json": 1, "wrong.type": 1}
     stays = found["hospital-stay.v1"]
-    assert (stays["refused.invalid-record"], stays["refused.bad-value"], stays["records"]) == (1, 1, 1)
+    assert (stays["refused.invalid-record"], stays["refused.bad-value"], stays["records"]) == (1, 2, 1)
+    assert {name: count for name, count in stays.items() if name.startswith("wrong.")} == {
+        "wrong.record.entry": 1,
+        "wrong.specversion": 1,
+        "wrong.identity.birth_date": 2,
+        "wrong.identity.sex": 1,
+        "wrong.identity.identifiers": 1,
+        "wrong.identity": 1,
+    }
+    assert {name for name in stays if not name.startswith(names.OPEN)} <= names.closed("hospital-stay.v1")
+
+
+@pytest.mark.parametrize(
+    ("detail", "wrong"),
+    [
+        ("Observation.effectiveDateTime is not within 1850 to 2199", ("record.effectiveDateTime",)),
+        ("data.record.associated_diagnoses[0].code: expected a code", ("record.associated_diagnoses",)),
+        ("data.record: this field is missing; it holds the fields of the type", ("record",)),
+        ("data.identity.*: it has a field that no event has; id: empty", ("identity", "id")),
+        ("ER_PRS_F, EXE_SOI_DTD: this field is empty; Patient.LeGoff: none", ()),
+        ("line 3: the line ends before the end of it", ()),
+    ],
+)
+def test_the_fields_that_a_refusal_names_are_those_of_the_contract(detail: str, wrong: tuple[str, ...]) -> None:
+    assert refused_as({"type": "claim.v1.deleted"}, Refusal("bad-value", detail)) == ("claim.v1", "bad-value", wrong)
 
 
 def test_what_the_broker_does_not_confirm_is_not_counted(ingest: Ingest, event: Make) -> None:
@@ -146,6 +174,7 @@ def test_the_contract_has_fields_of_each_type() -> None:
         assert {"records", "late.hour", "system.ipp"} <= names.closed(kind)
         assert bool(names.forms(kind)) == (kind != "identity.v1")
     assert names.closed("horoscope.v1") == frozenset()
+    assert names.closed("") == {f"wrong.{name}" for name in names.fields()}
 
 
 # what is sent
@@ -179,7 +208,7 @@ def opened(emit: Emit) -> tuple[FlowSummary, Measures]:
 
 
 def add(tally: Tally, source: str = SOURCE, count: int = 1) -> None:
-    tally.add(source, {}, {("claim.v1", "bad-nir-key"): count})
+    tally.add(source, {}, {("claim.v1", "bad-nir-key", ()): count})
 
 
 def test_it_sends_what_was_counted_sealed_and_nothing_when_there_is_nothing() -> None:
@@ -286,8 +315,8 @@ def test_a_tally_that_nobody_asks_is_bounded_and_counts_the_same() -> None:
     total: Counter[str] = Counter()
     for number in range(12_000):
         taken = {("claim.v1", False, ("validated", ("ipp",), number % 2), ("entry",), (), number, (), "hour"): 1}
-        held.add(SOURCE, taken, {("claim.v1", "bad-value"): 1})
-        asked.add(SOURCE, taken, {("claim.v1", "bad-value"): 1})
+        held.add(SOURCE, taken, {("claim.v1", "bad-value", ("time",)): 1})
+        asked.add(SOURCE, taken, {("claim.v1", "bad-value", ("time",)): 1})
         if number % 1000 == 999:
             total.update(asked.take()[SOURCE]["claim.v1"])
     assert len(held._taken[SOURCE]) <= Tally.MOST_SHAPES
