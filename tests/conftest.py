@@ -58,7 +58,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hub]:
         yield Hub(platform)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def observation() -> Callable[..., dict[str, Any]]:
     """Makes an observation about a person of the tests; the number is the person's."""
 

@@ -129,8 +129,8 @@ def main() -> int:
         opener=opener,
         registrar=Registrar(PostgresSteps(database)),
         keeper=Keeper(PostgresRequests(database)),
-        create_view=lambda permit: create_topics(
-            settings, [view_topic(permit, settings.hot_partitions, settings.topic_prefix)]
+        create_views=lambda permits: create_topics(
+            settings, [view_topic(one, settings.hot_partitions, settings.topic_prefix) for one in permits]
         ),
         empty_view=lambda permit: _empty(settings, f"{settings.topic_prefix}view-{permit}"),
         partitions=settings.hot_partitions,

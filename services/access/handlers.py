@@ -114,7 +114,7 @@ class Access:
         opener: Opener,
         registrar: Registrar,
         keeper: Keeper,
-        create_view: Callable[[str], object],
+        create_views: Callable[[Iterable[str]], object],
         empty_view: Callable[[str], object],
         partitions: int,
         topic_prefix: str = "",
@@ -128,7 +128,7 @@ class Access:
         self._registrar = registrar
         self._keeper = keeper
         self._eraser = Eraser(history, vault, self._views)
-        self._create_view = create_view
+        self._create_views = create_views
         self._empty_view = empty_view
         self._partitions = partitions
         self._prefix = topic_prefix
@@ -164,8 +164,7 @@ class Access:
         # no batch may be under way that does not know of an opposition or an erasure, as of a permit
         self._history.enter(alone=not of.keys().isdisjoint((PERMITS, OPPOSITIONS, REACH, REQUEST_ACTS)))
         if not self._has_views:
-            for permit in self._history.open_permits():
-                self._create_view(permit)  # for a broker that was made anew has none
+            self._create_views(self._history.open_permits())  # for a broker that was made anew has none
             self._has_views = True
         if of[PROJECTS]:
             self._registrar.handle(of[PROJECTS], outputs)
@@ -287,7 +286,7 @@ class Access:
 
     def _open(self, message: Message, permit: StoredPermit, outputs: Outputs) -> None:
         """The topic first, then the row, then the order to fill it, shard by shard."""
-        self._create_view(permit.permit)
+        self._create_views([permit.permit])
         self._history.save_permit(permit._replace(state=FILLING))
         self._history.start_scans(permit.permit, self._partitions)
         self._order_scans(message, permit, range(self._partitions), outputs)

@@ -19,6 +19,8 @@ _SHOW_SECONDS: Final = 5.0
 """How long a service may take over what a page only shows."""
 _READY_SECONDS: Final = 1.0
 """How long it may take to be reached, and again to say whether it is ready."""
+_QUESTIONS: Final = ("/v1/dead-letters/became",)
+"""What is asked by POST, for it is too long for an address."""
 _ACT_SECONDS: Final = 120.0
 """An act that is given up is done all the same."""
 
@@ -66,7 +68,8 @@ class HttpHub:
         if wrong := list(_unsaid(body)):
             detail = "; ".join(wrong).encode(errors="replace").decode()
             raise Refusal(422, "this cannot be taken as it is written", detail)
-        patience = TRACES_SECONDS if service == TRACES else _SHOW_SECONDS if method == "GET" else _ACT_SECONDS
+        patience = _SHOW_SECONDS if method == "GET" or path in _QUESTIONS else _ACT_SECONDS
+        patience = TRACES_SECONDS if service == TRACES else patience
         try:
             answer = self._http.request(
                 method, self._addresses[service] + path, headers=headers, json=body, timeout=patience

@@ -95,11 +95,10 @@ def _traces(store: _Store, event_id: str, letters: Iterable[str], away: list[str
         for trace in list(dict.fromkeys(letters))[:_MOST_TRACES]:
             if trace and trace not in found and time.monotonic() < deadline:
                 found |= {one["traceID"]: one for one in store.get(trace)}
-        beyond: dict[str, list[str]] = {}
+        beyond: dict[str, int] = {}
         for trace in found:
             if time.monotonic() < deadline:
-                views = store.find("access", _MOST_VIEWS, **{LINKED_TRACE: trace})
-                beyond[trace] = [one["traceID"] for one in views]
+                beyond[trace] = len(store.find("access", _MOST_VIEWS, **{LINKED_TRACE: trace}))
         return traces(found.values(), beyond)
     except (Refusal, LookupError, TypeError, AttributeError):
         away.append(TRACES)

@@ -91,7 +91,7 @@ def _became(visit: Visit, step: str, sent_to: Any) -> Mapping[str, Any] | None:
     try:
         found: Mapping[str, Any] = visit.ask("POST", f"{_LETTERS}/became", {"sent_to": sent_to}, of=step)
     except Refusal as refusal:
-        if refusal.status < 500:
+        if refusal.status == 401:
             raise
         return None
     return found

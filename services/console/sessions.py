@@ -70,30 +70,33 @@ class Sessions:
         if session is None:
             return None
         with session.lock:  # of two pages at once, one renews
-            if self._is_good(session):
-                return session
-        self.end(secret)
-        return None
+            good = self._is_good(session)
+        if good is False:
+            self.end(secret)
+        return session if good else None
 
     def end(self, secret: str | None) -> Session | None:
         """End it; the session that it was."""
         with self._lock:
             return self._sessions.pop(secret or "", None)
 
-    def _is_good(self, session: Session) -> bool:
+    def _is_good(self, session: Session) -> bool | None:
+        """None where it may be good again, once the issuer answers."""
         now = self._clock()
         if now - session.began > LONGEST:
             return False
         if now < session.tokens.expires - _EARLY:
             return True
-        if self._renew is None or session.tokens.refresh is None or now < session.renews:
+        if self._renew is None or session.tokens.refresh is None:
             return now < session.tokens.expires
+        if now < session.renews:
+            return now < session.tokens.expires or None
         try:
             renewed = self._renew(session.tokens.refresh)
         except SignInError as why:
             now = self._clock()
             session.renews = now + _APART
-            return str(why) == AWAY and now < session.tokens.expires
+            return (now < session.tokens.expires or None) if str(why) == AWAY else False
         kept = session.tokens
         session.tokens = renewed._replace(refresh=renewed.refresh or kept.refresh, identity=kept.identity)
         return True

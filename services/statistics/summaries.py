@@ -46,6 +46,7 @@ class SummariesReader:
         self._topic = settings.topic_prefix + SUMMARIES
         self._assigned: list[Place] | None = None
         self._next: dict[Place, int | None] = {}
+        self._short_since: float | None = None
         self._trouble: str | None = "waiting for partitions"
         self._stop = Event()
 
@@ -103,8 +104,10 @@ class SummariesReader:
         if messages:
             self._take(messages)
         self._measure_lag(consumer)
-        if len(read) < self.BATCH:  # no more had come by then
-            COUNTED_UNTIL.set(begun)
+        is_short = len(read) < self.BATCH
+        if is_short and self._short_since is not None:  # twice, for once may be a broker that is slow
+            COUNTED_UNTIL.set(self._short_since)
+        self._short_since = begun if is_short else None
 
     def _settle(self, consumer: Consumer, places: Sequence[Place]) -> None:
         """Go on from the progress rows; from the log's beginning or end, where it no longer or not yet reaches there.
@@ -116,6 +119,7 @@ class SummariesReader:
         progress = self._database.load(places)
         starts = []
         self._next.clear()
+        self._short_since = None
         telemetry.LAG.clear()
         for place in places:
             counted = progress[place].next_offset if place in progress else None

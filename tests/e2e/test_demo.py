@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -9,6 +10,8 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import psycopg
 import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient
+from playwright.sync_api import Browser
 
 from estuaire.database import start_database
 from estuaire.platform import Platform
@@ -25,7 +29,9 @@ from estuaire.topics import read
 from runtime.kafka import common, producer_config
 from runtime.loop import message_from
 from services.console.menu import MENU
+from tests.browser import PHONE
 from tests.crawl import pages
+from tests.e2e.conftest import sign_in
 from tests.e2e.test_console_stewards import mothers_and_newborns
 from tests.hub import Hub, free_base_port
 from tests.search import Hit, Search
@@ -113,25 +119,58 @@ def test_every_clinical_resource_arrives_with_its_patient(tmp_path: Path) -> Non
     assert result["views"]["parcours-national"] == sum(kind in CLINICAL for kind in kinds)
 
 
-def test_no_identity_is_anywhere(home: Path, result: dict[str, Any], observation: Callable[..., Any]) -> None:
+@dataclass
+class Seen:
+    """A platform with something on every page, and what each person sees on those that they can get to."""
+
+    platform: Platform
+    pages: dict[str, list[tuple[str, bytes]]]
+    end: Callable[[], None]
+
+
+@pytest.fixture(scope="module")
+def seen(home: Path, result: dict[str, Any], observation: Callable[..., Any]) -> Iterator[Seen]:
     assert result["accepted"]
+    with ExitStack() as stack:
+        platform = stack.enter_context(Platform(home, free_base_port(), report=lambda _line: None))
+        _ask_and_apply(platform)
+        mothers_and_newborns(Hub(platform), observation, 1)
+        found = {name: list(pages(platform, name, role)) for name, role in PEOPLE.items()}
+        yield Seen(platform, found, stack.close)
+
+
+def test_every_kind_of_page_is_accessible_in_french_in_the_dark_on_a_phone(seen: Seen, browser: Browser) -> None:
+    """What each of them is about, tests of their own say."""
+    left = {kind: pattern for kind, pattern in KINDS.items() if kind not in NO_PAGES}
+    for name, role in PEOPLE.items():
+        person = sign_in(browser, Hub(seen.platform), name, role, language="fr-FR", scheme="dark", size=PHONE)
+        for place, _ in seen.pages[name]:
+            mine = [kind for kind, pattern in left.items() if re.fullmatch(pattern, place)]
+            if mine:
+                page = person.go(place)
+                assert page.locator("html").get_attribute("lang") == "fr"
+                person.is_accessible()
+                left = {kind: pattern for kind, pattern in left.items() if kind not in mine}
+        person.leave()
+    assert not left
+
+
+def test_no_identity_is_anywhere(home: Path, seen: Seen) -> None:
     search = Search([NIR_OF_TWO, *(string for one in sample() for string in one.planted)])
     assert len(search.needles) > 1000
     hits: list[Hit] = []
-    with Platform(home, free_base_port(), report=lambda _line: None) as platform:
-        _ask_and_apply(platform)
-        mothers_and_newborns(Hub(platform), observation, 1)
-        for topic in _topics(platform):
-            for message in map(message_from, read(platform.settings(), topic)):
-                for part in (message.value, message.key or b"", *message.headers.values()):
-                    hits += search.bytes(topic, part)
-        seen: Counter[str] = Counter()
-        for place, data in [*_pages(platform), *_refusals(platform)]:
-            seen.update(kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, place))
-            hits += search.bytes(place, data)
+    for topic in _topics(seen.platform):
+        for message in map(message_from, read(seen.platform.settings(), topic)):
+            for part in (message.value, message.key or b"", *message.headers.values()):
+                hits += search.bytes(topic, part)
+    kinds: Counter[str] = Counter()
+    for place, data in [*itertools.chain(*seen.pages.values()), *_refusals(seen.platform)]:
+        kinds.update(kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, place))
+        hits += search.bytes(place, data)
+    seen.end()
     # the logs, too, of all that was asked for here
     hits += search.folder(home)
-    assert seen.keys() == KINDS.keys()
+    assert kinds.keys() == KINDS.keys()
     assert not hits, {(hit.place, hit.form) for hit in hits}
 
 
@@ -154,6 +193,15 @@ KINDS = {one.path: re.escape(one.path) for one in MENU} | {
     "what ingest refuses": r"/v1/\w+",
 }
 """The pages that have to be gone through, by their addresses."""
+NO_PAGES = {
+    "the last hour as figures",
+    "the audit log as a file",
+    "what a form comes to",
+    "what a role may not see",
+    "what is not there",
+    "what ingest refuses",
+}
+"""Those that are none, or that a test of their own looks at."""
 NIR_OF_TWO = "2850535238000"
 """That of the mother and the newborn who are a doubtful pair."""
 PEOPLE = {
@@ -185,12 +233,6 @@ def _ask_and_apply(platform: Platform) -> None:
     applied = httpx.post(f"{platform.access_url}/v1/projects", json=application, headers=headers, timeout=30)
     assert applied.status_code == httpx.codes.CREATED
     hub.wait_for(lambda: id_of in hub.get("/v1/requests", "officers", "officer").text)
-
-
-def _pages(platform: Platform) -> Iterator[tuple[str, bytes]]:
-    """What each sees on the pages that they can get to."""
-    for name, role in PEOPLE.items():
-        yield from pages(platform, name, role)
 
 
 def _refusals(platform: Platform) -> Iterator[tuple[str, bytes]]:

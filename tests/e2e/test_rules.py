@@ -57,7 +57,7 @@ def test_a_version_is_changed_tried_and_switched_on(hub: Hub) -> None:
     try:
         assert "wide decides" in estuaire(hub, "rules", "switch", "wide").stdout
         assert len(patients()) == 1
-        assert trace(hub, source, "a")["rule_version"] == "wide"
+        assert trace(hub, source, "a")["link"]["rule_version"] == "wide"
         assert "decides since 20" in estuaire(hub, "rules", "list").stdout
     finally:
         estuaire(hub, "rules", "switch", RULES.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 Told = Mapping[str, Any]
@@ -24,27 +24,27 @@ class Span(NamedTuple):
 
 
 class Trace(NamedTuple):
-    """A record on its way once: since when (ISO, UTC), how long it took (ms), its spans in the order of time, and the
-    traces of views that begin where it ends."""
+    """A record on its way once: since when (ISO, UTC), how long it took (ms), its spans in the order of time, and how
+    many traces of views begin where it ends. (Not which: by those that its messages carry, views were joined.)"""
 
     id: str
     at: str
     took_ms: float
     spans: list[Span]
-    beyond: list[str]
+    beyond: int
 
     def when(self, span: Span) -> dt.datetime:
         """When one of the spans began."""
         return dt.datetime.fromisoformat(self.at) + dt.timedelta(milliseconds=span.after_ms)
 
 
-def traces(found: Iterable[Told], beyond: Mapping[str, Sequence[str]]) -> list[Trace]:
-    """The traces of a record, the newest first; `beyond` are those of views, by the one that they are linked to."""
-    made = [_trace(one, beyond.get(one["traceID"], ())) for one in found if one["spans"]]
+def traces(found: Iterable[Told], beyond: Mapping[str, int]) -> list[Trace]:
+    """The traces of a record, the newest first; `beyond` says how many of views are linked to each."""
+    made = [_trace(one, beyond.get(one["traceID"], 0)) for one in found if one["spans"]]
     return sorted(made, key=lambda it: it.at, reverse=True)
 
 
-def _trace(told: Told, beyond: Sequence[str]) -> Trace:
+def _trace(told: Told, beyond: int) -> Trace:
     spans = sorted(told["spans"], key=lambda it: (it["startTime"], it["duration"]))
     first = spans[0]["startTime"]
     whole = max(1, *(it["startTime"] + it["duration"] - first for it in spans))
@@ -52,7 +52,7 @@ def _trace(told: Told, beyond: Sequence[str]) -> Trace:
     made = [_span(it, told["processes"], first, whole) for it in spans]
     # a step has a span for each message that it made of the record: they are one line, the longest
     lines = {(it.step, it.name, it.after_ms, it.reason): it for it in made}
-    return Trace(told["traceID"], at, whole / 1000, list(lines.values()), sorted(beyond))
+    return Trace(told["traceID"], at, whole / 1000, list(lines.values()), beyond)
 
 
 def _span(told: Told, processes: Told, first: int, whole: int) -> Span:

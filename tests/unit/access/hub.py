@@ -150,7 +150,7 @@ class Hub:
             opener=Opener([self.private]),
             registrar=Registrar(self.steps),
             keeper=Keeper(requests or MemoryRequests()),
-            create_view=self.created.append,
+            create_views=self.created.extend,
             empty_view=self._empty,
             partitions=PARTITIONS,
             clock=lambda: self.now,
