@@ -19,11 +19,15 @@ from typing import Any
 import httpx
 import psycopg
 import yaml
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from contracts import audit
+from contracts.messages import Measures, encode, measures_associated
 from estuaire.database import running_database
 from estuaire.observe import RULES
 from estuaire.platform import CHECKPOINTS
+from runtime.messages import SUMMARIES, FlowSummary
+from runtime.sealing import Sealer
 from tests.hub import Hub
 
 Make = Callable[..., dict[str, Any]]
@@ -125,6 +129,14 @@ class Alarms:
 
     def uncounted(self) -> Iterator[None]:
         yield from self.standing("statistics.flow")
+
+    def unopened(self) -> Iterator[None]:
+        """Measures are sealed to a key that nobody has."""
+        sealer, at = Sealer(X25519PrivateKey.generate().public_key()), round(time.time() * 1000)
+        measures = encode(Measures(os.urandom(8), 1, {self.hub.source(): {"claim.v1": {"records": 1}}}))
+        summary = FlowSummary("ingest", 0, at, (), measures=sealer.seal(measures, measures_associated(at)))
+        self._flood([(SUMMARIES, b"ingest-0", encode(summary))])
+        yield
 
     def locked(self) -> Iterator[None]:
         """Somebody holds a lock in the database of statistics, while records come."""
@@ -437,6 +449,7 @@ CAUSES: dict[str, Callable[[Alarms], Iterator[None]]] = {
     "AuditBehind": Alarms.many_acts,
     "FlowBehind": Alarms.uncounted,
     "StatisticsBehind": Alarms.locked,
+    "SummariesUnopened": Alarms.unopened,
     "AnswersFail": Alarms.another_schema,
     "DeadLettersOfOurs": Alarms.wrong_key,
     "PartitionStopped": Alarms.wrong_key,

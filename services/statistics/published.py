@@ -35,6 +35,8 @@ class Published:
     def __init__(self) -> None:
         self.counted_until: float | None = None
         """The workers have counted everything that was written until then (s since the epoch); None if unknown."""
+        self.counted: dict[int, int] = {}
+        """The offset after the newest summary that is in a window, by partition of flow-summaries."""
         self._windows: Mapping[int, dict[int, dict[bytes, FlowWindow]]] = {seconds: {} for seconds in KEPT}
         self._lock = Lock()
         self._decode = msgspec.msgpack.Decoder(FlowWindow).decode
@@ -48,7 +50,8 @@ class Published:
         with self._lock:
             if value:
                 of_start = starts.setdefault(parsed.start, {})
-                of_start[key] = newer(self._decode(value), of_start.get(key))
+                window = of_start[key] = newer(self._decode(value), of_start.get(key))
+                self.counted[parsed.partition] = max(window.offset + 1, self.counted.get(parsed.partition, 0))
             elif parsed.start in starts:
                 starts[parsed.start].pop(key, None)
 
@@ -119,7 +122,9 @@ class WindowsReader:
         self._complete = windows.is_complete()
 
     def _look(self, consumer: Consumer) -> None:
-        """The workers have counted until a moment once nothing is left for them of what was written then."""
+        """The workers have counted until a moment once nothing is left for them of what was written then. How far they
+        are their windows say, too: what they commit may be behind by a message for each transaction (Faust goes over
+        one mark of a transaction a second), or not move at all."""
         name = self._settings.topic_prefix + SUMMARIES
         if self._asked is None:
             now, bounds = time.time(), {}
@@ -131,10 +136,11 @@ class WindowsReader:
         now, bounds = self._asked
         places = [TopicPartition(name, number) for number in bounds]
         committed = consumer.committed(places, timeout=2) if places else []
+        reached = {one.partition: max(one.offset, self._published.counted.get(one.partition, 0)) for one in committed}
         left = {
-            one.partition: TopicPartition(name, one.partition, max(bounds[one.partition][0], one.offset))
-            for one in committed
-            if one.offset < bounds[one.partition][1] - 1  # the last offset is a mark as a rule
+            number: TopicPartition(name, number, max(bounds[number][0], at))
+            for number, at in reached.items()
+            if at < bounds[number][1] - 1  # the last offset is a mark as a rule
         }
         if not left or self._is_over(consumer, left, bounds):
             self._published.counted_until, self._asked = now, None

@@ -13,7 +13,6 @@ import logging
 import ssl
 import tempfile
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from threading import Event
 from typing import Any, Final
@@ -125,6 +124,7 @@ class FlowWorker:
         self._names = Names(is_registered)
         self._sweep_at = 0.0
         self._generation = -1
+        self._writing: asyncio.Lock
 
     def readiness(self) -> str | None:
         """None when it counts, otherwise why not."""
@@ -201,7 +201,8 @@ class FlowWorker:
             logging_config=None,
         )
         transport: Any = app.transport
-        transport.Consumer = _Consumer
+        self._writing = asyncio.Lock()  # of this life's loop
+        transport.Consumer, transport.writing = _Consumer, self._writing
         raw: dict[str, Any] = {
             "key_type": bytes,
             "value_type": bytes,
@@ -221,26 +222,32 @@ class FlowWorker:
 
     async def _take(self, app: Any, stream: Any, events: Sequence[Any]) -> None:
         """Count a batch and acknowledge it once it is written. What was read before a change of partitions is left to
-        whoever reads it again."""
+        whoever reads it again, and none is made while something is being written."""
         while not self._anew:
-            mine = [one for one in events if one.message.generation_id == app.consumer_generation_id]
-            if not mine:
-                return
-            if self._generation != app.consumer_generation_id:  # what is held has changed
-                self._generation, self._sweep_at = app.consumer_generation_id, 0.0
-            try:
+            async with self._writing:
+                if not app.rebalancing and await self._is_done(app, stream, events):
+                    return
+            await asyncio.sleep(0.05 if app.rebalancing else self.RETRY_SECONDS)
+
+    async def _is_done(self, app: Any, stream: Any, events: Sequence[Any]) -> bool:
+        """Whether nothing of the batch is left to this worker, after it has tried."""
+        mine = [one for one in events if one.message.generation_id == app.consumer_generation_id]
+        if self._generation != app.consumer_generation_id:  # what is held has changed
+            self._generation, self._sweep_at = app.consumer_generation_id, 0.0
+        try:
+            if mine:
                 await self.write(self.windows([_message(one.message) for one in mine]))
-            except (KeyMissing, Suspended) as why:
-                log.error("%s", why)
-                self._missing = why if isinstance(why, KeyMissing) else None
-                self._anew = True
-            except Exception as error:
-                log.warning("cannot write windows, trying again: %s", telemetry.where(error))
-                await asyncio.sleep(self.RETRY_SECONDS)
-            else:
-                for one in mine:
-                    await stream.ack(one)
-                return
+        except (KeyMissing, Suspended) as why:
+            log.error("%s", why)
+            self._missing = why if isinstance(why, KeyMissing) else None
+            self._anew = True
+        except Exception as error:
+            log.warning("cannot write windows, trying again: %s", telemetry.where(error))
+            return False
+        else:
+            for one in mine:
+                await stream.ack(one)
+        return True
 
     def windows(self, messages: Sequence[Message]) -> dict[bytes, FlowWindow | None]:
         """What becomes of the windows. A message that is broken, or makes the counting fail, is passed over. Raises
@@ -288,39 +295,14 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         return consumer
 
 
-class _Offset(int):
-    """An offset, which 0 is as well."""
-
-    def __bool__(self) -> bool:
-        return True
-
-
-class _Read(defaultdict[Any, int | None]):
-    """What was read last of each partition."""
-
-    def __init__(self) -> None:
-        super().__init__(lambda: None)
-
-    def __setitem__(self, tp: Any, offset: int | None) -> None:
-        super().__setitem__(tp, None if offset is None else _Offset(offset))
-
-
 class _Consumer(driver.Consumer):
-    """Commits as far as all is acknowledged, over what lies between messages: every transaction leaves a mark. (Faust
-    takes the message after it for a part of the gap, and so commits one gap a second; of a gap after the first message
-    of all it knows nothing, and commits nothing behind it.)"""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self._read_offset = _Read()
-
     def _new_consumer_thread(self) -> Any:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
-    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
-        begin = max(offset_from, self._committed_offset[tp] or 0)
-        if begin < offset_to:
-            self._gap[tp].addi(begin, offset_to)
+    async def on_partitions_revoked(self, revoked: set[Any]) -> None:
+        """The group waits for it: who takes over is to find all that was written here, and nothing after that."""
+        async with self.transport.writing:  # type: ignore[attr-defined]
+            await super().on_partitions_revoked(revoked)
 
 
 def _message(raw: Any) -> Message:

@@ -12,10 +12,8 @@ from typing import Any
 import faust
 import pytest
 from fastapi.testclient import TestClient
-from faust.types import TP
 from hypothesis import given
 from hypothesis import strategies as st
-from intervaltree import IntervalTree  # type: ignore[import-untyped]
 
 from contracts.messages import FlowWindow, Measures, encode
 from contracts.sources import Registered
@@ -155,6 +153,7 @@ class Worker(FlowWorker):
 
     def __init__(self, failures: int, app: Any, taken_after: int = 10**9) -> None:
         self.failures, self._anew, self._generation, self.written = failures, False, 1, 0
+        self._writing = asyncio.Lock()
         self._app, self._taken_after = app, taken_after
 
     def windows(self, messages: Any) -> dict[bytes, FlowWindow | None]:
@@ -179,7 +178,7 @@ def event(offset: int, generation: int = 1) -> Any:
     ("failures", "taken_after", "acknowledged"), [(0, 10**9, [1, 2]), (3, 10**9, [1, 2]), (5, 2, [])]
 )
 def test_nothing_is_acknowledged_before_it_is_written(failures: int, taken_after: int, acknowledged: list[int]) -> None:
-    app, stream = SimpleNamespace(consumer_generation_id=1), Stream()
+    app, stream = SimpleNamespace(consumer_generation_id=1, rebalancing=False), Stream()
     worker = Worker(failures, app, taken_after)
     asyncio.run(worker._take(app, stream, [event(0, generation=0), event(1), event(2)]))
     assert stream.acknowledged == acknowledged
@@ -202,33 +201,59 @@ def test_a_summary_that_makes_the_counting_fail_is_passed_over_alone() -> None:
     assert (one.types, one.offset) == ({"claim.v1": 8}, 3)
 
 
+def test_partitions_change_only_between_writings() -> None:
+    """Or what is written later than by who took them over would be the older state, and the last one."""
+
+    class Slow(Worker):
+        async def write(self, windows: Any) -> None:
+            writing.set()
+            await landed.wait()
+            await super().write(windows)
+
+    async def taken_while_it_writes() -> None:
+        worker, stream = Slow(0, app), Stream()
+        consumer: Any = _Consumer.__new__(_Consumer)
+        consumer.transport = SimpleNamespace(writing=worker._writing)
+        taking = asyncio.ensure_future(worker._take(app, stream, [event(1)]))
+        await writing.wait()
+        app.rebalancing = True
+        revoking = asyncio.ensure_future(consumer.on_partitions_revoked(set()))
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(asyncio.shield(revoking), 0.05)
+        landed.set()
+        await taking
+        with pytest.raises(AttributeError):  # of this consumer there is no more than its beginning
+            await revoking
+        assert stream.acknowledged == [1]
+        taking = asyncio.ensure_future(worker._take(app, stream, [event(2)]))
+        await asyncio.sleep(0)
+        app.consumer_generation_id, app.rebalancing = 2, False
+        await taking
+        assert (worker.written, stream.acknowledged) == (1, [1])
+
+    app, writing, landed = (
+        SimpleNamespace(consumer_generation_id=1, rebalancing=False),
+        asyncio.Event(),
+        asyncio.Event(),
+    )
+    asyncio.run(taken_while_it_writes())
+
+
 def test_where_a_key_is_missing_nothing_is_acknowledged_and_it_says_why() -> None:
     class Missing(Worker):
         def windows(self, messages: Any) -> dict[bytes, FlowWindow | None]:
             raise KeyMissing
 
-    stream = Stream()
-    worker = Missing(0, SimpleNamespace(consumer_generation_id=1))
+    stream, app = Stream(), SimpleNamespace(consumer_generation_id=1, rebalancing=False)
+    worker = Missing(0, app)
     worker._missing, worker._ready = None, True
     assert worker.readiness() is None
-    asyncio.run(worker._take(SimpleNamespace(consumer_generation_id=1), stream, [event(1), event(2)]))
+    asyncio.run(
+        worker._take(SimpleNamespace(consumer_generation_id=1, rebalancing=False), stream, [event(1), event(2)])
+    )
     assert not stream.acknowledged
     assert "statistics-private" in (worker.readiness() or "")
     assert worker._anew, "the application ends, and none is made while it is missing"
-
-
-@pytest.mark.parametrize(("acknowledged", "committed"), [((10, 12, 14), 15), ((10, 14), 12), ((), None)])
-def test_what_is_committed_is_all_up_to_what_is_not_acknowledged(
-    acknowledged: tuple[int, ...], committed: int | None
-) -> None:
-    """Over the marks of transactions (11, 13 and 15), and not over a message (12 and 16)."""
-    tp = TP("flow-summaries", 0)
-    consumer: Any = _Consumer.__new__(_Consumer)
-    consumer._acked, consumer._acked_index = {tp: list(acknowledged)}, {tp: set(acknowledged)}
-    consumer._gap, consumer._committed_offset = {tp: IntervalTree()}, {tp: 10}
-    for offset in (12, 14, 16):
-        asyncio.run(consumer._add_gap(tp, offset - 1, offset))
-    assert consumer._new_offset(tp) == committed
 
 
 def table() -> Table:
@@ -440,6 +465,12 @@ def test_sources_have_their_minute_hour_and_day() -> None:
     known = known_sources(hours, {"urn:old": moment(5), "urn:a": moment(6)})
     assert (known["urn:a"].last_seen, known["urn:old"].last_seen) == (moment(NOW - 15), moment(5))
     assert sum(known["urn:a"].hours.values()) == 80
+
+
+def test_windows_say_how_far_each_partition_is_counted() -> None:
+    said = published(FlowWindow("linkage", "", 0, SHORT, 7), FlowWindow("linkage", "", 0, SHORT, 3))
+    said.take(key_of(0, HOUR, 0, "access", ""), encode(FlowWindow("access", "", 0, HOUR, 5)))
+    assert said.counted == {0: 8, 1: 4}
 
 
 def test_a_tombstone_and_time_end_windows() -> None:
