@@ -91,6 +91,10 @@ class Alarms:
         data = httpx.get(f"{self._url}/api/v1/alerts", timeout=30).json()["data"]["alerts"]
         return {one["labels"]["alertname"] for one in data if one["state"] == "firing"}
 
+    def _is_known(self, metric: str) -> bool:
+        data = httpx.get(f"{self._url}/api/v1/query", params={"query": metric}, timeout=30).json()["data"]
+        return bool(data["result"])
+
     def fires(self, name: str) -> None:
         self.hub.wait_for(lambda: name in self.firing(), AWAITED)
 
@@ -131,7 +135,8 @@ class Alarms:
         yield from self.standing("statistics.flow")
 
     def unopened(self) -> Iterator[None]:
-        """Measures are sealed to a key that nobody has."""
+        """Measures are sealed to a key that nobody has, once it is known that there were none."""
+        self.hub.wait_for(lambda: self._is_known("estuaire_statistics_summaries_ignored_total"))
         sealer, at = Sealer(X25519PrivateKey.generate().public_key()), round(time.time() * 1000)
         measures = encode(Measures(os.urandom(8), 1, {self.hub.source(): {"claim.v1": {"records": 1}}}))
         summary = FlowSummary("ingest", 0, at, (), measures=sealer.seal(measures, measures_associated(at)))
