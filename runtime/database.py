@@ -37,7 +37,7 @@ class Store(Protocol):
 
     def begin_anew(self, cluster: str) -> AbstractContextManager[list[Emit]]:
         """Forget all progress, for it is about another broker's log; gives all outputs that may not be published, to
-        be published before the end of it. None, where another process has begun anew."""
+        be published before the end of it; no output where another process has begun anew."""
 
     def load(self, places: Sequence[Place]) -> dict[Place, Progress]:
         """The progress of those partitions that have any."""

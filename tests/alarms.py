@@ -9,11 +9,11 @@ import os
 import re
 import shutil
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -28,7 +28,7 @@ from estuaire.observe import RULES
 from estuaire.platform import CHECKPOINTS
 from runtime.messages import SUMMARIES, FlowSummary
 from runtime.sealing import Sealer
-from tests.hub import Hub
+from tests.hub import Hub, meanwhile
 
 Make = Callable[..., dict[str, Any]]
 
@@ -111,18 +111,15 @@ class Alarms:
     def rejects(self) -> Iterator[None]:
         source = self.hub.source()
         bad = self.observation(source, "bad", 1) | {"type": "no-such-type.v1"}
-        stop, client = threading.Event(), self.hub.producer(source)
+        client = self.hub.producer(source)
 
-        def send() -> None:
+        def send(stop: Event) -> None:
             with client as producer:
                 while not stop.wait(0.2):
                     list(producer.send(iter([bad, self.observation(source, "good", 1)]), 2))
 
-        sending = threading.Thread(target=send)
-        sending.start()
-        yield
-        stop.set()
-        sending.join(30)
+        with meanwhile(send, 30):
+            yield
 
     def silent(self) -> Iterator[None]:
         source = self.hub.source()
@@ -168,26 +165,23 @@ class Alarms:
         """A process, linkage's unless another is named, stands still, while records come."""
         child = self.hub.platform.services[process].process
         assert child is not None
-        source, stop = self.hub.source(), threading.Event()
+        source = self.hub.source()
         self.hub.send(source, [self.observation(source, "first", 1)])  # or its figures begin with what is late
         client = self.hub.producer(source)
 
-        def send() -> None:
+        def send(stop: Event) -> None:
             with client as producer:
                 for number in range(100_000):
                     list(producer.send(iter([self.observation(source, f"s{number}", 1)]), 1))
                     if stop.wait(0.2):
                         return
 
-        sending = threading.Thread(target=send)
-        sending.start()
-        os.kill(child.pid, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            os.kill(child.pid, signal.SIGCONT)
-            stop.set()
-            sending.join(60)
+        with meanwhile(send):
+            os.kill(child.pid, signal.SIGSTOP)
+            try:
+                yield
+            finally:
+                os.kill(child.pid, signal.SIGCONT)
 
     def late(self) -> Iterator[None]:
         """Records wait at linkage for a while, and are late in access when it goes on."""
@@ -202,21 +196,19 @@ class Alarms:
         self.hub.send(source, [self.observation(source, "o", 1)])
         child = self.hub.platform.services["linkage"].process
         assert child is not None
+        begun, client = time.monotonic(), self.hub.producer(source)
+
+        def oppose(_stop: Event) -> None:
+            with client as producer:
+                known = self.observation(source, "o", 1)["data"]["identity"]
+                producer.oppose({"id": "objection", "identity": known})
+
         os.kill(child.pid, signal.SIGSTOP)
-        try:
-            begun, client = time.monotonic(), self.hub.producer(source)
-
-            def oppose() -> None:
-                with client as producer:
-                    known = self.observation(source, "o", 1)["data"]["identity"]
-                    producer.oppose({"id": "objection", "identity": known})
-
-            sending = threading.Thread(target=oppose)
-            sending.start()
-            self.hub.wait_for(lambda: time.monotonic() > begun + 7)
-        finally:
-            os.kill(child.pid, signal.SIGCONT)
-        sending.join(60)
+        with meanwhile(oppose):
+            try:
+                self.hub.wait_for(lambda: time.monotonic() > begun + 7)
+            finally:
+                os.kill(child.pid, signal.SIGCONT)
         yield
 
     def database_away(self) -> Iterator[None]:
@@ -276,14 +268,12 @@ class Alarms:
         events = (self.observation(source, f"l{at}", at % 500) for at in range(20_000))
         client = self.hub.producer(source)
 
-        def send() -> None:
+        def send(_stop: Event) -> None:
             with client as producer:
                 list(producer.send(events, 500))
 
-        sending = threading.Thread(target=send)
-        sending.start()
-        yield
-        sending.join(300)
+        with meanwhile(send, 300):
+            yield
         with self.hub.producer(source) as producer:
             assert producer.wait_for_views(source, 300)
 
@@ -321,21 +311,15 @@ class Alarms:
         """These are sent again and again, whatever the answer, and some are refused or given up meanwhile."""
         token = self.hub.platform.keyring.producer_token(source)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/x-ndjson"}
-        stop = threading.Event()
 
-        def send() -> None:
+        def send(stop: Event) -> None:
             while not stop.wait(0.1):
                 lines = "\n".join(json.dumps(one | {"id": f"{one['id']}-{time.monotonic_ns()}"}) for one in events)
                 with suppress(httpx.TransportError):
                     httpx.post(f"{self.hub.platform.ingest_url}/v1/events", content=lines, headers=headers, timeout=2)
 
-        sending = threading.Thread(target=send)
-        sending.start()
-        try:
+        with meanwhile(send, 30):
             yield
-        finally:
-            stop.set()
-            sending.join(30)
 
     def no_second_place(self) -> Iterator[None]:
         place = self.hub.platform.home / CHECKPOINTS
@@ -415,22 +399,16 @@ class Alarms:
         broker = next(pid for pid in self._children() if b"kafka.Kafka" in Path(f"/proc/{pid}/cmdline").read_bytes())
         source = self.hub.source()
         good = [self.observation(source, f"g{at}", at) for at in range(50)]
-        with self._posting(source, [*good, self.observation(source, "bad", 1) | {"type": "no-such-type.v1"}]):
-            stop = threading.Event()
 
-            def stand() -> None:
-                while not stop.wait(5):
-                    os.kill(broker, signal.SIGSTOP)
-                    stop.wait(30)
-                    os.kill(broker, signal.SIGCONT)
+        def stand(stop: Event) -> None:
+            while not stop.wait(5):
+                os.kill(broker, signal.SIGSTOP)
+                stop.wait(30)
+                os.kill(broker, signal.SIGCONT)
 
-            standing = threading.Thread(target=stand)
-            standing.start()
-            try:
-                yield
-            finally:
-                stop.set()
-                standing.join(60)
+        posted = self._posting(source, [*good, self.observation(source, "bad", 1) | {"type": "no-such-type.v1"}])
+        with posted, meanwhile(stand):
+            yield
 
     def _children(self) -> list[int]:
         mine = Path(f"/proc/{os.getpid()}/task").glob("*/children")

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
 import httpx
@@ -136,6 +137,19 @@ class Hub:
         token = self.platform.keyring.token(name, role.removesuffix("s"))
         url = f"{self.platform.services[service].url}{path}"
         return httpx.get(url, params=params, headers={"Authorization": f"Bearer {token}"}, timeout=30)
+
+
+@contextmanager
+def meanwhile(work: Callable[[Event], None], seconds: float = 60) -> Iterator[None]:
+    """Something goes on beside what is done here, in a thread: it is told when to end, and has so many seconds to."""
+    stop = Event()
+    thread = Thread(target=work, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join(seconds)
 
 
 def opened(message: Message, openers: Iterable[Opener]) -> Iterator[bytes]:

@@ -300,8 +300,7 @@ def test_a_database_that_is_restored_goes_back_on_the_broker_and_on(
     compose("stop", "linkage")
     compose(*words["pg_restore"], given=dump)
     compose("up", "--detach", "--no-build", "--no-deps", "linkage")
-    refused = lambda: b"ESTUAIRE_REWIND" in compose("logs", "--no-color", "linkage").stdout  # noqa: E731
-    hub.wait_for(refused, 60)
+    hub.wait_for(lambda: b"ESTUAIRE_REWIND" in compose("logs", "--no-color", "linkage").stdout, 60)
     compose.write({"ESTUAIRE_REWIND": "true"})
     compose.up("linkage")
     hub.send(source, [observation(source, f"r{number}", number % 7, number) for number in range(31, 41)])
@@ -322,8 +321,7 @@ def test_keycloak_is_the_issuer_of_a_hub(compose: Composed, keycloak_image: str,
     compose("up", "--detach", "--no-build", "--no-deps", "keycloak")
     realm = Realm(url, (compose.folder / "keycloak" / "config" / "admin").read_text())
     compose.hub.wait_for(realm.answers, 180)
-    healthy = lambda: b"(healthy)" in compose("ps", "keycloak").stdout  # noqa: E731
-    compose.hub.wait_for(healthy, 60)
+    compose.hub.wait_for(lambda: b"(healthy)" in compose("ps", "keycloak").stdout, 60)
     compose.up("linkage", "access", "statistics", "audit", "console")
     secret = realm.client("the-operator", "operator")
     headers = {"Authorization": f"Bearer {realm.token('the-operator', secret)}"}

@@ -7,10 +7,10 @@ import os
 import re
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import httpx
@@ -32,7 +32,7 @@ from tests.alarms import CAUSES, Alarms, scaled
 from tests.browser import PHONE
 from tests.contract.test_alerts import alerts
 from tests.e2e.conftest import sign_in
-from tests.hub import Hub, free_base_port
+from tests.hub import Hub, free_base_port, meanwhile
 from tests.search import Search
 
 pytestmark = pytest.mark.e2e
@@ -85,11 +85,11 @@ def prometheus(observed: Hub) -> str:
 @pytest.fixture
 def flow(observed: Hub, observation: Make) -> Iterator[None]:
     """Records come in all the while, a few of them refused, a few contradicting others."""
-    hub, source, stop = observed, observed.source(), threading.Event()
+    hub, source = observed, observed.source()
     hub.permit(source)
     client = hub.producer(source)  # here, for two threads may not make tokens at once
 
-    def send() -> None:
+    def send(stop: Event) -> None:
         with client as producer:
             for number in range(10_000):
                 events = [observation(source, f"f{number}-{at}", at) for at in range(20)]
@@ -99,11 +99,8 @@ def flow(observed: Hub, observation: Make) -> Iterator[None]:
                 if stop.wait(0.3):
                     return
 
-    sending = threading.Thread(target=send)
-    sending.start()
-    yield
-    stop.set()
-    sending.join(60)
+    with meanwhile(send):
+        yield
 
 
 # --- traces ---

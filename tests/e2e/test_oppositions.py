@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ import pytest
 from estuaire.producer import Producer
 from tests.e2e.test_cli import estuaire
 from tests.e2e.test_stewards import Follower
-from tests.hub import Hub
+from tests.hub import Hub, meanwhile
 
 pytestmark = pytest.mark.e2e
 log = logging.getLogger("estuaire.tests")
@@ -28,9 +28,9 @@ EXEMPT = {"opposition_exemption": "Surveillance, by an order of the minister."}
 @contextmanager
 def backfilling(hub: Hub, source: str, observation: Make) -> Iterator[None]:
     """Others' old records come in on the lane of lower priority meanwhile, at most 10,000 ahead of the views."""
-    stop, token = threading.Event(), hub.platform.keyring.producer_token(source)
+    token = hub.platform.keyring.producer_token(source)
 
-    def send() -> None:
+    def send(stop: Event) -> None:
         with Producer(hub.platform.ingest_url, token, backfill=True) as producer:
             for number in range(1000):
                 if stop.is_set():
@@ -40,13 +40,8 @@ def backfilling(hub: Hub, source: str, observation: Make) -> Iterator[None]:
                 while number % 20 == 19 and not stop.is_set() and not producer.wait_for_views(source, 1):
                     pass
 
-    sending = threading.Thread(target=send)
-    sending.start()
-    try:
+    with meanwhile(send):
         yield
-    finally:
-        stop.set()
-        sending.join(60)
 
 
 def test_an_objection_empties_the_views_and_its_end_fills_them_again(
