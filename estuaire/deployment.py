@@ -46,6 +46,8 @@ USER: Final = 65532
 """Whom the containers run as, where the folder is made by root."""
 PORT: Final = 8000
 """Where every service listens in its container."""
+RIGHTS: Final = "rights"
+"""Who keeps the rights of subscribers, as the operator."""
 KAFKA, POSTGRES, KEYCLOAK = "kafka", "postgres", "keycloak"
 """Where the servers of the compose files listen in their networks."""
 HERE: Final = "localhost"
@@ -155,6 +157,7 @@ def _settings(keyring: Keyring, passwords: Passwords, surroundings: Surroundings
     found: dict[str, dict[str, str]] = {}
     for service in acl.services():
         found[service] = {"ESTUAIRE_KAFKA_CONFIG": json.dumps(keyring.kafka_config(service))}
+    found[RIGHTS] = {"ESTUAIRE_KAFKA_CONFIG": json.dumps(keyring.kafka_config(ADMIN))}
     for service in DATABASES:
         own = f"ESTUAIRE_{service.upper()}_"
         for setting, role in roles_of(service).items():
@@ -182,12 +185,14 @@ def _write_servers(folder: Path, keyring: Keyring, passwords: Passwords, outside
     _write(
         folder / "kafka" / "config" / "broker.properties", (INFRA / "broker.properties").read_text() + own + _LISTENERS
     )
-    kept = (folder / "kafka" / "data", folder / "postgres", folder / KEYCLOAK / "h2")
-    for data in (*kept, folder / CHECKPOINTS, links_folder(folder)):
-        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    watched = folder / "observe"
+    servers = ("kafka/data", "postgres", f"{KEYCLOAK}/h2", "observe/prometheus", "observe/grafana", "accounts")
+    for written in (*(folder / one for one in servers), folder / CHECKPOINTS, links_folder(folder)):
+        written.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(folder / "secrets" / POSTGRES / "password", passwords.of(DATABASE_ADMIN))
-    if not (administrator := folder / KEYCLOAK / "config" / "admin").exists():
-        _write(administrator, secrets.token_urlsafe(24))
+    for administrator in (folder / KEYCLOAK / "config" / "admin", watched / "grafana-admin"):
+        if not administrator.exists():
+            _write(administrator, secrets.token_urlsafe(24))
     (folder / "secrets" / "console").mkdir(exist_ok=True, mode=0o700)
     path = folder / "compose.env"
     if not path.exists():
@@ -298,7 +303,7 @@ def _give_away(folder: Path) -> None:
 
 def secrets_of(folder: Path, keyring: Keyring, passwords: Passwords) -> Iterator[dict[str, Any]]:
     """The Secrets that `infra/kubernetes` names, from a folder that is prepared."""
-    for service in SERVICES:
+    for service in (*SERVICES, RIGHTS):
         keys = {path.name: path.read_bytes() for path in sorted(keyring.folder(service).glob("*.json"))}
         if keys:
             yield _secret(f"{service}-keys", keys)
@@ -306,8 +311,6 @@ def secrets_of(folder: Path, keyring: Keyring, passwords: Passwords) -> Iterator
         if settings.exists():
             yield _secret(f"{service}-settings", {one.name: one.read_bytes() for one in sorted(settings.iterdir())})
     yield _secret("producers", {"producers.yaml": keyring.producers.read_bytes()})
-    config = json.dumps(keyring.kafka_config(ADMIN)).encode()
-    yield _secret("rights-settings", {"ESTUAIRE_KAFKA_CONFIG": config})
     home = (folder / "addresses.json", keyring.verifier_key)
     yield _secret("operator-home", {path.name: path.read_bytes() for path in home})
     for principal, password in keyring.passwords([ADMIN, *sorted(acl.services())]).items():
@@ -337,7 +340,8 @@ def _secret(name: str, data: Mapping[str, bytes], kind: str = "Opaque") -> dict[
 def establish(folder: Path, report: Report = print) -> None:
     """Bring broker and database to what the folder says: accounts, topics, rights; roles and databases.
 
-    What is there already stays, so it may be run again, and is at each start. Raises StartError, KafkaException.
+    It may be run again, and is at each start: what is there stays, and accounts have the passwords that the folder
+    has of them. Raises StartError, KafkaException.
     """
     hub = Deployment(folder)
     itself = hub.settings_as_broker()

@@ -18,7 +18,8 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from joserfc import jwt
 from joserfc.jwk import ECKey
 
-from contracts.acl import SUBSCRIBER
+from contracts.acl import SUBSCRIBER, services
+from estuaire.broker import BROKER
 from estuaire.passwords import Passwords, sasl
 from runtime.http import hash_token
 from runtime.keys import FolderKeyStore, write_key
@@ -59,7 +60,8 @@ class Keyring:
 
     def __init__(self, home: Path) -> None:
         self._keys = home / "keys"
-        self._accounts = Passwords(home / "keys" / "kafka.json")
+        self._of_the_hub = Passwords(home / "keys" / "kafka.json")
+        self._of_others = Passwords(home / "accounts" / "kafka.json")
         self._connection = home / "keys" / "kafka-connection.json"
         self._tokens = home / "tokens"
         self._producers = home / "producers"
@@ -73,7 +75,7 @@ class Keyring:
             self._key_pair(recipient)
         self._verifier_key()
         if not self.producers.exists():
-            self._write(self._read())
+            self._list(self._read())
         self._signing_key()
 
     def folder(self, service: str) -> Path:
@@ -105,7 +107,8 @@ class Keyring:
         known = self._read()
         fresh = {one: secrets.token_urlsafe(32) for one in sources if one not in known}
         if fresh:
-            self._write(known | fresh)
+            _write(self._tokens / "producers.json", json.dumps(known | fresh, indent=1), 0o600)
+            self._list(fresh)
 
     def token(self, name: str, *roles: str) -> str:
         """A token for somebody in these roles, good for an hour."""
@@ -125,11 +128,16 @@ class Keyring:
 
     def passwords(self, principals: Iterable[str]) -> dict[str, str]:
         """The passwords of these principals at the broker; made where there are none."""
-        return {name: self._accounts.of(name) for name in principals}
+        return {name: self._accounts(name).of(name) for name in principals}
+
+    def _accounts(self, principal: str) -> Passwords:
+        """Those of subscribers and gateways lie apart: who makes them needs none of the hub's own."""
+        return self._of_the_hub if principal in {ADMIN, BROKER} | services() else self._of_others
 
     def kafka_config(self, principal: str) -> dict[str, str]:
         """How a client connects to the broker as this principal; a subscriber's, in a group that it may use."""
-        config = sasl("SCRAM-SHA-512", principal, self._accounts.of(principal)) | self._connected()
+        password = self._accounts(principal).of(principal)
+        config = sasl("SCRAM-SHA-512", principal, password) | self._connected()
         return config | ({"group.id": f"{principal}/estuaire"} if principal.startswith(SUBSCRIBER) else {})
 
     def connect(self, config: Mapping[str, str]) -> None:
@@ -164,9 +172,10 @@ class Keyring:
         known: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
         return known
 
-    def _write(self, known: dict[str, str]) -> None:
-        _write(self._tokens / "producers.json", json.dumps(known, indent=1), 0o600)
-        listed = [{"source": source, "token_sha256": hash_token(token)} for source, token in known.items()]
+    def _list(self, tokens: Mapping[str, str]) -> None:
+        """Add to the producers that ingest knows; what somebody has entered there, or taken out, stays as it is."""
+        listed = yaml.safe_load(self.producers.read_text())["producers"] if self.producers.exists() else []
+        listed += [{"source": source, "token_sha256": hash_token(token)} for source, token in tokens.items()]
         _write(self.producers, yaml.safe_dump({"producers": listed}, allow_unicode=True), 0o644)
 
 

@@ -28,6 +28,7 @@ WITH_ISSUER: Final = ("access", "audit", "console", "linkage", "statistics")
 KEEPER, OPERATOR = "rights", "operator"
 """Who keeps the rights of subscribers, and where the operator's commands run: by the same account at the broker."""
 BROKER_PORT, DATABASE_PORT, COLLECTOR_PORT, TRACES_PORT = 9093, 5432, 4318, 16686
+BROKER_METRICS, DATABASE_METRICS = 9404, 9187
 NAME: Final = "app.kubernetes.io/name"
 
 Manifest = dict[str, Any]
@@ -86,6 +87,7 @@ def network_policies() -> Iterator[Manifest]:
         {"strimzi.io/cluster": KAFKA},
         ingress=[
             _from([_named([*sorted(acl.services()), OPERATOR, KEEPER])], BROKER_PORT),
+            _watched(BROKER_METRICS),
             {"from": [_brokers(), _elsewhere("strimzi", {"name": "strimzi-cluster-operator"})]},
         ],
         egress=[{"to": [_brokers()]}, _to_the_api()],
@@ -97,6 +99,7 @@ def network_policies() -> Iterator[Manifest]:
             servers["podSelector"]["matchLabels"],
             ingress=[
                 _from([_named([service])], DATABASE_PORT),
+                _watched(DATABASE_METRICS),
                 {"from": [servers, _elsewhere("cnpg-system", {NAME: "cloudnative-pg"})]},
             ],
             egress=[{"to": [servers]}, _to_the_api()],
@@ -133,8 +136,8 @@ def _calls(service: str) -> list[Manifest]:
     return found
 
 
-def _watched() -> Manifest:
-    return _from([_elsewhere("monitoring", {NAME: "prometheus"})], PORT)
+def _watched(port: int = PORT) -> Manifest:
+    return _from([_elsewhere("monitoring", {NAME: "prometheus"})], port)
 
 
 def _to_others(than: str) -> Manifest:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import quote
@@ -19,6 +20,7 @@ _SHOW_SECONDS: Final = 5.0
 """How long a service may take over what a page only shows."""
 _READY_SECONDS: Final = 1.0
 """How long it may take to be reached, and again to say whether it is ready."""
+_SILENT: Final = "it does not answer"
 _QUESTIONS: Final = ("/v1/dead-letters/became",)
 """What is asked by POST, for it is too long for an address."""
 _ACT_SECONDS: Final = 120.0
@@ -50,8 +52,15 @@ class Hub(Protocol):
 class HttpHub:
     """Asks over HTTP, on connections that it keeps."""
 
-    def __init__(self, addresses: Mapping[str, str], http: httpx.Client | None = None) -> None:
+    def __init__(
+        self,
+        addresses: Mapping[str, str],
+        http: httpx.Client | None = None,
+        resolve: Callable[[str], Collection[str]] | None = None,
+    ) -> None:
+        """`resolve` gives the addresses of a name, or raises OSError."""
         self._addresses = addresses
+        self._resolve = resolve or _resolved
         self._http = http or httpx.Client()
 
     def close(self) -> None:
@@ -84,17 +93,46 @@ class HttpHub:
 
     def ready(self, service: str) -> str | None:
         """Why a service is not ready, in its own words; None if it is. Raises Refusal: of status 503 where none
-        answers, of 404 where nobody has said where it listens."""
+        answers, of 404 where nobody has said where it listens.
+
+        Its name may lead to several processes: each is asked, and the first that is not ready is told of.
+        """
         if service not in self._addresses:
             raise Refusal(404, "not found", "Nobody has said where it listens.")
+        address = httpx.URL(f"{self._addresses[service]}/readyz")
         try:
-            answer = self._http.get(f"{self._addresses[service]}/readyz", timeout=_READY_SECONDS)
+            processes = self._resolve(address.host)
+        except OSError:
+            processes = []
+        told = (self._said(address, one) for one in processes)
+        fault = next((one for one in told if one is not None), None)
+        if len(processes) > 1:
+            return fault and f"1 of {len(processes)} processes: {fault}"
+        if fault == _SILENT or not processes:
+            raise Refusal(503, f"{service} does not answer", "Try again later.")
+        return fault
+
+    def _said(self, address: httpx.URL, host: str) -> str | None:
+        """Why a process is not ready; None if it is."""
+        try:
+            answer = self._http.get(
+                address.copy_with(host=host),
+                headers={"Host": address.netloc.decode()},
+                extensions={"sni_hostname": address.host},
+                timeout=_READY_SECONDS,
+            )
         except httpx.HTTPError:
-            raise Refusal(503, f"{service} does not answer", "Try again later.") from None
+            return _SILENT
         if answer.is_success:
             return None
         is_said = answer.headers.get("content-type", "").startswith("text/plain")
         return answer.text.strip()[:300] if is_said else f"HTTP {answer.status_code}"
+
+
+def _resolved(host: str) -> Collection[str]:
+    """Of one family, for a process may have an address of each."""
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return {str(place[0]) for family, *_, place in found if family == found[0][0]}
 
 
 class Links:

@@ -157,14 +157,18 @@ def test_every_image_that_is_not_ours_has_a_version(file: Path) -> None:
             tag = image.removesuffix("}").rpartition(":")[2]
             assert re.search(r"\d+\.\d+", tag), f"{name}: {image}"
     assert f"apache/kafka:{version()}}}" in services()["kafka"]["image"], "the version of infra/kafka/pom.xml"
+    postgres = re.search(r"postgres:([\d.]+)-", services()["postgres"]["image"])
+    databases = (INFRA / "kubernetes" / "base" / "databases.yaml").read_text()
+    assert postgres
+    assert set(re.findall(r"postgresql:([\d.]+)-", databases)) == {postgres[1]}, "one version everywhere"
 
 
 def test_a_service_has_its_own_keys_and_secrets_alone_and_writes_none_of_them() -> None:
-    for name in SERVICES:
+    for name in (*SERVICES, "rights"):
         mounts = [str(one).replace("${ESTUAIRE_FOLDER}", "") for one in services()[name]["volumes"]]
         for mount in mounts:
             source, target, *mode = mount.split(":") if "CHECKPOINTS" not in mount else ("/checkpoints", "", "rw")
-            if source in ("/links", "/checkpoints"):
+            if source in ("/links", "/checkpoints", "/accounts"):
                 continue
             assert mode == ["ro"], mount
             own = {f"/keys/{name}", f"/secrets/{name}", "/hub", "/tokens/issuer.jwks"}
@@ -186,7 +190,7 @@ def test_the_database_logs_no_value_of_a_row() -> None:
 
 def test_what_prepare_writes_is_what_the_files_mount(tmp_path: Path) -> None:
     prepare(tmp_path, COMPOSE)
-    files = PLATFORM.read_text() + KEYCLOAK.read_text()
+    files = "".join(one.read_text() for one in FILES)
     mounted = set(re.findall(r"\$\{ESTUAIRE_FOLDER(?::\?)?\}(/[a-z0-9./-]+)", files))
     assert {path for path in mounted if not (tmp_path / path[1:]).exists()} == set()
     secrets = {path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_mode & 0o077}

@@ -465,7 +465,8 @@ def table() -> set[Edge]:
     edges |= {(one, f"{one}-database", 5432) for one in ("linkage", "access", "statistics", "audit")}
     edges |= {(who, one, 8000) for who in ("console", "operator") for one in steps}
     edges |= {(FROM_OUTSIDE, one, 8000) for one in ("ingest", "access", "console")}
-    edges |= {(PROMETHEUS, one, 8000) for one in (*everybody, "rights")}
+    edges |= {(PROMETHEUS, one, 8000) for one in (*everybody, "rights")} | {(PROMETHEUS, "kafka", 9404)}
+    edges |= {(PROMETHEUS, f"{one}-database", 9187) for one in ("linkage", "access", "statistics", "audit")}
     edges |= {(one, COLLECTOR, 4318) for one in steps} | {("console", TRACES, 16686)}
     edges |= {(one, ISSUER, 443) for one in ("linkage", "access", "statistics", "audit", "console")}
     servers = ("kafka", "linkage-database", "access-database", "statistics-database", "audit-database")
@@ -589,7 +590,7 @@ def test_the_console_asks_the_trace_store_that_its_policy_leads_to(resources: li
 
 
 def test_what_prometheus_is_told_has_the_labels_that_the_rules_ask_for(resources: list[Resource]) -> None:
-    (monitor,) = of(resources, "PodMonitor").values()
+    monitor = of(resources, "PodMonitor")["estuaire"]
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     targets = {}
     for name, one in workloads(resources).items():
@@ -619,11 +620,12 @@ def test_the_table_is_that_of_the_declarations() -> None:
     edges = table()
     assert {who for who, whom, _ in edges if whom == "kafka"} - {
         STRIMZI,
+        PROMETHEUS,
         "kafka",
         "rights",
         "operator",
     } == acl.services()
-    assert {who for who, whom, _ in edges if whom.endswith("-database")} - {CNPG} - {
+    assert {who for who, whom, _ in edges if whom.endswith("-database")} - {CNPG, PROMETHEUS} - {
         whom for _, whom, _ in edges if whom.endswith("-database")
     } == set(DATABASES)
     # pseudonym has the issuer's keys as a file: it reaches the broker, and nothing else

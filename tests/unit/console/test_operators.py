@@ -484,9 +484,36 @@ def test_who_is_asked_how_it_is_may_be_away_or_say_why_it_is_not_ready() -> None
         return httpx.Response(200 if request.url.host == "well" else 503, text="no database\n")
 
     addresses = {"access": "http://well", "linkage": "http://ill", "pseudonym": "http://away", "audit": "http://proxy"}
-    hub = HttpHub(addresses, httpx.Client(transport=httpx.MockTransport(answered)))
+    hub = HttpHub(addresses, httpx.Client(transport=httpx.MockTransport(answered)), lambda host: [host])
     assert [hub.ready(one) for one in ("access", "linkage", "audit")] == [None, "no database", "HTTP 502"]
     for service, status in (("pseudonym", 503), ("ingest", 404)):
         with pytest.raises(Refusal) as refusal:
             hub.ready(service)
         assert refusal.value.status == status
+
+
+@pytest.mark.parametrize(
+    ("processes", "said"),
+    [
+        (["10.0.0.1", "10.0.0.2"], None),
+        (["10.0.0.1", "10.0.0.9"], "1 of 2 processes: partition 3 is stopped"),
+        (["10.0.0.1", "10.0.0.2", "10.0.0.8"], "1 of 3 processes: it does not answer"),
+    ],
+)
+def test_every_process_that_a_name_leads_to_is_asked(processes: list[str], said: str | None) -> None:
+    def answered(request: httpx.Request) -> httpx.Response:
+        assert request.headers["host"] == "linkage:8000"
+        assert request.url.port == 8000
+        if request.url.host == "10.0.0.8":
+            raise httpx.ConnectError("nobody")
+        stands = request.url.host == "10.0.0.9"
+        return httpx.Response(503, text="partition 3 is stopped") if stands else httpx.Response(200, text="ready")
+
+    client = httpx.Client(transport=httpx.MockTransport(answered))
+    assert HttpHub({"linkage": "http://linkage:8000"}, client, lambda _host: processes).ready("linkage") == said
+
+
+def test_a_name_that_leads_nowhere_does_not_answer() -> None:
+    with pytest.raises(Refusal) as refusal:
+        HttpHub({"linkage": "http://nowhere.invalid:8000"}).ready("linkage")
+    assert refusal.value.status == 503

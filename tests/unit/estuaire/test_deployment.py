@@ -120,3 +120,26 @@ def test_the_list_of_producers_follows_the_tokens_of_a_home_from_before(tmp_path
     Keyring(tmp_path).prepare()
     assert Keyring(tmp_path).producer_token("urn:a") == token
     assert "urn:a" in Keyring(tmp_path).producers.read_text()
+
+
+def test_who_keeps_the_rights_of_subscribers_is_given_no_key(folder: Path) -> None:
+    """Its secret is the operator's account; accounts that it makes are in a folder that has nothing else."""
+    config = json.loads((folder / "secrets" / "rights" / "ESTUAIRE_KAFKA_CONFIG").read_text())
+    assert (config["sasl.username"], config) == ("admin", Deployment(folder).settings().kafka_config)
+    made = Keyring(folder).passwords([subscriber("team-cardio"), "site-b", "ingest"])
+    assert json.loads((folder / "accounts" / "kafka.json").read_text()) == {
+        name: made[name] for name in (subscriber("team-cardio"), "site-b")
+    }
+    assert json.loads((folder / "keys" / "kafka.json").read_text())["ingest"] == made["ingest"]
+
+
+def test_producers_that_were_entered_by_hand_stay(folder: Path) -> None:
+    keyring = Keyring(folder)
+    keyring.ensure_producers(["urn:test:leaked"])
+    by_hand = {"source": "urn:test:by-hand", "token_sha256": "0" * 64}
+    keyring.producers.write_text(yaml.safe_dump({"producers": [by_hand]}))
+    keyring.ensure_producers(["urn:test:fresh", "urn:test:leaked"])
+    assert [one["source"] for one in yaml.safe_load(keyring.producers.read_text())["producers"]] == [
+        "urn:test:by-hand",
+        "urn:test:fresh",
+    ], "and one that was taken out is not put back"

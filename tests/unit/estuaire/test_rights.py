@@ -76,7 +76,7 @@ def test_a_password_is_made_once_and_only_its_owner_reads_it(tmp_path: Path) -> 
     other = Keyring(tmp_path).kafka_config(subscriber("a b"))
     assert other["sasl.password"] != config["sasl.password"]
     assert other["group.id"] == "subscriber/a%20b/estuaire"
-    assert [path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.json")] == [0o600]
+    assert {path.stat().st_mode & 0o777 for path in tmp_path.rglob("*.json")} == {0o600}
 
 
 def test_accounts_of_the_home_are_for_its_own_broker(tmp_path: Path) -> None:
