@@ -16,10 +16,11 @@ up: $(UV) ## Start the platform and leave it running until Ctrl-C (ARGS=--observ
 	@$(RUN) estuaire up $(ARGS)
 
 test: $(UV) ## The whole suite, with a sample of each long run
-	@$(RUN) pytest $(addprefix tests/,unit contract integration e2e fault container) $(ARGS)
+	@$(RUN) pytest -n 2 --dist loadfile $(addprefix tests/,unit contract integration) $(ARGS)
+	@$(RUN) pytest $(addprefix tests/,e2e fault container) $(ARGS)
 
 check: lint ## Lint, types, import rules, unit and contract tests; starts nothing
-	@$(RUN) pytest -q -m "unit or contract" $(ARGS)
+	@$(RUN) pytest -q -n 2 --dist loadfile tests/unit tests/contract $(ARGS)
 
 lint: $(UV) ## Lint, types and import rules alone
 	@$(RUN) ruff check
