@@ -62,7 +62,7 @@ fhir-examples: $(UV) ## All examples of FHIR R4, of ESTUAIRE_FHIR_EXAMPLES: the 
 http: $(UV) ## 20,000 generated requests to every service, held to what its OpenAPI document says
 	@ESTUAIRE_HTTP_REQUESTS=20000 $(RUN) pytest --log-cli-level=WARNING tests/e2e/test_openapi.py $(ARGS)
 
-alerts: $(UV) ## Every alert rule that can be: fired by its cause on a live platform, and cleared
+alerts: $(UV) ## Every alert rule: fired by its cause on a live platform, and cleared
 	@ESTUAIRE_ALERTS=1 $(RUN) pytest --timeout 0 tests/e2e/test_observing.py -k alert $(ARGS)
 
 traces: $(UV) ## Build the trace store (Jaeger, from its Go module) into the user's cache, once

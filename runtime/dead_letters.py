@@ -11,6 +11,7 @@ import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
+from itertools import product
 from threading import Event, Lock
 from typing import Final, NamedTuple
 
@@ -19,7 +20,7 @@ from confluent_kafka import Message as KafkaMessage
 
 from runtime.kafka import BrokerAway, consumer_config, producer_config
 from runtime.loop import message_from
-from runtime.messages import BACKFILL, DEAD_LETTERS, TRACEPARENT, Message
+from runtime.messages import BACKFILL, DEAD_LETTERS, TRACEPARENT, Message, Reason
 from runtime.settings import RuntimeSettings
 from runtime.telemetry import DEAD_LETTERS_WAITING, read_traceparent
 
@@ -267,9 +268,9 @@ class DeadLetters:
             return
 
     def _measure(self) -> None:
-        counts = Counter(one.topic for one in self.waiting())
-        for topic in self.topics:
-            DEAD_LETTERS_WAITING.labels(self._service, topic).set(counts[topic])
+        counts = Counter((one.topic, one.reason) for one in self.waiting())
+        for topic, reason in product(self.topics, Reason):
+            DEAD_LETTERS_WAITING.labels(self._service, topic, reason).set(counts[topic, reason])
 
     def _note(self, message: Message) -> None:
         if not self._is_ours(message):

@@ -41,12 +41,12 @@ MESSAGES_WRITTEN: Final = Counter("estuaire_messages_written", "Messages a step 
 RECORDS: Final = Counter("estuaire_records", "Records by source and verdict.", ["step", "source", "verdict"])
 DEAD_LETTERS: Final = Counter("estuaire_dead_letters", "Dead letters by reason.", ["step", "reason"])
 DEAD_LETTERS_WAITING: Final = Gauge(
-    "estuaire_dead_letters_waiting", "Dead letters that nobody has sent round again.", ["step", "topic"]
+    "estuaire_dead_letters_waiting", "Dead letters that nobody has sent round again.", ["step", "topic", "reason"]
 )
 BATCH_SECONDS: Final = Histogram("estuaire_batch_seconds", "Seconds a batch took.", ["step"], buckets=_FINE)
 AGE_SECONDS: Final = Histogram(
     "estuaire_record_age_seconds",
-    "Seconds since acceptance, at this step.",
+    "Seconds since acceptance, at this step, of one record in sixteen.",
     ["step", "source"],
     buckets=_COARSE,
 )

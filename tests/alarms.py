@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from contracts import audit
 from contracts.messages import Measures, encode, measures_associated
 from estuaire.database import running_database
+from estuaire.dead_letters import replay
 from estuaire.observe import RULES
 from estuaire.platform import CHECKPOINTS
 from runtime.messages import SUMMARIES, FlowSummary
@@ -49,7 +50,7 @@ def scaled(folder: Path) -> Path:
         document = yaml.safe_load(path.read_text())
         for group in document["groups"]:
             for rule in group["rules"]:
-                windows = re.sub(r"(?<=\[)(\d+)([smh])(?=\])", short, rule["expr"])
+                windows = re.sub(r"(?<=\[)(\d+)([smh])(?=:?\])", short, rule["expr"])
                 rule["expr"] = windows.replace("[2s]", "[4s]")
                 if rule.get("for"):
                     rule["for"] = re.sub(r"^(\d+)([smh])$", short, rule["for"]) if rule["for"] != "0m" else "0s"
@@ -64,7 +65,9 @@ def scaled(folder: Path) -> Path:
 
 
 THRESHOLDS = {
+    "StepStands": {"> 600": "> 10"},
     "RecordsLate": {"> 60": "> 4", "for": "0s"},
+    "DeadLettersWait": {"for": "5s"},
     "DeadLettersMany": {"> 100": "> 5"},
     "RejectsHigh": {"> 20": "> 2"},
     "OutputsWait": {"> 60": "> 6"},
@@ -102,11 +105,17 @@ class Alarms:
         self.hub.wait_for(lambda: name not in self.firing(), AWAITED)
 
     def down(self) -> Iterator[None]:
-        console = self.hub.platform.services["console"]
-        console.stop()
+        yield from self._stopped("console")
+
+    def ingest_down(self) -> Iterator[None]:
+        yield from self._stopped("ingest")
+
+    def _stopped(self, name: str) -> Iterator[None]:
+        service = self.hub.platform.services[name]
+        service.stop()
         yield
-        console.start()
-        console.wait(time.monotonic() + 60)
+        service.start()
+        service.wait(time.monotonic() + 60)
 
     def rejects(self) -> Iterator[None]:
         source = self.hub.source()
@@ -183,6 +192,14 @@ class Alarms:
             finally:
                 os.kill(child.pid, signal.SIGCONT)
 
+    def in_a_batch(self) -> Iterator[None]:
+        """Somebody holds a lock in linkage's database, and the batch of a record waits for it."""
+        source = self.hub.source()
+        with psycopg.connect(**self._admin("linkage")) as admin, self.hub.producer(source) as producer:
+            admin.execute("LOCK TABLE records IN ACCESS EXCLUSIVE MODE")
+            list(producer.send(iter([self.observation(source, "a", 1)]), 1))
+            yield
+
     def late(self) -> Iterator[None]:
         """Records wait at linkage for a while, and are late in access when it goes on."""
         standing, begun = self.standing(), time.monotonic()
@@ -225,7 +242,8 @@ class Alarms:
                 admin.execute("ALTER ROLE linkage LOGIN")
 
     def wrong_key(self) -> Iterator[None]:
-        """Pseudonym is started with another's private key, as a wrong deployment would."""
+        """Pseudonym is started with another's private key, as a wrong deployment would; with the right one, what died
+        goes round again."""
         service = self.hub.platform.services["pseudonym"]
         right = service.environment
         folder = self.hub.platform.home / "wrong-keys"
@@ -253,6 +271,9 @@ class Alarms:
             service.start()
             service.wait(time.monotonic() + 60)
             shutil.rmtree(folder)
+            token = self.hub.platform.keyring.token("operator", "operator")
+            while replay(service.url, "records-received-dlq", 1_000, token):
+                pass
 
     def unusual(self) -> Iterator[None]:
         """Ten times what is usual at this time of the day, until that has been usual."""
@@ -420,12 +441,14 @@ class Alarms:
 
 CAUSES: dict[str, Callable[[Alarms], Iterator[None]]] = {
     "ServiceDown": Alarms.down,
+    "IngestDown": Alarms.ingest_down,
     "RejectsHigh": Alarms.rejects,
     "StepWaits": Alarms.database_away,
     "ServiceNotReady": Alarms.database_away,
     "RecordsLate": Alarms.late,
     "OppositionsLate": Alarms.opposed_late,
     "StepStands": Alarms.standing,
+    "StepStands: in a batch": Alarms.in_a_batch,
     "ProducerSilent": Alarms.silent,
     "ProducerUnusual": Alarms.unusual,
     "LagGrows": Alarms.flooded,
@@ -435,6 +458,7 @@ CAUSES: dict[str, Callable[[Alarms], Iterator[None]]] = {
     "SummariesUnopened": Alarms.unopened,
     "AnswersFail": Alarms.another_schema,
     "DeadLettersOfOurs": Alarms.wrong_key,
+    "DeadLettersWait": Alarms.wrong_key,
     "PartitionStopped": Alarms.wrong_key,
     "DeadLettersMany": Alarms.conflicts,
     "ProducerThrottled": Alarms.conflicts,
@@ -448,4 +472,4 @@ CAUSES: dict[str, Callable[[Alarms], Iterator[None]]] = {
     "ProducerResets": Alarms.broker_away,
     "RightsOld": Alarms.broker_away,
 }
-"""By alert, what is done to the platform: begun, and ended once it fires."""
+"""By alert, and where there are several by its cause, what is done to the platform: begun, and ended once it fires."""

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 from prometheus_client import Gauge
 
 from contracts.sources import Registered
-from services.statistics.domain.alarms import KINDS, PAST, Alarm, judge
+from services.statistics.domain.alarms import KINDS, PAST, Alarm, Kind, judge
 from services.statistics.domain.flow import known_sources
 from services.statistics.domain.windows import HOUR
 from services.statistics.published import Published
@@ -20,6 +20,8 @@ log = logging.getLogger("estuaire.statistics")
 
 # Alarms that stand, by kind.
 ALARMS: Final = Gauge("estuaire_alarms", "Alarms that stand.", ["kind"])
+# 1 for each alarm that stands, by its source: one of the registry, or of as many others as are counted by their names.
+OF_SOURCES: Final = Gauge("estuaire_source_alarms", "Alarms that stand, of each source.", ["source", "kind"])
 # Seconds since a registered source was last heard of.
 SILENT_SECONDS: Final = Gauge("estuaire_source_silent_seconds", "Since a registered source was heard of.", ["source"])
 
@@ -41,7 +43,7 @@ class Watch:
     """Judges, as of the moment until which the workers have counted: nobody is silent because they are behind."""
 
     EVERY_SECONDS: Final = 10.0
-    """How often it is asked to: three weeks of 300 sources take half a second (measured), and alarms are of minutes."""
+    """How often it is asked to: three weeks of 300 sources take a second (measured), and alarms are of minutes."""
 
     def __init__(
         self,
@@ -52,6 +54,7 @@ class Watch:
         self._published = published
         self._remembered = remembered
         self._registry = registry
+        self._shown: set[tuple[str, Kind]] = set()
 
     def look(self) -> None:
         """Judge what is counted. Raises RetryLater."""
@@ -73,6 +76,11 @@ class Watch:
                 log.warning("an alarm of %s %s", kind, "stands" if (source, kind) in standing else "is over")
         for kind in KINDS:
             ALARMS.labels(kind).set(sum(one == kind for _, one in standing))
+        for over in self._shown - standing.keys():  # one that stands on is never away: it would be told of again
+            OF_SOURCES.remove(*over)
+        for one in standing:
+            OF_SOURCES.labels(*one).set(1)
+        self._shown = set(standing)
         SILENT_SECONDS.clear()
         for source in registered.keys() & known.keys():
             SILENT_SECONDS.labels(source).set(max(0.0, round(time.time() - known[source].last_seen.timestamp(), 1)))

@@ -18,12 +18,17 @@ pytestmark = pytest.mark.contract
 HERE = Path(__file__).resolve().parent.parent
 PROMETHEUS = HERE.parent / "infra" / "prometheus"
 RUNBOOK = HERE.parent / "docs" / "runbook.md"
-TESTS = HERE / "prometheus" / "alerts.yaml"
+TESTS = HERE / "prometheus"
+FILES = ("alerts.yaml", "ingest.yaml")
 
 
-def alerts() -> dict[str, dict[str, Any]]:
-    groups = yaml.safe_load((PROMETHEUS / "rules" / "alerts.yaml").read_text())["groups"]
-    return {rule["alert"]: rule for group in groups for rule in group["rules"]}
+def alerts(*files: str) -> dict[str, dict[str, Any]]:
+    """Those of these files of rules; of all, where none is named."""
+    read = [yaml.safe_load((PROMETHEUS / "rules" / file).read_text()) for file in files or FILES]
+    rules = [rule for one in read for group in one["groups"] for rule in group["rules"] if "alert" in rule]
+    found = {rule["alert"]: rule for rule in rules}
+    assert len(found) == len(rules)
+    return found
 
 
 def promtool(*arguments: str, folder: Path = PROMETHEUS) -> str:
@@ -36,28 +41,42 @@ def promtool(*arguments: str, folder: Path = PROMETHEUS) -> str:
 
 def test_prometheus_takes_the_configuration_and_the_rules() -> None:
     assert "SUCCESS" in promtool("check", "config", "prometheus.yaml")
+    loaded = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())["rule_files"]
+    assert sorted(loaded) == sorted(f"rules/{path.name}" for path in (PROMETHEUS / "rules").iterdir())
 
 
 def test_who_is_watched_is_missed_where_it_is_not_there_at_all() -> None:
     (job,) = yaml.safe_load((PROMETHEUS / "prometheus.yaml").read_text())["scrape_configs"]
     watched = {one["labels"]["service"] for one in job["static_configs"]}
     assert watched == {"statistics-windows", "rights", *SERVICES}
-    missed = re.findall(r'absent\(up{job="estuaire",service="(.+?)"}\)', alerts()["ServiceDown"]["expr"])
-    assert sorted(missed) == sorted(watched)
+    missed = {
+        name: re.findall(r'absent\(up{job="estuaire",service="(.+?)"}\)', alerts()[name]["expr"])
+        for name in ("ServiceDown", "IngestDown")
+    }
+    assert sorted(missed["ServiceDown"]) == sorted(watched - {"ingest"})
+    assert missed["IngestDown"] == ["ingest"]
 
 
-def test_each_alert_fires_for_its_cause_and_clears() -> None:
-    promtool("test", "rules", TESTS.name, folder=TESTS.parent)
+def test_where_a_third_party_runs_ingest_no_rule_of_the_hub_asks_for_it() -> None:
+    of_ingest = re.compile(r'estuaire_ingest_|service="ingest"')
+    assert not [name for name, rule in alerts("alerts.yaml").items() if of_ingest.search(rule["expr"])]
 
 
-def test_each_alert_has_such_a_test() -> None:
-    assert [one["name"] for one in yaml.safe_load(TESTS.read_text())["tests"]] == list(alerts())
+@pytest.mark.parametrize("file", FILES)
+def test_each_alert_fires_for_its_cause_and_clears(file: str) -> None:
+    promtool("test", "rules", file, folder=TESTS)
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_each_alert_has_such_a_test(file: str) -> None:
+    assert [one["name"] for one in yaml.safe_load((TESTS / file).read_text())["tests"]] == list(alerts(file))
 
 
 @pytest.mark.parametrize("name", alerts())
 def test_an_alert_says_how_bad_it_is_what_it_means_and_where_to_read_on(name: str) -> None:
     rule = alerts()[name]
     assert rule["labels"]["severity"] in ("critical", "warning")
+    assert rule["labels"]["hub"] == "estuaire", "dashboards ask for it, where others' alerts are kept too"
     assert rule["annotations"]["summary"]
     assert rule["annotations"]["runbook"] == f"docs/runbook.md#{name.lower()}"
 

@@ -515,7 +515,7 @@ def test_the_rules_of_prometheus_are_those_of_infra(resources: list[Resource]) -
     assert {name: one["spec"] for name, one in found.items()} == {
         path.stem: yaml.safe_load(path.read_text()) for path in RULES.glob("*.yaml")
     }
-    assert found.keys() == {"alerts", "recording"}
+    assert found.keys() == {"alerts", "ingest", "recording"}
 
 
 def test_a_service_leads_to_one_workload_alone(resources: list[Resource]) -> None:
@@ -602,7 +602,8 @@ def test_what_prometheus_is_told_has_the_labels_that_the_rules_ask_for(resources
             targets[name] = relabelled(endpoint["relabelings"], labels)
     assert {name: one["service"] for name, one in targets.items()} == {name: name for name in targets}
     assert {one["job"] for one in targets.values()} == {"estuaire"}
-    asked = set(re.findall(r'absent\(up\{job="estuaire",service="([a-z-]+)"', (RULES / "alerts.yaml").read_text()))
+    rules = "".join(path.read_text() for path in RULES.glob("*.yaml"))
+    asked = set(re.findall(r'absent\(up\{job="estuaire",service="([a-z-]+)"', rules))
     assert {one["service"] for one in targets.values()} == asked
 
 

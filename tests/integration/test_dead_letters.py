@@ -13,6 +13,7 @@ import msgspec
 import pytest
 from confluent_kafka import Consumer, Producer, TopicPartition
 from fastapi.testclient import TestClient
+from prometheus_client import REGISTRY
 
 from contracts.audit import replayed
 from contracts.messages import AuditLeaf, restored
@@ -30,6 +31,12 @@ pytestmark = pytest.mark.integration
 
 LANES = ("permits", "records-received", "records-received-backfill")
 DEAD = "records-received-dlq"
+
+
+def counted(reason: str) -> float | None:
+    """How many wait, as the metric has it."""
+    labels = {"step": "pseudonym", "topic": DEAD, "reason": reason}
+    return REGISTRY.get_sample_value("estuaire_dead_letters_waiting", labels)
 
 
 class Desk:
@@ -107,6 +114,7 @@ def test_letters_are_counted_by_reason_and_each_goes_round_again_once(broker: st
         for number in range(5):
             desk.write(number, lane="records-received-backfill" if number == 0 else "records-received")
         until(lambda: desk.shown()["waiting"] == 5, 30)
+        until(lambda: (counted("keys"), counted("schema"), counted("conflict")) == (3, 2, 0), 30)
         shown = desk.shown()
         assert shown["topics"] == ["permits-dlq", DEAD]
         assert [(one["reason"], one["source"], one["count"]) for one in shown["groups"]] == [

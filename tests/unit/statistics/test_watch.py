@@ -6,6 +6,7 @@ import datetime as dt
 from collections.abc import Iterable
 
 import pytest
+from prometheus_client import REGISTRY
 
 from contracts.messages import FlowWindow, Measures, encode
 from contracts.sources import Registered
@@ -92,6 +93,21 @@ def test_a_rhythm_of_nights_and_weekends_raises_no_alarm_and_what_departs_from_i
     assert tables.alarms() == {"silence"}
     tables.run(1)
     assert not tables.alarms()
+
+
+def test_each_alarm_is_shown_under_its_source_while_it_stands() -> None:
+    tables = Tables(hospital)
+
+    def shown(kind: str) -> float | None:
+        return REGISTRY.get_sample_value("estuaire_source_alarms", {"source": SOURCE, "kind": kind})
+
+    tables.run(21)
+    tables.run(7, times=0)
+    assert tables.alarms() == {"silence"}
+    assert (shown("silence"), shown("volume")) == (1, None)
+    tables.run(1)
+    assert not tables.alarms()
+    assert shown("silence") is None
 
 
 def test_while_nobody_knows_until_when_the_flow_is_counted_nobody_is_silent() -> None:
