@@ -32,7 +32,8 @@ from runtime.messages import (
 from runtime.settings import RuntimeSettings
 
 _LINKS = 128
-_AGES = 64
+_EVERY = 16
+"""Of so many records the age of one is shown: quantiles need no more than a sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,8 @@ class Report:
         self._step = step
         self._route = route
         self._tracer = tracer
+        self._skipped = 0
+        """Of the next batch's records: so one weighs the same in a small batch and in a large one."""
         for reason in Reason:  # from 0 on, or the first one is no increase to whoever watches
             telemetry.DEAD_LETTERS.labels(name, reason)
 
@@ -103,13 +106,14 @@ class Report:
         telemetry.MESSAGES_WRITTEN.labels(self._name).inc(written)
         for (source, verdict), count in outputs.counts.items():
             telemetry.RECORDS.labels(self._name, source, verdict).inc(count)
+            telemetry.AGE_SECONDS.labels(self._name, source)  # from 0 on, likewise
         for _, why in outputs.dead:
             telemetry.DEAD_LETTERS.labels(self._name, why.reason).inc()
-        # quantiles need no more than a sample
-        for one in batch.records[:: len(batch.records) // _AGES + 1]:
+        for one in batch.records[self._skipped :: _EVERY]:
             source, accepted = self._origin(one)
             if accepted:
                 telemetry.AGE_SECONDS.labels(self._name, source).observe((now - accepted) / 1000)
+        self._skipped = (self._skipped - len(batch.records)) % _EVERY
         carried = (parent for one in batch.records if (parent := one.headers.get(TRACEPARENT)))
         # those that are followed come first: of the others there are no spans, unless they end as dead letters
         first = sorted(carried, key=lambda parent: parent[-1:] not in b"13579bdf")[:_LINKS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import signal
 import threading
@@ -26,7 +27,11 @@ class Worker(Protocol):
 
 
 def serve(app: FastAPI, settings: ServiceSettings, workers: Sequence[Worker]) -> int:
-    """Run the workers and the application until SIGTERM or SIGINT, or until a worker fails; returns the exit code."""
+    """Run the workers and the application until SIGTERM or SIGINT, or until a worker fails; returns the exit code.
+
+    At SIGUSR1 it writes to standard error where each thread is, by file, line and function and without a value.
+    """
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     server = uvicorn.Server(
         uvicorn.Config(
             app,

@@ -179,9 +179,6 @@ class History(Protocol):
     def oppose(self, oppositions: Mapping[bytes, tuple[bytes, str | None]]) -> None:
         """Keep, by event, which subject objects and to what: everything (`*`), a source, or nothing any more (None)."""
 
-    def count_oppositions(self) -> int:
-        """How many are in force."""
-
     def keep_suspects(self, reaches: Iterable[tuple[bytes, int, Collection[bytes]]]) -> None:
         """Keep whom each subject's oppositions withhold besides, unless a higher version is kept."""
 
@@ -451,10 +448,6 @@ class PostgresHistory:
                 " SELECT * FROM unnest(%b::bytea[], %b::bytea[], %b::text[])",
                 *_columns(made),
             )
-
-    def count_oppositions(self) -> int:
-        row = self._run("SELECT count(*) FROM oppositions").fetchone()
-        return row[0] if row else 0
 
     def keep_suspects(self, reaches: Iterable[tuple[bytes, int, Collection[bytes]]]) -> None:
         for subject, version, suspects in reaches:

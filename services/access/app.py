@@ -53,6 +53,8 @@ log = logging.getLogger("estuaire.access")
 
 # Permits by state; one that is filling has a view that is brought up to date.
 PERMITS_BY_STATE: Final = Gauge("estuaire_permits", "Permits by state.", ["state"])
+# Oppositions in force.
+OPPOSED: Final = Gauge("estuaire_oppositions_in_force", "Oppositions in force.")
 
 
 class PermitsFolder:
@@ -91,11 +93,12 @@ def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def _count_permits(reader: PostgresReader) -> None:
-    """Raises psycopg.Error."""
+def count(reader: PostgresReader) -> None:
+    """Show how many permits and oppositions there are. Raises psycopg.Error."""
     found = reader.count_permits()
     for state in STATES:
         PERMITS_BY_STATE.labels(state).set(found.get(state, 0))
+    OPPOSED.set(sum(count for _, count in reader.oppositions()))
 
 
 def _empty(settings: AccessSettings, topic: str) -> None:
@@ -154,7 +157,7 @@ def main() -> int:
         Rounds("permits that expire", expiry.close_expired, 2.0),
         Rounds("deliveries", deliveries.order_due, 5.0),
         Rounds("indicators", releaser.release_due, 30.0),
-        Rounds("counts of permits", lambda: _count_permits(reader), 5.0),
+        Rounds("counts of permits and oppositions", lambda: count(reader), 5.0),
     ]
     if settings.permits is not None:
         workers.append(PermitsFolder(settings.permits, reader, writer))

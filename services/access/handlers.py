@@ -90,8 +90,6 @@ OPPOSITION_SECONDS: Final = Histogram(
     "Seconds until an opposition is in force.",
     buckets=(0.5, 1, 2, 3, 5, 10, 30, 60, 600, 3600),
 )
-# Oppositions in force.
-OPPOSED: Final = Gauge("estuaire_oppositions_in_force", "Oppositions in force.")
 
 
 @dataclass(slots=True)
@@ -549,7 +547,6 @@ class Access:
         if not said:
             return set()
         self._history.oppose(said)
-        OPPOSED.set(self._history.count_oppositions())
         now = self._clock().timestamp()
         for event_id in said:
             if accepted := messages.accepted_at(newest[event_id].facts.revision):

@@ -14,7 +14,7 @@ from contracts.sources import Registered
 from runtime.http import NO_NUL, ProblemError, problems
 from runtime.messages import RetryLater
 from services.statistics.domain.flow import Alarms, Flow, SourcesFlow, flow, listed_alarms, sources_flow
-from services.statistics.domain.windows import HOUR, KEPT, SHORT
+from services.statistics.domain.windows import HOUR, KEPT, LEARNT, SHORT
 from services.statistics.published import Published
 from services.statistics.watch import Remembered
 
@@ -72,7 +72,7 @@ def flow_router(
         dead-lettered, of every source that is registered or was seen within three weeks."""
         now = clock()
         short = windows(SHORT, now - dt.timedelta(seconds=HOUR + SHORT), now)
-        hours = windows(HOUR, now - dt.timedelta(seconds=KEPT[HOUR]), now)
+        hours = windows(HOUR, now - dt.timedelta(seconds=LEARNT), now)
         return sources_flow(short, hours, registry(), now)
 
     @router.get("/alarms", summary="List the alarms that stand", response_description="The alarms.")

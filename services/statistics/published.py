@@ -19,7 +19,7 @@ from contracts.messages import FlowWindow
 from runtime.kafka import WholeTopic, consumer_config
 from runtime.messages import SUMMARIES
 from runtime.settings import RuntimeSettings
-from services.statistics.domain.windows import KEPT, newer, parse_key
+from services.statistics.domain.windows import Kept, decode, parse_key
 
 log = logging.getLogger("estuaire.statistics")
 
@@ -37,38 +37,29 @@ class Published:
         """The workers have counted everything that was written until then (s since the epoch); None if unknown."""
         self.counted: dict[int, int] = {}
         """The offset after the newest summary that is in a window, by partition of flow-summaries."""
-        self._windows: Mapping[int, dict[int, dict[bytes, FlowWindow]]] = {seconds: {} for seconds in KEPT}
+        self._kept = Kept()
         self._lock = Lock()
-        self._decode = msgspec.msgpack.Decoder(FlowWindow).decode
 
     def take(self, key: bytes, value: bytes | None) -> None:
-        """Hold what is published under a key; without a value, nothing. Raises ValueError."""
-        parsed = parse_key(key)
-        starts = self._windows.get(parsed.seconds)
-        if starts is None:
-            return
+        """Hold what is published under a key; without a value, nothing. Raises ValueError, msgspec.MsgspecError."""
         with self._lock:
-            if value:
-                of_start = starts.setdefault(parsed.start, {})
-                window = of_start[key] = newer(self._decode(value), of_start.get(key))
-                self.counted[parsed.partition] = max(window.offset + 1, self.counted.get(parsed.partition, 0))
-            elif parsed.start in starts:
-                starts[parsed.start].pop(key, None)
+            if not value:
+                self._kept.drop(key)
+                return
+            window, partition = decode(value), parse_key(key).partition
+            self._kept.keep(key, window)
+            self.counted[partition] = max(window.offset + 1, self.counted.get(partition, 0))
 
     def forget(self, now: float) -> None:
         """Windows that are over; the workers may be away, who would say so."""
         with self._lock:
-            for seconds, starts in self._windows.items():
-                for start in [start for start in starts if start + seconds + KEPT[seconds] < now]:
-                    del starts[start]
+            self._kept.forget(now)
 
     def windows(self, seconds: int, begin: float, end: float) -> Iterator[FlowWindow]:
         """Those of this length that begin from one moment until before another, in the order of their start."""
         with self._lock:
-            starts = self._windows[seconds]
-            found = [list(starts[start].values()) for start in sorted(starts) if begin <= start < end]
-        for windows in found:
-            yield from windows
+            found = self._kept.between(seconds, begin, end)
+        return map(decode, found)
 
 
 class WindowsReader:
@@ -102,7 +93,7 @@ class WindowsReader:
             while not self._stop.is_set():
                 try:
                     self._read(windows)
-                    if time.monotonic() - looked > self.LOOK_SECONDS:
+                    if self._complete and time.monotonic() - looked > self.LOOK_SECONDS:
                         looked = time.monotonic()
                         self._published.forget(time.time())
                         self._look(workers)

@@ -13,7 +13,9 @@ import logging
 import ssl
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import islice
 from threading import Event
 from typing import Any, Final
 
@@ -26,7 +28,7 @@ from contracts.messages import FlowWindow, encode
 from runtime import telemetry
 from runtime.messages import SUMMARIES, Message
 from runtime.settings import RuntimeSettings
-from services.statistics.domain.windows import Key, Names, Windows, newer, parse_key
+from services.statistics.domain.windows import Kept, Names, Windows, decode, parse_key
 from services.statistics.handlers import KeyMissing, Opening
 
 log = logging.getLogger("estuaire.flow")
@@ -38,7 +40,6 @@ HELD: Final = Gauge("estuaire_flow_windows", "Windows that this worker holds.")
 # Summaries that made the counting fail, and are passed over.
 BROKEN: Final = Counter("estuaire_flow_summaries_broken", "Summaries that made the counting fail.")
 
-_decode: Final = msgspec.msgpack.Decoder(FlowWindow).decode
 _SESSION_SECONDS: Final = 10.0
 _SUSPENDED_SECONDS: Final = 6.0
 """Who was still for so long may have been given up by the group, and must not write before it has asked."""
@@ -61,36 +62,35 @@ class Table(faust.Table[bytes, bytes]):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self.windows = Kept()
         self.outdated: set[bytes] = set()
+        self.sources: defaultdict[str, int] = defaultdict(int)
+        """How many windows there are of each."""
 
     def apply_changelog_batch(self, batch: Iterable[Any]) -> None:
         """Take what the changelog says, as a worker does that takes over."""
         for event in batch:
             self.keep(event.message.key, event.message.value)
 
-    def keys_held(self) -> dict[bytes, Key]:
-        """All keys, taken apart."""
-        return {key: parse_key(key) for key in self.data}
-
     def keep(self, key: bytes, value: bytes | None) -> None:
         """Hold what the broker has; without a value, nothing."""
-        if not value:
-            self.data.pop(key, None)
-            self.outdated.discard(key)
-            return
         try:
-            written = _decode(value)
-        except msgspec.MsgspecError:
+            source, before = parse_key(key).source, self.held(key)
+            if value:
+                is_newest = self.windows.keep(key, decode(value))
+            else:
+                self.windows.drop(key)
+        except (ValueError, msgspec.MsgspecError):
             log.error("a message of %s is not one", WINDOWS)
             return
-        window = newer(written, self.held(key))
-        self.data[key] = encode(window)
-        (self.outdated.discard if window is written else self.outdated.add)(key)
+        (self.outdated.discard if not value or is_newest else self.outdated.add)(key)
+        self.sources[source] += bool(value) - (before is not None)
+        if not self.sources[source]:
+            del self.sources[source]
 
     def held(self, key: bytes) -> FlowWindow | None:
         """What is held under a key."""
-        value = self.data.get(key)
-        return None if value is None else _decode(value)
+        return self.windows.get(key)
 
 
 class FlowWorker:
@@ -100,6 +100,8 @@ class FlowWorker:
     PAUSE_SECONDS: Final = 0.2
     """How long a batch waits for more: a window is written once for all that the batch adds to it."""
     SWEEP_SECONDS: Final = 30.0
+    MOST_OVER: Final = 2000
+    """So many windows end with one batch: those of a day that nobody was there would hold it up for a minute."""
     RETRY_SECONDS = 1.0
 
     def __init__(
@@ -269,11 +271,12 @@ class FlowWorker:
         return {**{key: self._table.held(key) for key in again}, **dict.fromkeys(over), **read.changed}
 
     def _sweep(self, now: float, partitions: Collection[int]) -> list[bytes]:
-        """The windows of these partitions that are over; and count sources anew, under which there are windows."""
-        self._sweep_at = now + self.SWEEP_SECONDS
-        held = self._table.keys_held()
-        self._names = Names(self._is_registered, {one.source for one in held.values()})
-        return [key for key, one in held.items() if one.partition in partitions and one.is_over(now)]
+        """The windows of these partitions that are over, soon again where they are many; and count sources anew, under
+        which there are windows."""
+        over = list(islice(self._table.windows.over(now, partitions), self.MOST_OVER))
+        self._sweep_at = now if len(over) == self.MOST_OVER else now + self.SWEEP_SECONDS
+        self._names = Names(self._is_registered, self._table.sources)
+        return over
 
     async def write(self, windows: Mapping[bytes, FlowWindow | None]) -> None:
         """Write windows and wait until the broker has them; only then are they held. Raises what the client raises."""
@@ -283,7 +286,7 @@ class FlowWorker:
         await asyncio.wait_for(asyncio.gather(*sent), 30)
         for key, value in values.items():
             self._table.keep(key, value)
-        HELD.set(len(self._table.data))
+        HELD.set(len(self._table.windows))
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):

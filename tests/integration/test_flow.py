@@ -24,15 +24,18 @@ import httpx
 import msgspec
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from contracts.messages import FlowWindow, Measures, encode, measures_associated
-from runtime.kafka import consumer_config, producer_config
+from runtime.kafka import common, consumer_config, producer_config
 from runtime.keys import write_key
 from runtime.messages import FlowSummary
 from runtime.sealing import Opener, Sealer
 from runtime.settings import RuntimeSettings
-from services.statistics.published import Published, WindowsReader
+from services.statistics.domain.windows import period_of
+from services.statistics.published import GROUP, Published, WindowsReader
+from tests.hub import meanwhile
 from tests.integration.looping import settings_for, until
 
 pytestmark = pytest.mark.integration
@@ -134,6 +137,11 @@ class Load:
             pace.wait(seconds / (count // 10))
         assert self._ingest.flush(30) == 0
 
+    def go_on(self, stop: threading.Event) -> None:
+        """Send until told to stop."""
+        while not stop.is_set():
+            self.send(20, 0.2)
+
     def _transaction(self) -> None:
         self._steps.begin_transaction()
         for _ in range(10):
@@ -145,7 +153,7 @@ class Load:
             self._steps.commit_transaction(20)
 
     def _summary(self, step: str, slot: int) -> FlowSummary:
-        at = int((time.time() - self._random.choice((0, 0, 0, 30, 700, 3 * 86_400))) * 1000)
+        at = int((time.time() - self._random.choice((0, 0, 0, 30, 700, 72_000))) * 1000)
         counts: dict[str, dict[str, int]] = {}
         types: dict[str, dict[str, int]] = {}
         ages: dict[str, tuple[int, int, int]] = {}
@@ -219,7 +227,7 @@ def recount(settings: RuntimeSettings) -> Tables:
             said = {"urn:0": ({"accepted": 3, "rejected": 1}, {"claim.v1": 4})}
         for seconds in (10, 3600):
             start = summary.at // 1000 // seconds * seconds
-            if seconds == 10 and summary.at < (time.time() - 3600) * 1000:
+            if period_of(seconds, start, summary.step).until < time.time():
                 continue
             for source, (verdicts, types) in said.items():
                 one = tables[seconds, start, summary.step, source]
@@ -276,6 +284,19 @@ def reader(settings: RuntimeSettings) -> Iterator[Published]:
         thread.join()
 
 
+def held(settings: RuntimeSettings) -> list[set[int]]:
+    """The partitions of flow-summaries that each worker has, by the group's word."""
+    group = f"{settings.topic_prefix}{GROUP}"
+    admin = AdminClient(common(settings))
+    members = admin.describe_consumer_groups([group], request_timeout=10)[group].result().members
+    return [{one.partition for one in member.assignment.topic_partitions} for member in members]
+
+
+def until_more_is_counted(settings: RuntimeSettings) -> None:
+    counted = published(settings)
+    until(lambda: published(settings) != counted, 30)
+
+
 def test_the_flow_is_counted_until_now_also_where_it_ends_in_what_was_aborted(
     settings: RuntimeSettings, tmp_path: Path
 ) -> None:
@@ -309,12 +330,16 @@ def test_workers_killed_restarted_and_rebalanced_end_with_a_plain_recount(
             running.append(start())  # partitions move to a third
             until(lambda: all(one.ready() for one in running), 60)
             running.pop(1).end(signal.SIGTERM)  # and from one that goes in peace
-            if turn % 2 == 0:  # one stands still until it is given up, and goes on
-                running[0].process.send_signal(signal.SIGSTOP)
-                until(lambda: running[1].ready(), 60)
-                threading.Event().wait(1)
             sending.join()
-            running[0].process.send_signal(signal.SIGCONT)
+            if turn % 2 == 0:  # one stands still until it is given up, and goes on
+                until(lambda: len(held(settings)) == len(running), 30)
+                with meanwhile(load.go_on):
+                    until_more_is_counted(settings)
+                    running[0].process.send_signal(signal.SIGSTOP)
+                    until(lambda: held(settings) == [{*range(PARTITIONS)}], 60)  # all are the other one's
+                    until_more_is_counted(settings)
+                    running[0].process.send_signal(signal.SIGCONT)
+                    until(lambda: len(held(settings)) == len(running), 60)
             until(lambda: all(one.ready() for one in running), 60)
         deadline = time.monotonic() + 60
         while not agree(settings) and time.monotonic() < deadline:

@@ -7,7 +7,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, pairwise
+from itertools import chain, groupby, pairwise
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -143,10 +143,13 @@ def flow(
     known = {step: _Known() for step in STEPS}
     for _, together in groupby(before, _start):
         _learn(known, list(together))
-    by_start = {start: list(together) for start, together in groupby(windows, _start)}
-    found = []
+    found, groups = [], groupby(windows, _start)
+    coming = next(groups, None)
     for start in range(-int(-begin.timestamp() // SHORT) * SHORT, math.ceil(end.timestamp()), SHORT):
-        parts = by_start.get(start, [])
+        parts: list[FlowWindow] = []
+        while coming is not None and coming[0] <= start:  # one start at a time, for there may be a million windows
+            parts = list(coming[1])
+            coming = next(groups, None)
         _learn(known, parts)
         mine = [one for one in parts if source is None or one.source == source]
         steps = {step: _step([one for one in mine if one.step == step], known[step]) for step in STEPS}
@@ -197,15 +200,11 @@ def sources_flow(
     short: Iterable[FlowWindow], hours: Iterable[FlowWindow], registered: Mapping[str, Registered], now: dt.datetime
 ) -> SourcesFlow:
     """What each source sent: in the minute and hour from the short windows, in the day from those of an hour."""
-    records: defaultdict[str, Spans] = defaultdict(Spans)
-    rejected: defaultdict[str, Spans] = defaultdict(Spans)
+    records: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    rejected: defaultdict[str, Counter[str]] = defaultdict(Counter)
     last: dict[str, int] = {}
-
-    def add(spans: defaultdict[str, Spans], source: str, span: str, count: int) -> None:
-        setattr(spans[source], span, getattr(spans[source], span) + count)
-
     at = now.timestamp()
-    for window in (*short, *hours):
+    for window in chain(short, hours):
         source, ingest = window.source, window.step == "ingest"
         if not source or window.step not in STEPS:
             continue
@@ -214,16 +213,16 @@ def sources_flow(
         bad = sum(n for verdict, n in window.verdicts.items() if verdict == REJECTED or verdict.startswith("dead_"))
         for span, seconds, length in (("minute", SHORT, 60), ("hour", SHORT, 3600), ("day", 3600, 86_400)):
             if window.seconds == seconds and window.start > at - length:
-                add(records, source, span, sum(window.types.values()) if ingest else 0)
-                add(rejected, source, span, bad)
+                records[source][span] += sum(window.types.values()) if ingest else 0
+                rejected[source][span] += bad
     return SourcesFlow(
         sources=[
             SourceFlow(
                 source=name,
                 title=registered[name].title if name in registered else "",
                 registered=name in registered,
-                records=records[name],
-                rejected=rejected[name],
+                records=Spans(**records[name]),
+                rejected=Spans(**rejected[name]),
                 last_seen=dt.datetime.fromtimestamp(last[name] / 1000, dt.UTC) if name in last else None,
             )
             for name in sorted(registered.keys() | records.keys() | last.keys(), key=lambda n: (n not in registered, n))

@@ -10,20 +10,25 @@ message is in its window and in that of the others.)
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+import msgspec
+
 from contracts.events import DELETED, RECORD_TYPES
 from contracts.measures import RECORDS, REFUSED, RETRACTIONS
-from contracts.messages import FlowWindow, Measures
+from contracts.messages import FlowWindow, Measures, encode
 from runtime.messages import FlowSummary
 from services.statistics.domain.counting import LARGEST, MOST_SOURCES, OTHER
 
 SHORT: Final = 10
 HOUR: Final = 3600
-KEPT: Final[Mapping[int, int]] = {SHORT: 3600, HOUR: 22 * 24 * 3600}
-"""How long windows are kept after their end (s): those for an hour so long that three weeks are behind any day."""
+KEPT: Final[Mapping[int, int]] = {SHORT: HOUR, HOUR: 26 * HOUR}
+"""How long windows are kept after their end (s): those for an hour so long that a day is behind any that is shown."""
+LEARNT: Final = 22 * 24 * HOUR
+"""How long those of ingest for an hour are, from which is learnt what is usual: three weeks are behind any day."""
 ACCEPTED, REJECTED = "accepted", "rejected"
 """What ingest made of records: its measures have reasons, which are told elsewhere."""
 
@@ -40,6 +45,9 @@ _SKEW_MS: Final = HOUR * 1000
 _LATE_MS: Final = 8 * 24 * 3600 * 1000
 _OLDEST_MS: Final = 100 * 366 * 24 * 3600 * 1000
 _TYPES: Final = frozenset(RECORD_TYPES)
+
+decode: Final = msgspec.msgpack.Decoder(FlowWindow).decode
+"""A window as it is written. Raises msgspec.MsgspecError."""
 
 
 @dataclass(slots=True)
@@ -84,9 +92,9 @@ class Windows:
         """A summary, where it stands in flow-summaries, and when it was written there (ms since the epoch)."""
         moment = _moment(summary.at, written)
         for source, part in _parts(summary, measures, moment, self._names.name):
-            for seconds, kept in KEPT.items():
+            for seconds in KEPT:
                 start = moment // 1000 // seconds * seconds
-                if start + seconds + kept >= self._now:
+                if period_of(seconds, start, summary.step).until >= self._now:
                     key = key_of(partition, seconds, start, summary.step, source)
                     _add(self._window(key, FlowWindow(summary.step, source, start, seconds)), offset, moment, part)
 
@@ -101,6 +109,24 @@ def key_of(partition: int, seconds: int, start: int, step: str, source: str) -> 
     return f"{partition}/{seconds}/{start}/{step}/{source}".encode()
 
 
+class Period(NamedTuple):
+    """When a window is, and until when it is kept: together they come and go."""
+
+    seconds: int
+    start: int
+    until: int
+
+    def is_over(self, now: float) -> bool:
+        """Whether nobody asks for its windows any more, or its time cannot be."""
+        return not self.start - 2 * HOUR <= now <= self.until
+
+
+def period_of(seconds: int, start: int, step: str) -> Period:
+    """The period of a step's window."""
+    kept = LEARNT if step == "ingest" and seconds == HOUR else KEPT.get(seconds, 0)
+    return Period(seconds, start, start + seconds + kept)
+
+
 class Key(NamedTuple):
     """A key, taken apart."""
 
@@ -110,10 +136,15 @@ class Key(NamedTuple):
     step: str
     source: str
 
-    def is_over(self, now: float) -> bool:
-        """Whether nobody asks for its window any more, or its time cannot be."""
-        kept = KEPT.get(self.seconds, 0)
-        return not self.start - 2 * HOUR <= now <= self.start + self.seconds + kept
+    @property
+    def period(self) -> Period:
+        """That of its window."""
+        return period_of(self.seconds, self.start, self.step)
+
+    @property
+    def place(self) -> str:
+        """What the keys of a period differ in."""
+        return f"{self.partition}/{self.step}/{self.source}"
 
 
 def parse_key(key: bytes) -> Key:
@@ -125,6 +156,63 @@ def parse_key(key: bytes) -> Key:
 def newer(one: FlowWindow, other: FlowWindow | None) -> FlowWindow:
     """That of two states of a window which has seen more: a worker that was cut off may have written the older last."""
     return one if other is None or one.offset >= other.offset else other
+
+
+class Kept:
+    """The windows that are kept, by period: what is over is found without a look at the others.
+
+    They are kept as they are written, and by strings that they share with those of other periods: taken apart they are
+    three times as large. What takes a key raises ValueError, if it is none.
+    """
+
+    def __init__(self) -> None:
+        self._periods: dict[Period, dict[str, bytes]] = {}
+
+    def __len__(self) -> int:
+        """How many windows there are."""
+        return sum(map(len, self._periods.values()))
+
+    def get(self, key: bytes) -> FlowWindow | None:
+        """What is kept under a key."""
+        parsed = parse_key(key)
+        value = self._periods.get(parsed.period, {}).get(parsed.place)
+        return None if value is None else decode(value)
+
+    def keep(self, key: bytes, window: FlowWindow) -> bool:
+        """Keep it, unless what is kept has seen more; whether it is kept."""
+        parsed = parse_key(key)
+        windows = self._periods.setdefault(parsed.period, {})
+        value = windows.get(parsed.place)
+        if value is not None and newer(window, decode(value)) is not window:
+            return False
+        windows[sys.intern(parsed.place)] = encode(window)
+        return True
+
+    def drop(self, key: bytes) -> None:
+        """Keep nothing under a key."""
+        parsed = parse_key(key)
+        if windows := self._periods.get(parsed.period):
+            windows.pop(parsed.place, None)
+            if not windows:
+                del self._periods[parsed.period]
+
+    def over(self, now: float, partitions: Collection[int]) -> Iterator[bytes]:
+        """The keys of windows of these partitions that are over."""
+        for period in [one for one in self._periods if one.is_over(now)]:
+            for place in self._periods[period]:
+                partition, rest = place.split("/", 1)
+                if int(partition) in partitions:
+                    yield f"{partition}/{period.seconds}/{period.start}/{rest}".encode()
+
+    def forget(self, now: float) -> None:
+        """Drop windows that are over."""
+        for period in [one for one in self._periods if one.until < now]:
+            del self._periods[period]
+
+    def between(self, seconds: int, begin: float, end: float) -> list[bytes]:
+        """Those of this length that begin from one moment until before another, in the order of their start."""
+        periods = sorted(one for one in self._periods if one.seconds == seconds and begin <= one.start < end)
+        return [value for period in periods for value in self._periods[period].values()]
 
 
 def _moment(at: int, written: int) -> int:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
+from services.access.app import count as show_counts
 from services.access.sizes import Sizes
 
 pytestmark = pytest.mark.unit
@@ -72,3 +75,19 @@ def test_a_count_that_fails_leaves_what_was_counted_and_the_next_one_counts() ->
     with pytest.raises(OSError):
         sizes.now(fails)
     assert sizes.now(lambda: [("cardio", 1, 1)])["cardio"] == (1, 1)
+
+
+def test_permits_and_oppositions_are_as_the_database_has_them_also_where_nothing_was_said_since_the_start() -> None:
+    class Reader:
+        def count_permits(self) -> dict[str, int]:
+            return {"open": 2}
+
+        def oppositions(self) -> list[tuple[str, int]]:
+            return opposed
+
+    reader: Any = Reader()
+    for opposed in ([("*", 5), ("urn:hospital", 2)], []):
+        show_counts(reader)
+        assert REGISTRY.get_sample_value("estuaire_oppositions_in_force") == sum(count for _, count in opposed)
+    assert REGISTRY.get_sample_value("estuaire_permits", {"state": "open"}) == 2
+    assert REGISTRY.get_sample_value("estuaire_permits", {"state": "closed"}) == 0

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from prometheus_client import REGISTRY
 
 from runtime.batch import Batch, Report, Route, by_place
 from runtime.loop import Tally, busy_lane
@@ -144,6 +145,27 @@ def test_a_summary_has_types_ages_and_what_waits() -> None:
     assert summary.waiting == (("in", 0, 12), ("in", 1, 0))
     late = summary.at - now
     assert summary.ages == {"a": (2, 3_500 + 2 * late, 3_000 + late), "b": (2, 100 + late, 100 + late)}
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=20))
+def test_ages_are_of_one_record_in_sixteen_however_they_are_batched(sizes: list[int]) -> None:
+    class Aged(Step):
+        def origin(self, message: Message) -> tuple[str, int]:
+            return "urn:aged", 1
+
+    def shown() -> float | None:
+        return REGISTRY.get_sample_value("estuaire_record_age_seconds_count", {"step": "aged", "source": "urn:aged"})
+
+    settings = RuntimeSettings(bootstrap_servers="nowhere:1")
+    one = Report("aged", settings, Aged(), Route(("in",)), start_tracing("test", None))
+    nothing = Outputs()
+    nothing.count("urn:aged", "copied")
+    one.account(Batch([message(marker=b"m", marker_origin=b"1")]), nothing, 0)
+    before = shown()
+    assert before is not None, "an increase is seen from the first one on"
+    for size in sizes:
+        one.account(Batch([message(at) for at in range(size)]), Outputs(), 0)
+    assert shown() == before + -(-sum(sizes) // 16)
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,14 @@ from contracts.sources import Registered
 from runtime.http import Bearers, hash_token
 from runtime.messages import FlowSummary, Message
 from runtime.sealing import Opener
+from runtime.settings import RuntimeSettings
+from services.statistics import published as published_module
 from services.statistics import worker as worker_module
 from services.statistics.domain.counting import MOST_SOURCES, OTHER
 from services.statistics.domain.flow import flow, known_sources, sources_flow
-from services.statistics.domain.windows import HOUR, SHORT, Names, Windows, key_of, newer, parse_key
+from services.statistics.domain.windows import HOUR, SHORT, Kept, Names, Windows, key_of, newer, parse_key, period_of
 from services.statistics.handlers import KeyMissing, Opening
-from services.statistics.published import Published
+from services.statistics.published import Published, WindowsReader
 from services.statistics.routes import application
 from services.statistics.worker import FlowWorker, Suspended, Table, Unsupported, _Consumer, credentials
 
@@ -123,10 +125,42 @@ def test_a_moment_that_cannot_be_is_when_it_was_written(at: int) -> None:
 def test_what_is_old_is_in_its_hour_alone_and_windows_end() -> None:
     held = add({}, (0, summary(at=AT - 2 * 3_600_000)))
     assert [one.seconds for one in held.values()] == [HOUR]
-    key = parse_key(key_of(0, SHORT, NOW, "linkage", ""))
-    assert not key.is_over(NOW + 3600)
-    assert key.is_over(NOW + 3611)
-    assert key.is_over(NOW - 3 * 3600), "of a time that is far ahead"
+    period = parse_key(key_of(0, SHORT, NOW, "linkage", "")).period
+    assert not period.is_over(NOW + 3600)
+    assert period.is_over(NOW + 3611)
+    assert period.is_over(NOW - 3 * 3600), "of a time that is far ahead"
+
+
+def test_hours_are_kept_for_a_day_behind_the_oldest_moment_that_is_shown_and_of_ingest_for_three_weeks() -> None:
+    hour = NOW // HOUR * HOUR
+    for step, days in (("ingest", 21), ("linkage", 1)):
+        oldest = hour - HOUR - days * 24 * HOUR  # at most an hour and ten seconds ago is shown, from its hour on
+        for now in (hour, hour + SHORT, hour + HOUR - 1):
+            assert not period_of(HOUR, oldest, step).is_over(now)
+    assert period_of(HOUR, hour, "linkage").is_over(hour + 28 * HOUR)
+    assert not add({}, (0, summary(at=AT - 28 * HOUR * 1000)))
+    assert add({}, (0, summary("ingest", at=AT - 28 * HOUR * 1000)))
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from((0, NOW, NOW - 50 * HOUR)), st.booleans()), max_size=20))
+def test_windows_are_kept_by_their_keys(said: list[tuple[int, int, bool]]) -> None:
+    kept, plain = Kept(), Held()
+    for offset, (partition, moment, is_there) in enumerate(said):
+        one = FlowWindow("linkage", SOURCE, moment, HOUR, offset)
+        key = key_of(partition, HOUR, moment, "linkage", SOURCE)
+        plain |= {key: one}
+        if is_there:
+            assert kept.keep(key, one)
+            assert not kept.keep(key, FlowWindow("linkage", SOURCE, moment, HOUR, offset - 1))
+        else:
+            kept.drop(key)
+            plain.pop(key)
+    assert len(kept) == len(plain)
+    assert all(kept.get(key) == one for key, one in plain.items())
+    over = {key for key, one in plain.items() if one.start != NOW and parse_key(key).partition != 1}
+    assert {*kept.over(NOW, {0, 2})} == over
+    kept.forget(NOW)
+    assert len(kept) == sum(one.start == NOW for one in plain.values())
 
 
 def test_of_two_states_the_one_that_has_seen_more_holds() -> None:
@@ -280,6 +314,29 @@ def test_an_older_state_that_was_written_last_is_written_over() -> None:
     assert worker.windows([message]) == {}
     worker._table.apply_changelog_batch(changelog((mine, older), (mine, newest)))
     assert worker.windows([message]) == {}, "it is the last one again"
+
+
+def test_a_sweep_ends_what_is_over_little_by_little_and_counts_sources_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = FlowWorker.__new__(FlowWorker)
+    worker._clock, worker._table, worker._opening = (lambda: float(NOW)), table(), Opening(Opener([]))
+    worker._sweep_at, worker._is_registered = 0.0, lambda _: False
+    monkeypatch.setattr(FlowWorker, "MOST_OVER", 2)
+    late, other = (NOW - 30 * HOUR) // HOUR * HOUR, NOW // HOUR * HOUR
+    written = [FlowWindow("linkage", f"urn:{number}", late, HOUR, 1) for number in range(3)]
+    written.append(FlowWindow("linkage", "urn:0", other, HOUR, 1))
+    held = {key_of(2, HOUR, one.start, one.step, one.source): one for one in written}
+    others = key_of(3, HOUR, late, "linkage", "urn:0")
+    worker._table.apply_changelog_batch(changelog(*held.items(), (others, written[0]), (b"none", written[0])))
+    message = Message("flow-summaries", 2, 9, AT, None, encode(FlowSummary("audit", 0, AT, ())), {})
+    for left in (2, 1, 0):
+        over = worker.windows([message])
+        assert len(over) == left
+        for key, window in over.items():
+            assert held.pop(key).start == late
+            assert window is None
+            worker._table.keep(key, None)
+    assert dict(worker._table.sources) == {"urn:0": 2}
+    assert worker._sweep_at == NOW + FlowWorker.SWEEP_SECONDS
 
 
 def test_a_worker_that_stood_still_writes_nothing_until_it_has_asked_the_group(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -471,6 +528,36 @@ def test_windows_say_how_far_each_partition_is_counted() -> None:
     said = published(FlowWindow("linkage", "", 0, SHORT, 7), FlowWindow("linkage", "", 0, SHORT, 3))
     said.take(key_of(0, HOUR, 0, "access", ""), encode(FlowWindow("access", "", 0, HOUR, 5)))
     assert said.counted == {0: 8, 1: 4}
+
+
+def test_until_all_is_read_nobody_says_until_when_the_flow_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or alarms would be judged by a part of the hours."""
+
+    class Whole:
+        def __init__(self, *_: Any) -> None:
+            self.turns = 0
+
+        def read(self) -> list[Message]:
+            self.turns += 1
+            return []
+
+        def is_complete(self) -> bool:
+            return self.turns >= 3
+
+        def close(self) -> None:
+            pass
+
+    class Reader(WindowsReader):
+        def _look(self, consumer: Any) -> None:
+            looked.append(self.readiness())
+            self.stop()
+
+    looked: list[str | None] = []
+    monkeypatch.setattr(published_module, "WholeTopic", Whole)
+    monkeypatch.setattr(WindowsReader, "LOOK_SECONDS", -1.0)
+    reader = Reader(RuntimeSettings(bootstrap_servers="nowhere:1"), Published())
+    reader.run()
+    assert looked == [None]
 
 
 def test_a_tombstone_and_time_end_windows() -> None:
