@@ -14,7 +14,6 @@ import numpy as np
 
 SHORTEST = 10
 _PREFIX = 8
-_BITS = 22
 _CHUNK = 8 << 20
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 
@@ -68,13 +67,16 @@ class Search:
             for form, pattern in forms(needle):
                 self._patterns.setdefault(pattern[:_PREFIX], []).append((pattern, form, number))
         self._prefixes = np.sort(np.frombuffer(b"".join(self._patterns), dtype="<u8"))
-        self._table = np.zeros(1 << _BITS, dtype=bool)
-        self._table[self._slot(self._prefixes)] = True
+        bits = (8 * len(self._prefixes) | 0xFFFF).bit_length()
+        self._shift = np.uint64(64 - bits)
+        self._table = np.zeros(1 << bits, dtype=bool)
+        self._table[self._slots(self._prefixes)] = True
         self._longest = max((len(one[0]) for many in self._patterns.values() for one in many), default=_PREFIX)
 
-    @staticmethod
-    def _slot(windows: np.ndarray) -> np.ndarray:
-        return (windows * _FACTOR) >> np.uint64(64 - _BITS)
+    def _slots(self, windows: np.ndarray) -> np.ndarray:
+        slots: np.ndarray = windows * _FACTOR
+        slots >>= self._shift
+        return slots.view(np.int64)
 
     def bytes(self, place: str, data: bytes) -> Iterator[Hit]:
         """Every hit in some bytes."""
@@ -93,7 +95,7 @@ class Search:
 
     def _begun(self, windows: np.ndarray) -> list[int]:
         """Where a pattern may begin: by a small table first, which lets some pass that are none."""
-        near = np.flatnonzero(self._table[self._slot(windows)])
+        near = np.flatnonzero(self._table.take(self._slots(windows)))
         found = np.searchsorted(self._prefixes, windows[near])
         found[found == len(self._prefixes)] = 0
         begun: list[int] = near[self._prefixes[found] == windows[near]].tolist()

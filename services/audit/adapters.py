@@ -292,11 +292,16 @@ class Notary:
         self._last: Checkpoint | None = None
         self._is_even = False
         self._trouble: str | None = None
+        self._distrusts = False
         self._stop = Event()
 
     def readiness(self) -> str | None:
         """None when it signs, otherwise why not."""
         return self._trouble
+
+    def distrusts(self) -> bool:
+        """Whether the log was not what was signed before, when it was last looked at."""
+        return self._distrusts
 
     def stop(self) -> None:
         """Ask it to end; it signs once more."""
@@ -367,10 +372,11 @@ class Notary:
     def _try(self) -> None:
         try:
             self.sign()
-            self._trouble = None
+            self._trouble, self._distrusts = None, False
             CHECKED_AT.set(self._clock().timestamp())
             DISTRUSTED.set(0)
         except Distrust as why:
+            self._distrusts = True
             DISTRUSTED.set(1)
             self._complain(f"the audit log is not signed any more, run `estuaire audit verify`: {why}")
         except (OSError, RetryLater) as away:

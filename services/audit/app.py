@@ -49,7 +49,7 @@ def main() -> int:
     reader.open()
     letters = DeadLetters("audit", settings, LANES, restored, replayed)
     auditors, operators = Role(issuer, "auditor"), Role(issuer, "operator")
-    app = application(lambda: loop.readiness() or notary.readiness(), reader, auditors, notary.readiness)
+    app = application(lambda: loop.readiness() or notary.readiness(), reader, auditors, notary)
     add_dead_letter_routes(app, letters, operators.name)
     try:
         return serve(app, settings, [loop, notary, letters])

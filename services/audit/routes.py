@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Protocol
 
 from fastapi import APIRouter, Depends, FastAPI, Query, Request
 from fastapi.responses import PlainTextResponse
@@ -56,7 +56,8 @@ class State(BaseModel):
     entries: int = Field(description="How many there are.")
     signed: int = Field(description="How many the newest checkpoint holds fast.")
     note: str | None = Field(description="The newest checkpoint, a signed note (C2SP tlog-checkpoint).")
-    trouble: str | None = Field(description="Why nothing is signed any more; null where all is well.")
+    trouble: str | None = Field(description="Why it is not signed just now; null where all is well.")
+    distrusted: bool = Field(description="Whether the log is not what was signed before: nothing is signed any more.")
 
 
 class CheckpointShown(BaseModel):
@@ -100,8 +101,18 @@ Old = Annotated[int, Query(ge=0, le=_MOST, description="The size of the older tr
 Size = Annotated[int | None, Query(ge=0, le=_MOST, description="The size of the tree; all entries, if absent.")]
 
 
-def application(ready: Readiness, reader: Reader, auditors: Gate, trouble: Readiness = lambda: None) -> FastAPI:
-    """The application of this service; `trouble` is why nothing is signed any more."""
+class Signing(Protocol):
+    """How the signing goes."""
+
+    def readiness(self) -> str | None:
+        """None when it signs, otherwise why not."""
+
+    def distrusts(self) -> bool:
+        """Whether the log was not what was signed before, when it was last looked at."""
+
+
+def application(ready: Readiness, reader: Reader, auditors: Gate, signing: Signing) -> FastAPI:
+    """The application of this service."""
     app = create_app("Estuaire audit", "What was done with whose data under which permit, and by whom.", ready)
     router = APIRouter(prefix="/v1", responses=problems({**GUARDED, 503: _AWAY}))
 
@@ -137,7 +148,8 @@ def application(ready: Readiness, reader: Reader, auditors: Gate, trouble: Readi
         itself; who trusts nobody verifies the log with `estuaire audit verify`.)"""
         kept, note = reader.size(), reader.last_checkpoint()
         signed = int(note.splitlines()[1]) if note else 0
-        return State(entries=kept, signed=signed, note=note, trouble=trouble())
+        trouble, distrusted = signing.readiness(), signing.distrusts()
+        return State(entries=kept, signed=signed, note=note, trouble=trouble, distrusted=distrusted)
 
     @router.get(
         "/checkpoint",

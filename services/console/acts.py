@@ -10,6 +10,7 @@ from services.console.visits import Posted
 
 _JUDGED: Final = (409, 422)
 """What an act is refused with that whoever asked can mend."""
+_AS_WRITTEN: Final = "this cannot be taken as it is written"
 
 
 class Wrong:
@@ -24,10 +25,12 @@ def do(sent: Posted, form: Form, path: str) -> Wrong | None:
     """Have it done; what is wrong with it, if it was not. Without a sentence, where another row was asked for."""
     if MORE in sent.given:
         return Wrong(form)
+    if twice := form.twice():
+        return Wrong(form, _AS_WRITTEN, "; ".join(f"{one}: another row has this name" for one in twice))
     try:
         sent.visit.ask("POST", path, form.says())
     except Unreadable as unreadable:
-        return Wrong(form, "this cannot be taken as it is written", f"permit: {unreadable}")
+        return Wrong(form, _AS_WRITTEN, f"permit: {unreadable}")
     except Refusal as refusal:
         if refusal.status not in _JUDGED:
             raise

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Any, Final
 
-from fastapi import FastAPI, Query
+from fastapi import FastAPI
 from starlette.responses import Response
 
 from contracts.permits import SMALL_CELL
@@ -21,12 +21,12 @@ def add_permit_routes(app: FastAPI) -> None:
     """Add them to the application of the console."""
 
     @app.get("/permits")
-    def see_permits(visit: SignedIn, done: Annotated[str, Query(max_length=50)] = "") -> Response:
+    def see_permits(visit: SignedIn) -> Response:
         """The permits that access lets them see."""
         permits = visit.ask("GET", _PERMITS)["permits"]
         moving = any(one["state"] in _ON_THE_WAY for one in permits)
         template = "permits_part.html" if visit.is_part else "permits.html"
-        return visit.page(template, permits=permits, moving=moving, done=done)
+        return visit.page(template, permits=permits, moving=moving, done=visit.done())
 
     @app.get("/permits/try")
     def see_dry_run(visit: SignedIn) -> Response:
@@ -50,7 +50,7 @@ def add_permit_routes(app: FastAPI) -> None:
     def close(sent: Sent, permit: str) -> Response:
         """Close it."""
         sent.visit.ask("POST", f"{_PERMITS}{path_of(permit)}/close")
-        return sent.visit.go("/permits?done=close")
+        return sent.visit.go("/permits", "close")
 
 
 def dry_run_of(visit: Visit, text: str, back: str) -> Response:

@@ -19,7 +19,6 @@ from services.console.visits import Posted, Sent, SignedIn, Visit
 
 _PROJECTS: Final = "/v1/projects"
 
-Done = Annotated[str, Query(max_length=50)]
 Chosen = Annotated[str, Query(max_length=50, description="The call to apply in.")]
 
 
@@ -36,7 +35,7 @@ def add_project_routes(app: FastAPI) -> None:
         return visit.page(template, columns=columns, calls=_titles(calls))
 
     @app.get("/projects/{project}")
-    def see_project(visit: SignedIn, project: str, done: Done = "") -> Response:
+    def see_project(visit: SignedIn, project: str) -> Response:
         """A project, its life, and what can be done with it."""
         told = visit.ask("GET", _PROJECTS + path_of(project))
         calls = _calls(visit)
@@ -49,7 +48,7 @@ def add_project_routes(app: FastAPI) -> None:
             known={"call": _titles(calls), "theme": call["themes"] if call else {}},
             acts=acts_of(visit.roles, shown.act),
             permit=_permit(told),
-            done=done if done in ACTS else None,
+            done=visit.done(),
         )
 
     @app.get("/projects/{project}/acts/{act}")
@@ -67,7 +66,7 @@ def add_project_routes(app: FastAPI) -> None:
         form = _form(visit, _of_projects(act), told, sent.given)
         wrong = do(sent, form, f"{_PROJECTS}{path_of(project, act)}")
         if wrong is None:
-            return visit.go(f"{path_of('projects', project)}?done={act}")
+            return visit.go(path_of("projects", project), act)
         return _act_page(visit, act, form, wrong, told=told)
 
     @app.post("/projects/{project}/dry-run")
@@ -77,10 +76,10 @@ def add_project_routes(app: FastAPI) -> None:
         return dry_run_of(sent.visit, as_yaml(_permit(told) or {}), back=path_of("projects", project))
 
     @app.get("/calls")
-    def see_calls(visit: SignedIn, done: Done = "") -> Response:
+    def see_calls(visit: SignedIn) -> Response:
         """All calls."""
         calls = sorted(_calls(visit).values(), key=lambda one: str(one["closes"]), reverse=True)
-        return visit.page("calls.html", calls=calls, today=visit.today.isoformat(), done=done == "announce")
+        return visit.page("calls.html", calls=calls, today=visit.today.isoformat(), done=visit.done())
 
     @app.get("/calls/announce")
     def see_call_form(visit: SignedIn) -> Response:
@@ -92,9 +91,7 @@ def add_project_routes(app: FastAPI) -> None:
         """Announce a call."""
         form = _form(sent.visit, "announce", given=sent.given)
         wrong = do(sent, form, "/v1/calls")
-        return (
-            sent.visit.go("/calls?done=announce") if wrong is None else _act_page(sent.visit, "announce", form, wrong)
-        )
+        return sent.visit.go("/calls", "announce") if wrong is None else _act_page(sent.visit, "announce", form, wrong)
 
     @app.get("/apply")
     def see_application_form(visit: SignedIn, call: Chosen = "") -> Response:
@@ -120,7 +117,7 @@ def _application_page(visit: Visit, call: str, sent: Posted | None) -> Response:
     if sent is not None:
         wrong = do(sent, form, _PROJECTS)
         if wrong is None:
-            return visit.go(f"{path_of('projects', str(form.says().get('id', '')))}?done=apply")
+            return visit.go(path_of("projects", str(form.says().get("id", ""))), "apply")
     today = visit.today.isoformat()
     open_calls = [one for one in calls.values() if one["opens"] <= today <= one["closes"]]
     return _act_page(visit, "apply", form, wrong, calls=open_calls, chosen=chosen)

@@ -37,7 +37,7 @@ def add_record_routes(app: FastAPI) -> None:
     def see_record(visit: SignedIn, event_id: Annotated[str, Query(max_length=100)] = "") -> Response:
         """Where a record is; without an id, where to ask for one."""
         asked = event_id.strip().lower()
-        values: dict[str, Any] = {"event_id": asked, "wrong": False}
+        values: dict[str, Any] = {"event_id": asked, "wrong": False, "unknown": False}
         values |= {"stops": [], "away": [], "patient": None, "followed": None}
         if not asked:
             return visit.page("record.html", **values)
@@ -49,13 +49,14 @@ def add_record_routes(app: FastAPI) -> None:
         linked, stored, *found = visit.told(away, *of_record, *of_letters)
         letters = [(step, one) for step, told in zip(STEPS, found, strict=True) if told for one in told["letters"]]
         patient = linked["patient_id"] if linked else None
+        unknown = not (linked or stored or letters or away)
         followed = None
-        if (linked or stored or letters) and visit.desk.follows:
+        if visit.desk.follows:
             store = _Store(visit.desk.hub, visit.desk.clock())
             followed = _traces(store, asked, [one["trace"] for _, one in letters], away)
         stops = journey(linked, stored, letters, followed or ())
-        status = 200 if stops or away else 404
-        shown = {"stops": stops, "away": away, "patient": patient, "followed": followed}
+        status = 404 if unknown and not followed else 200
+        shown = {"stops": stops, "away": away, "patient": patient, "followed": followed, "unknown": unknown}
         return visit.page("record.html", status, **values | shown)
 
 

@@ -4,7 +4,7 @@ replay with what became of it."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Final, NamedTuple
 from urllib.parse import urlencode
 
@@ -18,6 +18,7 @@ from services.console.visits import Sent, SignedIn, Visit
 STEPS: Final = ("pseudonym", "linkage", "access", "audit")
 """The services that have dead letters."""
 _LETTERS: Final = "/v1/dead-letters"
+_WAITING: Final = tuple((step, f"{_LETTERS}?limit=1") for step in STEPS)
 Name = Annotated[str, Query(max_length=256)]
 
 
@@ -28,18 +29,21 @@ def add_reject_routes(app: FastAPI) -> None:
     def see_rejects(visit: SignedIn) -> Response:
         """What waits at each step, and what ingest refused of each producer."""
         away: list[str] = []
-        questions = [(step, f"{_LETTERS}?limit=1") for step in STEPS]
-        *told, sources = visit.told(away, *questions, ("statistics", "/v1/sources"))
-        found = {step: one for step, one in zip(STEPS, told, strict=True) if one is not None}
-        away += [step for step in STEPS if step not in found and step not in away]  # it has no such desk yet
+        rounds = _rounds(visit, away)  # before what waits: what came back by now is among it
+        *told, sources = visit.told(away, *_WAITING, ("statistics", "/v1/sources"))
+        found = _by_step(told, away)
         refused = [one for one in sources["sources"] if one["refused"]] if sources else []
-        reasons, rounds = _by_reason(refused), _rounds(visit, away)
-        return visit.page("rejects.html", steps=found, away=away, refused=refused, reasons=reasons, rounds=rounds)
+        values: dict[str, Any] = {"refused": refused, "reasons": _by_reason(refused), "rounds": rounds}
+        return visit.page("rejects.html", steps=found, away=away, part=False, **values)
 
     @app.get("/rejects/rounds")
     def see_rounds(visit: SignedIn) -> Response:
-        """What became of what they sent round again last."""
-        return visit.page("rounds_part.html", rounds=_rounds(visit))
+        """What became of what they sent round again last; when all of it is known, what waits by then, too."""
+        away: list[str] = []
+        rounds = _rounds(visit, away)
+        settled = not any(one.is_going for one in rounds)
+        found = _by_step(visit.told(away, *_WAITING), away) if settled else None
+        return visit.page("rounds_part.html", rounds=rounds, steps=found, away=away, part=True)
 
     @app.get("/rejects/{step}")
     def see_letters(
@@ -71,9 +75,21 @@ class Round(NamedTuple):
     letters: int
     became: Mapping[str, Any] | None
 
+    @property
+    def is_going(self) -> bool:
+        """Whether something is not known yet."""
+        return self.became is None or bool(self.became["unknown"])
 
-def _rounds(visit: Visit, away: Collection[str] = ()) -> list[Round]:
-    """What they sent; of a step that is away it is not asked what became of it."""
+
+def _by_step(told: Iterable[Any], away: list[str]) -> dict[str, Any]:
+    """What each step has said; one that has no such desk yet is noted in `away`."""
+    found = {step: one for step, one in zip(STEPS, told, strict=True) if one is not None}
+    away += [step for step in STEPS if step not in found and step not in away]
+    return found
+
+
+def _rounds(visit: Visit, away: list[str]) -> list[Round]:
+    """What they sent; a step that does not answer what became of it is noted in `away`."""
     sent: Mapping[str, Any] = dict(visit.session.rounds) if visit.session else {}
     return [
         Round(
@@ -81,18 +97,20 @@ def _rounds(visit: Visit, away: Collection[str] = ()) -> list[Round]:
             one["topic"],
             one["at"],
             one["replayed"],
-            None if step in away else _became(visit, step, one["sent_to"]),
+            _became(visit, step, one["sent_to"], away),
         )
         for step, one in sent.items()
     ]
 
 
-def _became(visit: Visit, step: str, sent_to: Any) -> Mapping[str, Any] | None:
+def _became(visit: Visit, step: str, sent_to: Any, away: list[str]) -> Mapping[str, Any] | None:
     try:
         found: Mapping[str, Any] = visit.ask("POST", f"{_LETTERS}/became", {"sent_to": sent_to}, of=step)
     except Refusal as refusal:
         if refusal.status == 401:
             raise
+        if refusal.status >= 500:
+            away.append(step)
         return None
     return found
 

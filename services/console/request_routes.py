@@ -25,7 +25,6 @@ OF_STANDING: Final[Mapping[tuple[str, str], tuple[str, ...]]] = {
 
 RequestId = Annotated[str, Path(pattern=r"^[0-9a-f]{32}$")]
 ActName = Annotated[str, Path(max_length=50)]
-Done = Annotated[str, Query(max_length=50)]
 AsSeen = Annotated[str, Query(pattern=r"^([0-9a-f]{32})?$")]
 
 
@@ -40,11 +39,11 @@ def add_request_routes(app: FastAPI) -> None:
         return visit.page("requests.html", requests=requests, every=every, oppositions=oppositions)
 
     @app.get("/requests/{request}")
-    def see_request(visit: SignedIn, request: RequestId, done: Done = "") -> Response:
+    def see_request(visit: SignedIn, request: RequestId) -> Response:
         """A request with its report. The audit log has that it was looked at."""
         told = visit.ask("GET", _REQUESTS + path_of(request))
         acts = OF_STANDING.get((told["kind"], told["standing"]), ())
-        return visit.page("request.html", told=told, acts=acts, done=done if done in ACTS else None)
+        return visit.page("request.html", told=told, acts=acts, done=visit.done())
 
     @app.get("/requests/{request}/{act}")
     def see_act(visit: SignedIn, request: RequestId, act: ActName, as_seen: AsSeen = "") -> Response:
@@ -60,7 +59,7 @@ def add_request_routes(app: FastAPI) -> None:
         form = _form(visit, told, act, sent.given)
         wrong = do(sent, form, _REQUESTS + path_of(request, act))
         if wrong is None:
-            return visit.go(f"{path_of('requests', request)}?done={act}")
+            return visit.go(path_of("requests", request), act)
         return _act_page(visit, told, act, form, wrong)
 
 

@@ -23,6 +23,8 @@ KEYS: Final = "estuaire-keys"
 _OF: Final = "linkage"
 _REVIEWS: Final = "/v1/reviews"
 _AHEAD: Final = 5
+_MOST: Final = 100
+"""Linkage gives no more at once."""
 _YEAR: Final = 365 * 86_400
 
 Which = Annotated[Literal["all", "second", "mine"], Query()]
@@ -90,7 +92,9 @@ def add_review_routes(app: FastAPI) -> None:
         return _next(visit, which, "said.waits" if said["waits"] else f"said.{says}")
 
     def _next(visit: Visit, which: str, said: str | None = None) -> Response:
-        return _shown(visit, seats.take(_listed(visit, which, _AHEAD), _name(visit)), which, said)
+        name = _name(visit)
+        pairs = _listed(visit, which, min(_MOST, _AHEAD + seats.others(name)))
+        return _shown(visit, seats.take(pairs, name), which, said)
 
     def _shown(visit: Visit, told: Mapping[str, Any] | None, which: str, said: str | None = None) -> Response:
         if told is not None:

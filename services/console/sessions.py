@@ -38,6 +38,8 @@ class Session:
     form_key: str = field(default_factory=lambda: secrets.token_urlsafe(32))
     rounds: dict[str, Any] = field(default_factory=dict)
     """What they sent round again last at each step, as it has answered."""
+    done: tuple[str, str] = ("", "")
+    """A page, and what was done that led to it, until that page has said so."""
     lock: Lock = field(default_factory=Lock)
 
     @property

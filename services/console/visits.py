@@ -181,9 +181,18 @@ class Visit:
             self.desk.forget(answer, self.desk.undone)
         return answer
 
-    def go(self, path: str) -> Response:
-        """To another page, after what was done here."""
+    def go(self, path: str, done: str = "") -> Response:
+        """To another page, after what was done here, which it then says once."""
+        if self.session and done:
+            self.session.done = (path, done)
         return RedirectResponse(path, 303)
+
+    def done(self) -> str:
+        """What was done that led to this page, once."""
+        if self.session is None or self.is_part or self.session.done[0] != self.request.url.path:
+            return ""
+        (_, done), self.session.done = self.session.done, ("", "")
+        return done
 
 
 class Posted(NamedTuple):

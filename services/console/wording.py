@@ -60,7 +60,7 @@ class Words:
                 names = [f"{blank}.{one}" for one in said.split(", ")]
                 if not all(map(self.knows, names)):
                     return None
-                said = ", ".join(map(self, names))
+                said = ", ".join(map(_within, map(self, names)))
             filled[blank] = said
         return filled
 
@@ -70,7 +70,8 @@ class Words:
             day = dt.date.fromisoformat(text[:10])
         except ValueError:
             return text
-        return f"{day.day} {self._said['months'].split()[day.month - 1]} {day.year}"
+        number = "1er" if day.day == 1 and self.language == "fr" else day.day
+        return f"{number} {self._said['months'].split()[day.month - 1]} {day.year}"
 
     def moment(self, text: str) -> str:
         """A moment, as clocks in France show it, from its ISO form."""
@@ -121,6 +122,11 @@ def _sentences(family: str) -> list[tuple[str, re.Pattern[str]]]:
 @cache
 def _families() -> frozenset[str]:
     return frozenset(name.partition(".")[0] for name in catalogue())
+
+
+def _within(said: str) -> str:
+    """A name within a sentence: without its capital, if it is no abbreviation."""
+    return said[:1].lower() + said[1:] if said[1:2].islower() else said
 
 
 _PLACE: Final = re.compile(r"[\w.-]+")

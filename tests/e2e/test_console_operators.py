@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import itertools
 import re
 from collections.abc import Callable
@@ -9,6 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
+from playwright.sync_api import Route
 
 from estuaire.console import sign_in_link
 from services.console.menu import MENU
@@ -63,6 +65,7 @@ def test_what_was_rejected_leads_to_the_record_and_its_producer(hub: Hub, enter:
     operator.sees("Sent round again from records-pseudonymised-dlq")
     operator.sees("Among the dead letters again: ")
     operator.page.get_by_text("Not there yet").wait_for(state="detached")
+    assert operator.page.locator("#letters").get_by_role("row").count(), "what came back waits there"
     operator.is_accessible()
     operator.picture("rounds")
 
@@ -252,6 +255,23 @@ def test_the_flow_is_a_live_picture_that_can_be_replayed(hub: Hub, enter: Enter,
     hub.wait_for(flows)
     hub.wait_for(lambda: slider.input_value() == "0")
     operator.is_accessible()
+
+
+def test_the_moment_that_is_asked_for_last_is_shown_however_slow_the_answers_are(hub: Hub, enter: Enter) -> None:
+    page = enter("operator").go("/flow")
+    held: list[Route] = []
+    page.route(re.compile("ago="), lambda one: held.append(one))
+    for ago in (600, 1200, 1800):
+        page.get_by_role("slider").fill(str(-ago))
+
+    def shown() -> float:
+        """How long ago the moment is that is shown, once what was held by now is answered."""
+        while held:
+            held.pop(0).continue_()
+        at = page.locator("#flow time").first.get_attribute("datetime") or ""
+        return (dt.datetime.now(dt.UTC) - dt.datetime.fromisoformat(at)).total_seconds()
+
+    hub.wait_for(lambda: shown() > 1700)
 
 
 def test_a_step_that_is_killed_is_shown_so_with_what_waits_for_it(hub: Hub, enter: Enter, observation: Make) -> None:

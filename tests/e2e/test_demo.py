@@ -186,6 +186,7 @@ KINDS = {one.path: re.escape(one.path) for one in MENU} | {
     "a pair": r"/reviews/[0-9a-f-]{65}(\?.*)?",
     "an entry of the audit log": r"/audit/\d+",
     "the audit log as a file": r"/audit/export\?.*",
+    "the end of a permit": r"/permits/[\w-]+/close",
     "an entry of the catalogue": r"/catalogue/.+",
     "what a form comes to": r"POST /.*",
     "what a role may not see": r"403 /.*",

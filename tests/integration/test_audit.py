@@ -360,6 +360,7 @@ def test_nothing_more_is_signed_of_a_log_that_is_not_what_was_signed(log: Notari
                 notary.sign()
             notary._try()
             assert "audit" in (notary.readiness() or "")
+            assert notary.distrusts()
         with psycopg.connect(log.url) as connection:
             connection.execute("DELETE FROM nodes")
             connection.execute("DELETE FROM entries")
@@ -368,6 +369,20 @@ def test_nothing_more_is_signed_of_a_log_that_is_not_what_was_signed(log: Notari
             cursor.executemany("INSERT INTO entries (number, line) VALUES (%s, %s)", [row[:2] for row in kept[1]])
         log.new_notary().sign()
     assert log.sizes() == before
+
+
+def test_a_second_place_that_cannot_be_written_is_no_other_log(log: Notarised) -> None:
+    log.grow(3)
+    kept = log.file.read_bytes()
+    log.file.unlink()
+    log.file.mkdir()
+    notary = log.new_notary()
+    notary._try()
+    assert ("is not signed yet" in (notary.readiness() or ""), notary.distrusts()) == (True, False)
+    log.file.rmdir()
+    log.file.write_bytes(kept)
+    notary._try()
+    assert (notary.readiness(), notary.distrusts()) == (None, False)
 
 
 def test_a_log_that_comes_back_from_a_backup_is_signed_when_it_has_caught_up(

@@ -18,7 +18,8 @@ HOUR: Final = dt.timedelta(hours=1)
 STANDS: Final = dt.timedelta(seconds=30)
 """A step for which something waits, and that has read nothing for so long, stands."""
 MANY: Final = 0.01
-"""A step that rejects such a share of what it reads is looked at; fewer are a producer's matter."""
+LEAST: Final = 10
+"""A step that rejects such a share of what it reads, and so many, is looked at; fewer are a producer's matter."""
 ROW_SECONDS: Final = 300
 _REJECTED: Final = ("dead_lettered", "refused", "rejected")
 
@@ -50,7 +51,8 @@ class Passage(NamedTuple):
     def states(self) -> list[str]:
         """How it is, in words; several may hold."""
         health = [self.health.word] if self.health and self.health.word != "ready" else []
-        found = [*health, *["standing"] * self.stands, *["rejecting"] * (self.share >= MANY)]
+        stands = ["standing" if self.last_read else "never"] if self.stands else []
+        found = [*health, *stands, *["rejecting"] * (self.rejects >= LEAST and self.share >= MANY)]
         return found or ["well" if self.last_read else "unknown"]
 
     @property

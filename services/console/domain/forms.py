@@ -88,6 +88,15 @@ class Form:
         """What is written, as the document; nothing of what was left empty. Raises Unreadable."""
         return _said(self.fields)
 
+    def twice(self) -> list[str]:
+        """The paths of names that a row before has, too."""
+        found = []
+        for one in _walk(self.fields):
+            rows = [row for row in one.rows if one.named and _said(row)]
+            names = [_said(row).get(KEY, "") for row in rows]
+            found += [row[0].path for number, row in enumerate(rows) if names[number] in names[:number]]
+        return found
+
     def by_place(self, sentences: str) -> tuple[list[str], dict[str, list[str]]]:
         """A service's sentences: all of them, and those about a field by its path.
 

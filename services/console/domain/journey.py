@@ -94,8 +94,9 @@ def _stored(linked: Told | None, told: Told | None) -> Iterator[Placed]:
     for permit, since in told["views"].items():
         yield _moment(since) if since else _LAST, Stop("view", since or "", "stop.view", {"permit": permit}, "good")
     for one in told["withheld"]:
-        yield _LAST, Stop("access", "", "stop.withheld", {"permit": one}, "wait")
-    if not told["views"]:
+        word = "stop.objects-to-all" if one == "*" else "stop.objects"
+        yield _LAST, Stop("access", "", word, {"source": one}, "wait")
+    if not (told["views"] or told["withheld"] or told["retracted"]):
         yield _LAST, Stop("view", "", "stop.no-view", tone="wait")
 
 

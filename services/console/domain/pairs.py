@@ -52,6 +52,11 @@ class Pair(NamedTuple):
     against: bool
 
     @property
+    def names_method(self) -> bool:
+        """Whether the reason says by which number the two met."""
+        return any(f"the same {one}" in self.told["reason"] for one in self.told["numbers"])
+
+    @property
     def agreeing(self) -> list[str]:
         """The traits that agree."""
         return [one.name for one in self.traits if one.tone == "good"]
@@ -124,8 +129,17 @@ class Seats:
         """The first of these pairs that nobody else looks at; the first of all, where somebody looks at each."""
         with self._lock:
             until = self._clock() + _SEATED
-            taken = {pair: seat for pair, seat in self._taken.items() if seat[1] > self._clock() and seat[0] != who}
+            taken = self._others(who)
             free = (one for one in pairs if one["id"] not in taken)
             found = next(free, pairs[0] if pairs else None)
             self._taken = taken | ({found["id"]: (who, until)} if found else {})
             return found
+
+    def others(self, who: str) -> int:
+        """How many pairs others look at."""
+        with self._lock:
+            return len(self._others(who))
+
+    def _others(self, who: str) -> dict[str, tuple[str, dt.datetime]]:
+        now = self._clock()
+        return {pair: seat for pair, seat in self._taken.items() if seat[1] > now and seat[0] != who}

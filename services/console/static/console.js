@@ -45,7 +45,7 @@ const live = (() => {
     if (said === (said = name && `${name} ${why} ${title}`)) return;
     note.replaceChildren();
     if (!name) return;
-    const since = (last.get(name) || loaded).toLocaleTimeString(document.documentElement.lang, { timeZone: "Europe/Paris" });
+    const since = (last.get(name) || loaded).toLocaleTimeString(document.documentElement.lang, { timeZone: "Europe/Paris", hourCycle: "h23" });
     note.append(`${bar.dataset.stale.replace("{time}", since)} ${bar.dataset[why]} `);
     const more = document.createElement(why === "ended" ? "a" : "span");
     if (why === "ended") more.href = location.href;

@@ -64,7 +64,7 @@
   };
   const show = () => {
     name();
-    htmx.ajax("GET", `${place.dataset.flow}&ago=${-moment.value}`, { target: "#flow", swap: "outerHTML" });
+    htmx.ajax("GET", `${place.dataset.flow}&ago=${-moment.value}`, { source: moment });
   };
 
   let playing = 0;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -58,6 +59,23 @@ class FakeReader:
         return self.notes[-1][1] if self.notes else None
 
 
+@dataclass(frozen=True)
+class FakeSigning:
+    """How the signing is said to go."""
+
+    trouble: str | None = None
+    is_distrusted: bool = False
+
+    def readiness(self) -> str | None:
+        return self.trouble
+
+    def distrusts(self) -> bool:
+        return self.is_distrusted
+
+
+AUDITORS, WELL = Bearers({hash_token("secret"): "auditor"}), FakeSigning()
+
+
 @pytest.fixture
 def reader() -> FakeReader:
     return FakeReader()
@@ -65,13 +83,13 @@ def reader() -> FakeReader:
 
 @pytest.fixture
 def client(reader: FakeReader) -> TestClient:
-    return TestClient(application(lambda: None, reader, Bearers({hash_token("secret"): "auditor"})), headers=AUDITOR)
+    return TestClient(application(lambda: None, reader, AUDITORS, WELL), headers=AUDITOR)
 
 
 def test_the_document_says_what_is_answered() -> None:
     nothing: Any = None
     check_documents(
-        application(lambda: None, nothing, Bearers({})),
+        application(lambda: None, nothing, Bearers({}), WELL),
         {
             "GET /v1/entries": {200, 401, 403, 422, 503},
             "GET /v1/state": {200, 401, 403, 503},
@@ -113,10 +131,11 @@ def test_pages_lead_back_from_the_newest(client: TestClient) -> None:
 
 def test_the_state_says_how_much_is_signed_and_why_no_more_is(reader: FakeReader) -> None:
     reader.notes = [(3, "estuaire.local/audit\n3\nroot\n")]
-    auditors = Bearers({hash_token("secret"): "auditor"})
-    client = TestClient(application(lambda: None, reader, auditors, lambda: "damaged"), headers=AUDITOR)
-    found = client.get("/v1/state").json()
-    assert found == {"entries": 5, "signed": 3, "note": reader.notes[0][1], "trouble": "damaged"}
+    for signing in (FakeSigning("damaged", is_distrusted=True), FakeSigning("late"), WELL):
+        client = TestClient(application(lambda: None, reader, AUDITORS, signing), headers=AUDITOR)
+        said = {"trouble": signing.trouble, "distrusted": signing.is_distrusted}
+        found = client.get("/v1/state").json()
+        assert found == {"entries": 5, "signed": 3, "note": reader.notes[0][1]} | said
     reader.notes = []
     assert (client.get("/v1/state").json()["signed"], client.get("/v1/state").json()["note"]) == (0, None)
 

@@ -278,6 +278,7 @@ STATE: dict[str, Any] = {
     "signed": 1,
     "note": f"{SIGNED}\n\u2014 log.example c2ln\n",
     "trouble": None,
+    "distrusted": False,
 }
 LETTER = {"title": "letter.pdf", "date": "2026-03-02", "sha256": "cd" * 32}
 REQUEST: dict[str, Any] = {
@@ -368,7 +369,7 @@ STORED: dict[str, Any] = {
     "type": "claim.v1",
     "revision": "0000000000-1790000000000-000000000007",
     "retracted": False,
-    "withheld": ["falls"],
+    "withheld": ["*"],
     "views": {"hearts": "2026-11-30T10:00:00.500+00:00", "older": None},
 }
 TRACE: dict[str, Any] = {

@@ -45,10 +45,31 @@ def test_what_audit_refuses_is_said_beside_the_search(console: Console) -> None:
 
 def test_a_log_that_is_not_what_was_signed_is_said_loudly(console: Console) -> None:
     console.sign_in("auditor")
-    console.hub.answers["GET", "audit/v1/state"] = STATE | {"trouble": "nodes of the tree are missing"}
+    trouble = "the audit log is not signed any more, run `estuaire audit verify`: nodes of the tree are missing"
+    console.hub.answers["GET", "audit/v1/state"] = STATE | {"trouble": trouble, "distrusted": True}
     text = console.http.get("/audit").text
+    assert '<section class="seal bad"' in text
     assert "Nothing is signed any more" in text
     assert "nodes of the tree are missing" in text
+    assert "The log is not what was signed before." in text
+
+
+def test_a_signer_that_cannot_write_is_no_tampering_and_a_log_without_a_checkpoint_is_not_signed(
+    console: Console,
+) -> None:
+    console.sign_in("auditor")
+    assert "The log is signed" in console.http.get("/audit").text
+    late = STATE | {"trouble": "the head of the audit log is not signed yet (OSError)"}
+    for state, said in ((late, "The newest is not signed yet"), (STATE | {"note": None}, "Not signed yet</h2>")):
+        console.hub.answers["GET", "audit/v1/state"] = state
+        text = console.http.get("/audit").text
+        assert '<section class="seal wait"' in text
+        assert said in text
+        assert "The log is signed" not in text
+        assert "The log is not what was signed before" not in text
+    console.hub.answers["GET", "audit/v1/state"] = late
+    text = console.http.get("/audit", headers={"Accept-Language": "fr"}).text
+    assert "<span>la tête du journal d’audit n’est pas encore signée (OSError)</span>" in text
 
 
 def test_a_proof_is_worked_out_and_a_forged_entry_fails_it(console: Console) -> None:
@@ -100,8 +121,12 @@ def test_a_person_is_erased_as_the_report_was_seen(console: Console) -> None:
     answer = console.http.post(f"{path}/erase", data=form)
     assert (answer.status_code, "something else is held by now" in answer.text) == (422, True)
     console.hub.answers["POST", f"/v1{path}/erase"] = {}
-    assert console.http.post(f"{path}/erase", data=form).headers["location"] == f"{path}?done=erase"
+    assert "Done:" not in console.http.get(f"{path}?done=erase").text, "an address is not believed"
+    assert console.http.post(f"{path}/erase", data=form).headers["location"] == path
     assert console.hub.asked[-1][2] == {"as_seen": REPORT["as_seen"]}
+    assert "Done:" not in console.http.get("/permits").text, "that is another page"
+    assert "Done: Erase the person." in console.http.get(path).text
+    assert "Done:" not in console.http.get(path).text, "once"
 
 
 def test_grounds_are_those_of_the_kind_of_request(console: Console) -> None:

@@ -87,6 +87,17 @@ def test_another_row_is_shown_when_it_is_asked_for_and_one_left_empty_says_nothi
     assert Form(ACTS["close"].says, given).says() == {"contributions": [{"title": "Codes"}]}
 
 
+def test_a_row_that_has_the_name_of_one_before_is_found() -> None:
+    def announced(*names: str) -> Form:
+        given = {"themes.rows": [str(len(names))]}
+        for number, name in enumerate(names):
+            given |= {f"themes.{number}.key": [name], f"themes.{number}.title": [name and "A title"]}
+        return Form(ACTS["announce"].says, given)
+
+    assert announced("research", "care", "research").twice() == ["themes.2.key"]
+    assert announced("research", "", "", "care").twice() == [], "one left empty has no name"
+
+
 def test_a_sentence_is_beside_the_field_that_it_is_about() -> None:
     form = Form(ACTS["request"].says)
     said = "permit: sources: this clause is missing; expires: use a day; look; protocol.sha256: 64 digits"

@@ -44,7 +44,7 @@ def test_a_record_is_followed_in_the_order_in_which_things_happened() -> None:
         ("linkage", "stop.dead", "14:13:24+00:"),
         ("view", "stop.view", "10:00:00.500"),
         ("view", "stop.view", ""),
-        ("access", "stop.withheld", ""),
+        ("access", "stop.objects-to-all", ""),
     ]
     later = LINKED | {"link": LINKED["link"] | {"decided_at": "2026-10-02T08:00:00+00:00"}}
     linked = next(one for one in journey(later, None, []) if one.word == "stop.linked")
@@ -54,6 +54,8 @@ def test_a_record_is_followed_in_the_order_in_which_things_happened() -> None:
     assert [(one.word, one.at) for one in erased][-1] == ("stop.erased", "")
     assert [one.word for one in journey(LINKED | {"link": None}, None, [])][-2:] == ["stop.own", "stop.unseen"]
     assert journey(LINKED, STORED | {"views": {}, "withheld": []}, [])[-1].word == "stop.no-view"
+    for changes in ({"withheld": ["*"]}, {"withheld": [], "retracted": True}):
+        assert "stop.no-view" not in [one.word for one in journey(LINKED, STORED | {"views": {}} | changes, [])]
     assert [one.word for one in journey(None, STORED, [])][:3] == ["stop.accepted", "stop.passed", "stop.kept"]
     assert journey(None, None, []) == []
 
@@ -75,6 +77,9 @@ def test_the_record_page_says_where_a_record_is(console: Console) -> None:
     assert "30 November 2026, 11:00:00.500" in page
     assert page.count("21 September 2026, 16:13:22.250") == 1, "nothing else has the time of its storage"
     assert "the same id with other content" in page
+    assert "Its person objects to everything." in page
+    console.hub.answers["GET", f"/v1/records/{EVENT_ID}"] = STORED | {"withheld": ["urn:other"]}
+    assert "Its person objects to: urn:other." in console.http.get(f"/records?event_id={EVENT_ID}").text
 
 
 def test_a_links_evidence_is_in_words_of_the_page_without_a_value(console: Console) -> None:
@@ -94,18 +99,19 @@ def test_a_links_evidence_is_in_words_of_the_page_without_a_value(console: Conso
     console.hub.answers[address] = LINKED | {"link": LINKED["link"] | {"stewarded": True, "weight": 12.5}}
     page = console.http.get(f"/records?event_id={EVENT_ID}").text
     assert "<strong>la décision de gestionnaires de données</strong>" in page
-    assert "d’environ 5\u202f800 contre 1" in page
-    assert "12,5 bits" in page
+    assert "Une seule personne est environ 5\u202f800 fois plus probable que deux." in page
+    assert "12,5\u00a0bits" in page
 
 
 def test_a_record_that_nobody_knows_is_told_from_services_that_do_not_answer(console: Console) -> None:
     unknown = f"/records?event_id={'9' * 32}"
     answer = console.http.get(unknown)
-    assert (answer.status_code, "No step has seen this record" in answer.text) == (404, True)
+    assert (answer.status_code, "No step has kept anything of it yet" in answer.text) == (404, True)
+    assert 'See: <a href="/flow">Flow</a>' in answer.text
     console.hub.answers["GET", f"linkage/v1/records/{'9' * 32}"] = AWAY
     answer = console.http.get(unknown)
     assert (answer.status_code, "Linkage does not answer." in answer.text) == (200, True)
-    assert "No step has seen" not in answer.text
+    assert "No step has kept" not in answer.text
     answer = console.http.get("/records?event_id=8812")
     assert (answer.status_code, 'aria-invalid="true"' in answer.text) == (422, True)
 
@@ -177,7 +183,7 @@ def test_a_poll_that_fails_leaves_the_part_to_be_asked_for_again(console: Consol
 def test_dead_letters_are_shown_by_reason_and_one_click_leads_to_the_field(console: Console) -> None:
     page = console.http.get("/rejects").text
     address = "/rejects/linkage?topic=records-pseudonymised-dlq&amp;reason=conflict&amp;source=urn%3Achu"
-    assert f'<a href="{address}">Conflict</a>' in page
+    assert f'<a id="l-linkage-1" href="{address}">Conflict</a>' in page
     assert "2 waiting" in page
     report = '<a href="/producers/report?source=urn%3Achu#refused">CHU de Rennes</a>'
     assert re.search(rf"Wrong date <code.*?<td[^>]*>4</td>.*?{re.escape(report)} \(4\)", page, re.DOTALL)
@@ -208,7 +214,7 @@ def test_a_record_has_its_trace_beside_it_and_no_token_goes_to_the_store(console
     assert "Its trace" not in console.http.get(address).text
     console.app.state.desk = replace(console.desk, traces="https://traces.example", follows=True)
     page = console.http.get(address).text
-    assert "1,000.0 ms from its first step to its last" in page
+    assert "1,000.0\u00a0ms from its first step to its last" in page
     assert "dead letter: Conflict" in page
     assert '<rect class="part" x="80.00" width="20.00" height="8"/>' in page
     assert 'x="0.00" width="0.40"' in page, "a short one is seen"
@@ -227,6 +233,12 @@ def test_a_record_has_its_trace_beside_it_and_no_token_goes_to_the_store(console
     assert "The store has no trace of it." in console.http.get(address).text
     console.hub.answers["GET", f"traces/{'7e' * 16}"] = {"data": [TRACE]}
     assert "dead letter: Conflict" in console.http.get(address).text, "of what was not followed there is the end"
+    console.hub.answers["GET", f'traces/ingest?{{"event_id": "{"9" * 32}"}}'] = {"data": [TRACE]}
+    answer = console.http.get(f"/records?event_id={'9' * 32}")
+    assert (answer.status_code, "dead letter: Conflict" in answer.text) == (200, True)
+    assert "No step has kept anything of it yet" in answer.text, "it waits"
+    answer = console.http.get(f"/records?event_id={'8' * 32}")
+    assert (answer.status_code, "Its trace" in answer.text) == (404, False)
     console.hub.answers["GET", f'traces/ingest?{{"event_id": "{EVENT_ID}"}}'] = AWAY
     page = console.http.get(address).text
     assert "The trace store does not answer." in page
@@ -250,7 +262,12 @@ def test_a_replay_is_bounded_and_says_what_became_of_it(console: Console) -> Non
     assert "Sent round again from records-pseudonymised-dlq: 2" in page
     assert "Not there yet: 2" in page
     assert 'hx-get="/rejects/rounds"' in page
+    assert '<div class="sheet">' in page, "nothing is good yet"
+    part = console.http.get("/rejects/rounds", headers={"HX-Request": "true"}).text
+    assert 'id="letters"' not in part, "what is written there stays"
+    asked = [path for _, path, _ in console.hub.asked]
     assert ("POST", became, {"sent_to": places}) in console.hub.asked
+    assert asked.index(became) < asked.index("linkage/v1/dead-letters?limit=1"), "what came back by then waits there"
     for why in (AWAY, Refusal(404, "not found", "")):  # of an older version, it has no such desk
         console.hub.answers["POST", became] = why
         page = console.http.get("/rejects").text
@@ -259,6 +276,9 @@ def test_a_replay_is_bounded_and_says_what_became_of_it(console: Console) -> Non
     console.hub.answers["POST", became] = {"taken": 1, "died": {"conflict": 1}, "unknown": 0}
     page = console.http.get("/rejects/rounds", headers={"HX-Request": "true"}).text
     assert "Taken by Linkage this time: 1" in page
+    assert '<div class="wrong">' in page
+    assert '<section id="letters" aria-labelledby="dead" hx-swap-oob="true">' in page, "what waits by then comes along"
+    assert "2 waiting" in page
     letters = "/rejects/linkage?topic=records-pseudonymised-dlq&amp;reason=conflict"
     assert f'Among the dead letters again: 1 (<a id="d-linkage-conflict" href="{letters}">Conflict</a>)' in page
     assert "hx-get" not in page, "there is nothing left to wait for"
@@ -348,7 +368,7 @@ def test_what_is_new_to_the_views_is_what_access_has_kept() -> None:
         (50_000, 29, ["well"]),
         (50_000, 31, ["standing"]),
         (50_000, 40_000, ["standing"]),
-        (50_000, None, ["standing"]),
+        (50_000, None, ["never"]),
         (0, 40_000, ["well"]),
         (None, None, ["unknown"]),
     ],
@@ -358,7 +378,8 @@ def test_a_step_for_which_something_waits_and_that_reads_nothing_stands(
 ) -> None:
     last = {"records": 0, "waiting": waiting, "last_read": last_read and ago(last_read)}
     found = passage(flowing(linkage=last))
-    assert (found.states, found.tone) == (states, {"standing": "bad", "well": "good"}.get(states[0], ""))
+    tones = {"standing": "bad", "never": "bad", "well": "good"}
+    assert (found.states, found.tone) == (states, tones.get(states[0], ""))
 
 
 def test_nobody_stands_because_the_counting_does() -> None:
@@ -373,6 +394,8 @@ def test_nobody_stands_because_the_counting_does() -> None:
 def test_one_reject_among_thousands_is_told_and_is_no_alarm(rejects: int, states: list[str]) -> None:
     found = passage(flowing(ingest={"verdicts": {"accepted": 1000, "rejected": rejects}}), "ingest")
     assert (found.rejects, found.states) == (6 * rejects, states)
+    few = passage(flowing(ingest={"records": 5, "verdicts": {"accepted": 4, "rejected": 1}}), "ingest")
+    assert (few.rejects, few.states) == (6, ["well"])
 
 
 def test_a_step_says_how_it_is() -> None:
@@ -437,6 +460,15 @@ def test_a_step_that_stands_is_told_in_words_with_since_when(flow: Console) -> N
     assert page.count("In order") == 3
     assert "Waiting, of all producers" not in page
     assert "Waiting, of all producers" in flow.http.get("/flow?source=urn%3Achu").text
+    told = flowing(linkage={"records": 0, "waiting": 50_000, "last_read": None})
+    flow.hub.answers["GET", "statistics/v1/flow"] = told
+    assert "It stands: it has read nothing yet.</p>" in flow.http.get("/flow").text
+
+
+def test_the_producer_that_is_asked_for_is_the_one_that_is_chosen(flow: Console) -> None:
+    for source, chosen in (("urn:chu", 'value="urn:chu" selected>CHU'), ("urn:none", "selected>urn:none</option>")):
+        page = flow.http.get("/flow", params={"source": source}).text
+        assert (page.count(" selected>"), chosen in page) == (1, True)
 
 
 def test_a_step_that_is_away_or_not_ready_is_shown_so_with_its_reason(flow: Console) -> None:

@@ -110,7 +110,7 @@ def test_nothing_that_identifies_or_joins_is_on_the_page(console: Console) -> No
     body = re.sub(r'(action|hx-post|href|value)="[^"]*"', "", text)
     assert not re.search(r"[12]{32}", body), "not even the ids of subjects"
     assert "day and month are swapped" in text
-    assert "The odds that it is two people are about 3 to 1." in text
+    assert "Two people are about 3 times as likely as one." in text
     assert "another, and one person has only one" in text
     assert "Given and family name are each other" in text
 
@@ -119,6 +119,16 @@ def test_nothing_waits(console: Console) -> None:
     console.sign_in("steward")
     console.hub.answers["GET", "linkage/v1/reviews?which=all&limit=5"] = {"reviews": []}
     assert "No pair is left for you." in console.http.get("/reviews/next").text
+
+
+def test_a_reason_that_names_the_number_is_not_said_twice(console: Console) -> None:
+    console.sign_in("steward")
+    assert "(<span>the likeness of names" in console.http.get(PATH).text
+    named = PAIR | {"reason": "the same ins-nir, but no trait agrees", "method": "the same NIR (INS)"}
+    console.hub.answers["GET", f"linkage/v1{PATH}"] = named
+    text = console.http.get(PATH).text
+    assert "the same NIR (INS), but no trait agrees" in text
+    assert "(<span>the same NIR" not in text
 
 
 def test_odds_are_rounded_to_what_can_be_read() -> None:
@@ -136,9 +146,22 @@ def test_two_stewards_are_not_given_the_same_pair_while_there_is_another() -> No
     assert seats.take([one, two], "ada") is one
     assert seats.take([one, two], "ben") is two
     assert seats.take([one], "cas") is one, "one that is looked at is better than none"
+    assert (seats.others("cas"), seats.others("eve")) == (1, 2)
     assert seats.take([], "cas") is None
     clock[0] += dt.timedelta(minutes=3)
     assert seats.take([one, two], "dan") is one
+
+
+def test_many_stewards_at_once_are_given_as_many_pairs(console: Console) -> None:
+    pairs = [PAIR | {"id": f"{number:032x}-{'f' * 32}"} for number in range(20)]
+    for most in range(5, 20):
+        address = ("GET", f"linkage/v1/reviews?which=all&limit={most}")
+        console.hub.answers[address] = {"reviews": pairs[:most]}
+    given = []
+    for number in range(12):
+        console.sign_in("steward", sub=f"steward-{number}")
+        given.append(shown(console.http.get("/reviews/next").text))
+    assert len(set(given)) == 12
 
 
 def test_two_stewards_who_ask_in_the_same_moment_are_not_given_the_same_pair() -> None:

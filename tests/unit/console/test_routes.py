@@ -262,9 +262,10 @@ def test_an_act_is_done_and_told(console: Console) -> None:
     key = console.sign_in("officer")
     console.hub.answers["POST", "/v1/projects/hearts/find-complete"] = PROJECT
     answer = console.http.post("/projects/hearts/acts/find-complete", data={"form_key": key})
-    assert answer.headers["location"] == "/projects/hearts?done=find-complete"
+    assert answer.headers["location"] == "/projects/hearts"
     assert ("POST", "/v1/projects/hearts/find-complete", {}) in console.hub.asked
     assert "Done: Find it complete." in console.http.get(answer.headers["location"]).text
+    assert "Done:" not in console.http.get("/projects/hearts?done=find-complete").text, "once"
 
 
 def test_what_is_wrong_with_an_act_is_beside_its_field_and_nothing_that_was_written_is_lost(console: Console) -> None:
@@ -310,7 +311,7 @@ def test_an_application_is_for_the_call_that_was_chosen(console: Console) -> Non
     console.hub.answers["POST", "/v1/projects"] = PROJECT
     sent = {"form_key": key, "id": "hearts", "call": "call", "theme": "research", "organisation.name": " CHU "}
     answer = console.http.post("/apply?call=call", data=sent)
-    assert answer.headers["location"] == "/projects/hearts?done=apply"
+    assert answer.headers["location"] == "/projects/hearts"
     assert console.hub.asked[-1] == (
         "POST",
         "/v1/projects",
@@ -325,6 +326,15 @@ def test_a_row_more_is_no_act(console: Console) -> None:
     assert answer.status_code == 200
     assert 'name="themes.1.key"' in answer.text
     assert 'value="research"' in answer.text
+    assert not any(method == "POST" for method, _, _ in console.hub.asked)
+
+
+def test_two_rows_of_one_name_are_refused_beside_the_second_before_anything_is_asked(console: Console) -> None:
+    key = console.sign_in("officer")
+    sent = {"form_key": key, "themes.rows": "2", "themes.0.key": "research", "themes.1.key": "research"}
+    answer = console.http.post("/calls/announce", data=sent, headers={"Accept-Language": "fr"})
+    assert answer.status_code == 422
+    assert '<p class="error" id="e-themes.1.key"><span>une autre ligne porte ce nom</span></p>' in answer.text
     assert not any(method == "POST" for method, _, _ in console.hub.asked)
 
 
@@ -349,9 +359,11 @@ def test_a_permit_is_closed_after_it_was_asked(console: Console) -> None:
     assert "1,200" in console.http.get("/permits/hearts/close").text
     assert console.http.get("/permits/none/close").status_code == 404
     console.hub.answers["POST", "/v1/permits/hearts/close"] = {}
-    assert (
-        console.http.post("/permits/hearts/close", data={"form_key": key}).headers["location"] == "/permits?done=close"
-    )
+    assert "closed, or will be" not in console.http.get("/permits?done=close").text
+    assert console.http.post("/permits/hearts/close", data={"form_key": key}).headers["location"] == "/permits"
+    part = console.http.get("/permits", headers={"HX-Request": "true"})
+    assert "closed, or will be" not in part.text
+    assert "closed, or will be" in console.http.get("/permits").text, "the page says so, not its part"
 
 
 def test_permits_are_looked_at_again_while_a_view_fills(console: Console) -> None:

@@ -66,6 +66,7 @@ FAMILIES = {
     "says",
     "seal",
     "selection",
+    "signing",
     "sending",
     "sign-in",
     "span",
@@ -141,8 +142,12 @@ def test_every_sentence_of_linkage_on_a_pair_is_known_in_french() -> None:
     assert not {one for one in sentences if words.sentence("why", one) is None}
     assert not {one for one in METHODS.values() if words.sentence("method", one) in (None, one)}
     contradicted = "the same ipp, but no trait agrees"
-    assert words.sentence("why", contradicted) == "le même Numéro d’un hôpital (IPP), mais aucun trait ne concorde"
-    assert english.sentence("why", contradicted) == "the same Number of a hospital, but no trait agrees"
+    assert words.sentence("why", contradicted) == "le même numéro d’un hôpital (IPP), mais aucun trait ne concorde"
+    assert english.sentence("why", contradicted) == "the same number of a hospital, but no trait agrees"
+    assert (
+        words.sentence("why", "the same ins-nir, but no trait agrees")
+        == "le même NIR (INS), mais aucun trait ne concorde"
+    )
     assert words.sentence("why", "something new") is None
 
 
@@ -195,6 +200,16 @@ def test_the_consoles_own_problems_are_in_french() -> None:
     assert words.sentence("problem-text", "This is for: nobody.") is None, "what is no role fills no blank for one"
 
 
+def test_whatever_keeps_the_audit_log_from_being_signed_is_known_in_french() -> None:
+    source = (files("services.audit") / "adapters.py").read_text()
+    (changed,) = re.findall(r'_complain\(f"([^"]+)\{why\}"\)', source)
+    (late,) = re.findall(r'_complain\(f"([^"]+) \(\{', source)
+    whys = {re.sub(r"\{[^}]*\}", "41", one) for one in re.findall(r'(?:Distrust|NodesMissing)\(f?"([^"]+)"', source)}
+    assert len(whys) == 3
+    said = [f"{late} (OSError)", *(changed + why for why in whys)]
+    assert not {one for one in said if Words("fr").sentence("signing", one) is None}
+
+
 def test_what_has_no_words_is_said_by_its_name() -> None:
     assert Words("fr")("act.put-on-ice") == "Put on ice"
 
@@ -215,7 +230,8 @@ def test_the_language_is_the_browsers(accept: str, language: str) -> None:
 
 def test_days_moments_and_numbers_are_written_as_people_do() -> None:
     english, french = Words("en"), Words("fr")
-    assert (english.day("2026-02-01"), french.day("2026-02-01")) == ("1 February 2026", "1 février 2026")
+    assert (english.day("2026-02-02"), french.day("2026-02-02")) == ("2 February 2026", "2 février 2026")
+    assert (english.day("2026-03-01"), french.day("2026-03-01")) == ("1 March 2026", "1er mars 2026")
     assert english.day("soon") == "soon"
     assert french.instant("2026-07-01T22:30:00.25+00:00") == "2 juillet 2026, 00:30:00,250"
     assert breakable("urn:estuaire:producer:a") == ["urn:estuaire:", "producer:", "a"]
