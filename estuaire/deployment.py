@@ -185,12 +185,11 @@ def _write_servers(folder: Path, keyring: Keyring, passwords: Passwords, outside
     _write(
         folder / "kafka" / "config" / "broker.properties", (INFRA / "broker.properties").read_text() + own + _LISTENERS
     )
-    watched = folder / "observe"
     servers = ("kafka/data", "postgres", f"{KEYCLOAK}/h2", "observe/prometheus", "observe/grafana", "accounts")
     for written in (*(folder / one for one in servers), folder / CHECKPOINTS, links_folder(folder)):
         written.mkdir(parents=True, exist_ok=True, mode=0o700)
     _write(folder / "secrets" / POSTGRES / "password", passwords.of(DATABASE_ADMIN))
-    for administrator in (folder / KEYCLOAK / "config" / "admin", watched / "grafana-admin"):
+    for administrator in (folder / KEYCLOAK / "config" / "admin", folder / "observe" / "grafana-admin"):
         if not administrator.exists():
             _write(administrator, secrets.token_urlsafe(24))
     (folder / "secrets" / "console").mkdir(exist_ok=True, mode=0o700)

@@ -13,7 +13,7 @@ import yaml
 from contracts import acl
 from contracts.acl import Right, rights_of
 from contracts.registry import topics_to_create
-from estuaire.deployment import PORT
+from estuaire.deployment import PORT, RIGHTS
 from estuaire.keyring import ADMIN
 from estuaire.observe import RULES
 from estuaire.platform import DATABASES, SERVICES
@@ -25,8 +25,8 @@ OUTSIDE: Final = ("access", "console", "ingest")
 """What is called from outside: by producers, by subscribers and officers, by browsers."""
 WITH_ISSUER: Final = ("access", "audit", "console", "linkage", "statistics")
 """Who takes tokens, and so fetches the keys of who issues them."""
-KEEPER, OPERATOR = "rights", "operator"
-"""Who keeps the rights of subscribers, and where the operator's commands run: by the same account at the broker."""
+OPERATOR: Final = "operator"
+"""Where the operator's commands run: by the same account at the broker as who keeps the rights of subscribers."""
 BROKER_PORT, DATABASE_PORT, COLLECTOR_PORT, TRACES_PORT = 9093, 5432, 4318, 16686
 BROKER_METRICS, DATABASE_METRICS = 9404, 9187
 NAME: Final = "app.kubernetes.io/name"
@@ -80,13 +80,13 @@ def network_policies() -> Iterator[Manifest]:
     for service in sorted(SERVICES):
         yield _policy(service, {NAME: service}, ingress=_called(service), egress=_calls(service))
     to_broker = _to([_brokers()], (BROKER_PORT, "TCP"))
-    yield _policy(KEEPER, {NAME: KEEPER}, ingress=[_watched()], egress=[to_broker])
+    yield _policy(RIGHTS, {NAME: RIGHTS}, ingress=[_watched()], egress=[to_broker])
     yield _policy(OPERATOR, {NAME: OPERATOR}, egress=[to_broker, _to_others("console")])
     yield _policy(
         "kafka",
         {"strimzi.io/cluster": KAFKA},
         ingress=[
-            _from([_named([*sorted(acl.services()), OPERATOR, KEEPER])], BROKER_PORT),
+            _from([_named([*sorted(acl.services()), OPERATOR, RIGHTS])], BROKER_PORT),
             _watched(BROKER_METRICS),
             {"from": [_brokers(), _elsewhere("strimzi", {"name": "strimzi-cluster-operator"})]},
         ],

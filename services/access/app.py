@@ -98,7 +98,7 @@ def count(reader: PostgresReader) -> None:
     found = reader.count_permits()
     for state in STATES:
         PERMITS_BY_STATE.labels(state).set(found.get(state, 0))
-    OPPOSED.set(sum(count for _, count in reader.oppositions()))
+    OPPOSED.set(sum(many for _, many in reader.oppositions()))
 
 
 def _empty(settings: AccessSettings, topic: str) -> None:

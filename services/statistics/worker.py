@@ -75,7 +75,7 @@ class Table(faust.Table[bytes, bytes]):
     def keep(self, key: bytes, value: bytes | None) -> None:
         """Hold what the broker has; without a value, nothing."""
         try:
-            source, before = parse_key(key).source, self.held(key)
+            source, is_held = parse_key(key).source, key in self.windows
             if value:
                 is_newest = self.windows.keep(key, decode(value))
             else:
@@ -84,7 +84,7 @@ class Table(faust.Table[bytes, bytes]):
             log.error("a message of %s is not one", WINDOWS)
             return
         (self.outdated.discard if not value or is_newest else self.outdated.add)(key)
-        self.sources[source] += bool(value) - (before is not None)
+        self.sources[source] += bool(value) - is_held
         if not self.sources[source]:
             del self.sources[source]
 

@@ -290,7 +290,7 @@ def test_a_database_that_is_restored_goes_back_on_the_broker_and_on(
     words = {
         name: shlex.split(found[1])
         for name in ("pg_dump", "pg_restore")
-        if (found := re.search(rf"^hub (exec -T postgres {name} .+?) [<>] linkage\.dump$", DOCUMENT, re.MULTILINE))
+        if (found := re.search(rf"^hub (exec -T postgres {name} .+?) [<>] \S*linkage\.dump$", DOCUMENT, re.MULTILINE))
     }
     hub = compose.hub
     permit = hub.permit(source)

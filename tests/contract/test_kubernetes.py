@@ -529,6 +529,15 @@ def test_a_service_leads_to_one_workload_alone(resources: list[Resource]) -> Non
         assert [other for other, have in labels.items() if selector <= have.items()] == [name]
 
 
+def test_the_name_of_a_step_leads_to_each_of_its_slots_ready_or_not(resources: list[Resource]) -> None:
+    """The console asks each how it is, and one that stands is to answer."""
+    specs = {name: one["spec"] for name, one in of(resources, "Service").items()}
+    slots = of(resources, "StatefulSet").keys() & specs.keys()  # nobody calls `statistics-windows`
+    assert len(slots) == 5
+    assert {name for name, one in specs.items() if one.get("clusterIP") == "None"} == slots
+    assert {name for name, one in specs.items() if one.get("publishNotReadyAddresses")} == slots
+
+
 def allowed(resources: list[Resource]) -> set[Edge]:
     """Who may open a connection to whom, each end's policy being asked."""
     here = pods(resources)

@@ -172,11 +172,17 @@ class Kept:
         """How many windows there are."""
         return sum(map(len, self._periods.values()))
 
+    def __contains__(self, key: bytes) -> bool:
+        """Whether there is one under a key."""
+        return self._value(parse_key(key)) is not None
+
     def get(self, key: bytes) -> FlowWindow | None:
         """What is kept under a key."""
-        parsed = parse_key(key)
-        value = self._periods.get(parsed.period, {}).get(parsed.place)
+        value = self._value(parse_key(key))
         return None if value is None else decode(value)
+
+    def _value(self, key: Key) -> bytes | None:
+        return self._periods.get(key.period, {}).get(key.place)
 
     def keep(self, key: bytes, window: FlowWindow) -> bool:
         """Keep it, unless what is kept has seen more; whether it is kept."""
