@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -21,13 +25,25 @@ class Passwords:
         """The account's password."""
         known = self._read()
         if name not in known:
-            known[name] = secrets.token_urlsafe(32)
             self.path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            partial = self.path.with_suffix(".partial")
-            partial.touch(mode=0o600)
-            partial.write_text(json.dumps(known, indent=1))
-            partial.replace(self.path)
+            with self._alone():
+                known = self._read()
+                known.setdefault(name, secrets.token_urlsafe(32))
+                partial = self.path.with_suffix(".partial")
+                partial.touch(mode=0o600)
+                partial.write_text(json.dumps(known, indent=1))
+                partial.replace(self.path)
         return known[name]
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process makes one meanwhile. The folder is locked: a file for it would be of whoever came first."""
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(folder)
 
     def _read(self) -> dict[str, str]:
         known: dict[str, str] = json.loads(self.path.read_text()) if self.path.exists() else {}

@@ -17,6 +17,7 @@ import httpx
 import msgspec
 import yaml
 from confluent_kafka import Producer as KafkaProducer
+from confluent_kafka.admin import AdminClient
 
 from contracts.messages import Headers, Measures, associated, encode, measures_associated
 from contracts.permits import Permit
@@ -25,7 +26,7 @@ from estuaire.platform import PORTS, Platform
 from estuaire.producer import Answer, Producer
 from estuaire.subscriber import Subscriber, View
 from estuaire.topics import read
-from runtime.kafka import producer_config
+from runtime.kafka import common, producer_config
 from runtime.keys import FolderKeyStore
 from runtime.loop import message_from
 from runtime.messages import SUMMARIES, FlowSummary, Message
@@ -121,6 +122,11 @@ class Hub:
             cursor = page.headers.get("X-Next-Cursor")
         return lines
 
+    def topics(self) -> list[str]:
+        """The names of all topics but the broker's own."""
+        names = AdminClient(common(self.platform.settings())).list_topics(timeout=10).topics
+        return sorted(name for name in names if not name.startswith("__"))
+
     def messages(self, topic: str) -> list[Message]:
         """Every committed message of a topic."""
         return [message_from(one) for one in read(self.platform.settings(), topic)]
@@ -150,6 +156,19 @@ def meanwhile(work: Callable[[Event], None], seconds: float = 60) -> Iterator[No
     finally:
         stop.set()
         thread.join(seconds)
+
+
+def content(messages: Iterable[Message]) -> bytes:
+    """All that stands in messages: keys, headers with their names, and values."""
+    return b"\n".join(part for one in messages for part in _parts(one))
+
+
+def _parts(message: Message) -> Iterator[bytes]:
+    yield message.key or b""
+    for name, value in message.headers.items():
+        yield name.encode()
+        yield value
+    yield message.value or b""
 
 
 def opened(message: Message, openers: Iterable[Opener]) -> Iterator[bytes]:

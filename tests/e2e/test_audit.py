@@ -18,7 +18,7 @@ from estuaire.database import running_database
 from estuaire.keyring import AUDITOR, OPERATOR, STEWARD
 from estuaire.platform import CHECKPOINTS
 from services.audit.domain.checkpoints import Checkpoint, Verifier
-from tests.e2e.test_cli import estuaire
+from tests.commands import estuaire
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e

@@ -20,8 +20,8 @@ from contracts.permits import Permit, permit_from
 from estuaire.keyring import OFFICER
 from estuaire.permits import Officer
 from estuaire.subscriber import Subscriber, View, ViewError
+from tests.commands import estuaire
 from tests.e2e.test_audit import count, of_permit
-from tests.e2e.test_cli import estuaire
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e

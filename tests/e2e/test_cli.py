@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,24 +12,12 @@ import msgspec
 import pytest
 
 from contracts.messages import AuditLeaf
+from tests.commands import estuaire
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
 
 Make = Callable[..., dict[str, Any]]
-
-
-def estuaire(hub: Hub, *arguments: str, expect: int = 0, within: float = 120) -> subprocess.CompletedProcess[str]:
-    """Run a command against the platform of the tests."""
-    environment = {
-        **os.environ,
-        "ESTUAIRE_HOME": str(hub.platform.home),
-        "COLUMNS": "200",
-    }
-    command = [sys.executable, "-m", "estuaire", *arguments]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=within, check=False)
-    assert done.returncode == expect, (done.returncode, done.stdout[-1000:], done.stderr[-1000:])
-    return done
 
 
 def write(path: Path, events: list[dict[str, Any]]) -> Path:

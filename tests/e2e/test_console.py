@@ -15,8 +15,8 @@ from playwright.sync_api import Browser
 from contracts.projects import ACTS, OF_PROJECTS
 from services.console.wording import Words
 from tests.browser import PHONE, Person
+from tests.commands import estuaire
 from tests.e2e.conftest import Enter
-from tests.e2e.test_cli import estuaire
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e

@@ -19,21 +19,18 @@ import httpx
 import psycopg
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient
 from playwright.sync_api import Browser
 
 from estuaire.database import start_database
 from estuaire.platform import Platform
 from estuaire.sample import sample
-from estuaire.topics import read
-from runtime.kafka import common, producer_config
-from runtime.loop import message_from
+from runtime.kafka import producer_config
 from services.console.menu import MENU
 from tests.browser import PHONE
 from tests.crawl import pages
 from tests.e2e.conftest import sign_in
 from tests.e2e.test_console_stewards import mothers_and_newborns
-from tests.hub import Hub, free_base_port
+from tests.hub import Hub, content, free_base_port
 from tests.search import Hit, Search
 
 pytestmark = pytest.mark.e2e
@@ -159,10 +156,9 @@ def test_no_identity_is_anywhere(home: Path, seen: Seen) -> None:
     search = Search([NIR_OF_TWO, *(string for one in sample() for string in one.planted)])
     assert len(search.needles) > 1000
     hits: list[Hit] = []
-    for topic in _topics(seen.platform):
-        for message in map(message_from, read(seen.platform.settings(), topic)):
-            for part in (message.value, message.key or b"", *message.headers.values()):
-                hits += search.bytes(topic, part)
+    hub = Hub(seen.platform)
+    for topic in hub.topics():
+        hits += search.bytes(topic, content(hub.messages(topic)))
     kinds: Counter[str] = Counter()
     for place, data in [*itertools.chain(*seen.pages.values()), *_refusals(seen.platform)]:
         kinds.update(kind for kind, pattern in KINDS.items() if re.fullmatch(pattern, place))
@@ -266,8 +262,3 @@ def test_the_search_finds_what_is_planted_in_each_kind_of_file(home: Path, resul
 
 def _kind(home: Path, hit: Hit) -> str:
     return Path(hit.place).relative_to(home).parts[0]
-
-
-def _topics(platform: Platform) -> list[str]:
-    names = AdminClient(common(platform.settings())).list_topics(timeout=10).topics
-    return sorted(name for name in names if not name.startswith("__"))

@@ -5,18 +5,16 @@ The attacker reads every topic and every table, and has opened every seal; they 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
 import psycopg
 import pytest
-from confluent_kafka.admin import AdminClient
 from psycopg import sql
 
 from contracts.messages import measures_associated
 from estuaire.keyring import Keyring
-from runtime.kafka import common
 from runtime.keys import FolderKeyStore
 from runtime.messages import SUMMARIES, FlowSummary
 from runtime.sealing import Opener
@@ -25,7 +23,7 @@ from services.ingest.domain.identity import nir_key
 from services.ingest.domain.tokens import FirstLevel
 from services.pseudonym.domain import SecondLevel
 from tests.dictionary import UNKEYED, Hash, attack, in_clear, keyed, nirs
-from tests.hub import Hub, opened
+from tests.hub import Hub, content, opened
 
 pytestmark = pytest.mark.e2e
 
@@ -142,14 +140,12 @@ def _single(hub: Hub) -> dict[str, Hash]:
 
 def _topics(hub: Hub) -> Places:
     """Every topic's keys, headers and values, and beside it what is under its seals."""
-    names = AdminClient(common(hub.platform.settings())).list_topics(timeout=10).topics
     keyring = hub.platform.keyring
     openers = [_opener(keyring, service) for service in ("pseudonym", "linkage", "access")]
     found: Places = {}
-    for name in sorted(one for one in names if not one.startswith("__")):
+    for name in hub.topics():
         messages = hub.messages(name)
-        parts = ((one.key or b"", *_bytes(one.headers), one.value) for one in messages)
-        found[name] = b"\n".join(part for one in parts for part in one)
+        found[name] = content(messages)
         if name.startswith(SEALED):
             found[f"{name}, opened"] = b"\n".join(part for one in messages for part in opened(one, openers))
     found[f"{SUMMARIES}, opened"] = b"\n".join(_measures(hub))
@@ -159,12 +155,6 @@ def _topics(hub: Hub) -> Places:
 
 def _opener(keyring: Keyring, service: str) -> Opener:
     return Opener(FolderKeyStore(keyring.folder(service)).private(f"{service}-private"))
-
-
-def _bytes(headers: Mapping[str, bytes]) -> Iterator[bytes]:
-    for name, value in headers.items():
-        yield name.encode()
-        yield value
 
 
 def _measures(hub: Hub) -> Iterator[bytes]:

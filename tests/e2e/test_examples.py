@@ -19,6 +19,7 @@ from examples.emergency_weekly import produce as emergency
 from examples.emergency_weekly import subscribe as weekly
 from examples.remote_monitoring import produce as monitoring
 from examples.transplant_cohort import produce as transplants
+from tests.commands import estuaire
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e
@@ -41,9 +42,9 @@ def run(hub: Hub, *arguments: str) -> str:
 
 
 def grant(hub: Hub, example: str) -> None:
-    run(hub, "estuaire", "permit", "grant", f"examples/{example}/permit.yaml")
+    estuaire(hub, "permit", "grant", str(ROOT / "examples" / example / "permit.yaml"))
     name = example.replace("_", "-")
-    hub.wait_for(lambda: f"{name} " in (listed := run(hub, "estuaire", "permit", "list")) and "open" in listed)
+    hub.wait_for(lambda: f"{name} " in (listed := estuaire(hub, "permit", "list").stdout) and "open" in listed)
 
 
 def produce(hub: Hub, example: str) -> None:

@@ -13,7 +13,6 @@ import httpx
 import msgspec
 import pytest
 import yaml
-from confluent_kafka.admin import AdminClient
 
 from contracts.messages import Headers, associated
 from estuaire import gateway
@@ -21,14 +20,13 @@ from estuaire.platform import Service
 from estuaire.process import free_port
 from estuaire.producer import Producer
 from runtime.http import hash_token
-from runtime.kafka import common
 from runtime.keys import FolderKeyStore
 from runtime.messages import Message
 from runtime.sealing import Opener
 from services.ingest.domain.identity import nir_key
 from services.ingest.domain.tokens import FirstLevel
 from services.ingest.handlers import Ids
-from tests.hub import Hub
+from tests.hub import Hub, content
 from tests.search import Search
 
 pytestmark = pytest.mark.e2e
@@ -101,13 +99,6 @@ def about(event: dict[str, Any], number: str, name: str) -> dict[str, Any]:
     return {**event, "data": person(number, name, record=record)}
 
 
-def everything(hub: Hub) -> Iterator[tuple[str, Message]]:
-    names = AdminClient(common(hub.platform.settings())).list_topics(timeout=10).topics
-    for name in sorted(names):
-        if not name.startswith("__"):
-            yield from ((name, one) for one in hub.messages(name))
-
-
 def test_a_person_seen_at_both_sites_is_one_patient(hub: Hub, site: Site, observation: Make) -> None:
     here = hub.source()
     permit = hub.permit(here, site.source)
@@ -132,12 +123,7 @@ def test_no_identity_leaves_the_gateway(hub: Hub, site: Site, observation: Make)
     planted += ["Saint-Malo-de-Beignon", "02 99 00 47 11", f"record-{name}"]
     search = Search(planted)
     assert len(search.needles) == len(planted)
-    hits = [
-        hit
-        for topic, one in everything(hub)
-        for part in (one.value, one.key or b"", *one.headers.values())
-        for hit in search.bytes(topic, part)
-    ]
+    hits = [hit for topic in hub.topics() for hit in search.bytes(topic, content(hub.messages(topic)))]
     for path in (site.folder / "ingest.log", site.folder / "spans.ndjson"):
         hits += list(search.file(path)) if path.exists() else []
     assert not {(hit.place, hit.form) for hit in hits}
@@ -151,7 +137,7 @@ def test_another_site_with_secret_1_cannot_test_a_number(hub: Hub, site: Site, o
     event["data"] = person(THIRD_NIR, "TREGASTEL", record=event["data"]["record"])
     hub.send(here, [event])
     received = [one for one in hub.messages("records-received") if one.value]
-    haystack = b"\n".join(part for one in received for part in (one.value, one.key or b"", *one.headers.values()))
+    haystack = content(received)
 
     mine, theirs = FolderKeyStore(site.keys), FolderKeyStore(hub.platform.keyring.folder("ingest"))
     token = FirstLevel(mine.secret("level-1")).token("ins-nir", THIRD_NIR)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from estuaire.producer import Producer
-from tests.e2e.test_cli import estuaire
+from tests.commands import estuaire
 from tests.e2e.test_stewards import Follower
 from tests.hub import Hub, meanwhile
 

@@ -20,7 +20,7 @@ import pytest
 from contracts.events import IN_NO_TIMELINE, RECORD_TYPES, ViewEvent
 from estuaire.generate import dcir, hl7v2, pmsi
 from estuaire.population import population
-from tests.e2e.test_cli import estuaire
+from tests.commands import estuaire
 from tests.hub import Hub
 from tests.people import Someone, people
 

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.e2e.test_cli import estuaire
+from tests.commands import estuaire
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e

@@ -14,7 +14,7 @@ import pytest
 
 from estuaire.keyring import OPERATOR
 from runtime.messages import SUMMARIES, FlowSummary
-from tests.e2e.test_cli import estuaire
+from tests.commands import estuaire
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e

@@ -14,8 +14,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.commands import estuaire
 from tests.e2e.test_audit import leaves
-from tests.e2e.test_cli import estuaire
 from tests.e2e.test_oppositions import backfilling
 from tests.e2e.test_stewards import Follower
 from tests.hub import Hub

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.linkage.domain.rules import RULES
-from tests.e2e.test_cli import estuaire
+from tests.commands import estuaire
 from tests.e2e.test_stewards import trace
 from tests.hub import Hub
 

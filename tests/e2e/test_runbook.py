@@ -23,7 +23,7 @@ from estuaire.platform import DATABASES, READERS, Platform
 from estuaire.process import StartError
 from runtime.keys import FolderKeyStore, write_key
 from runtime.sealing import Opener
-from tests.e2e.test_cli import estuaire
+from tests.commands import estuaire
 from tests.hub import Hub, free_base_port, opened
 
 pytestmark = pytest.mark.e2e

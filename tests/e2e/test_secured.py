@@ -15,7 +15,7 @@ from estuaire.keyring import OFFICER
 from estuaire.permits import Officer
 from estuaire.platform import SERVICES, Service
 from estuaire.subscriber import Subscriber, View, ViewError
-from tests.e2e.test_cli import estuaire
+from tests.commands import estuaire
 from tests.hub import Hub
 
 pytestmark = pytest.mark.e2e

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from estuaire.subscriber import Subscriber, View
-from tests.e2e.test_cli import estuaire
+from tests.commands import estuaire
 from tests.e2e.test_flow import identity
 from tests.hub import Hub
 
