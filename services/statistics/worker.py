@@ -14,7 +14,7 @@ import ssl
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from itertools import islice
 from threading import Event
 from typing import Any, Final
@@ -41,6 +41,7 @@ HELD: Final = Gauge("estuaire_flow_windows", "Windows that this worker holds.")
 BROKEN: Final = Counter("estuaire_flow_summaries_broken", "Summaries that made the counting fail.")
 
 _SESSION_SECONDS: Final = 10.0
+_REQUEST_SECONDS: Final = 20.0
 _SUSPENDED_SECONDS: Final = 6.0
 """Who was still for so long may have been given up by the group, and must not write before it has asked."""
 
@@ -185,7 +186,7 @@ class FlowWorker:
             broker_credentials=self._credentials,
             broker_session_timeout=_SESSION_SECONDS,
             broker_heartbeat_interval=2.0,
-            broker_request_timeout=20.0,
+            broker_request_timeout=_REQUEST_SECONDS,
             broker_commit_interval=1.0,
             consumer_auto_offset_reset="earliest",
             consumer_metadata_max_age_ms=30_000,
@@ -290,19 +291,48 @@ class FlowWorker:
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):
-    """Reads what is committed: summaries are written in transactions, and Faust reads so in its own mode alone."""
+    """Reads what is committed: summaries are written in transactions, and Faust reads so in its own mode alone. Where
+    nothing is acknowledged yet it goes back to the beginning, where the driver stays behind what it has read."""
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._isolation_level = "read_committed"
         return consumer
 
+    async def seek_to_committed(self) -> Mapping[Any, int]:
+        committed: Mapping[Any, int] = await super().seek_to_committed()
+        new = [place for place, offset in committed.items() if not offset and place.topic.endswith(SUMMARIES)]
+        if new:
+            await self.seek_to_beginning(*new)
+        return committed
+
 
 class _Consumer(driver.Consumer):
-    """Lets a batch be written to its end before partitions go to another worker."""
+    """Lets a batch be written to its end before partitions go to another worker, and loses nothing that was fetched in
+    between: what it has fetched by then it gives away, and it goes back before it fetches more. (Faust goes back while
+    it still fetches and gives: of what it gives then it says that all before it was given.)"""
+
+    _goes_back = False
 
     def _new_consumer_thread(self) -> Any:
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def perform_seek(self) -> None:
+        """Have the one who fetches go back to what is acknowledged."""
+        self._goes_back = True
+
+    async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
+        """What is read next."""
+        if self._goes_back and self.flow_active:
+            self._goes_back = False
+            try:
+                await asyncio.wait_for(super().perform_seek(), _REQUEST_SECONDS)
+            except Exception as error:
+                log.warning("cannot go back to what is acknowledged, trying again: %s", telemetry.where(error))
+                self._goes_back = True
+        async for place, message in super().getmany(timeout):
+            if not (self._goes_back and place.topic.endswith(SUMMARIES)):
+                yield place, message
 
     async def on_partitions_revoked(self, revoked: set[Any]) -> None:
         """The group waits for it: who takes over is to find all that was written here, and nothing after that."""

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import random
 import secrets
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ from runtime.messages import FlowSummary
 from runtime.sealing import Opener, Sealer
 from runtime.settings import RuntimeSettings
 from services.statistics.domain.windows import period_of
+from services.statistics.handlers import Opening
 from services.statistics.published import GROUP, Published, WindowsReader
+from services.statistics.worker import FlowWorker
 from tests.hub import meanwhile
 from tests.integration.looping import settings_for, until
 
@@ -312,6 +315,40 @@ def test_the_flow_is_counted_until_now_also_where_it_ends_in_what_was_aborted(
         sent = time.time()
         until(lambda: (looking.counted_until or 0) > sent, 20)
         assert published(settings) == recount(settings)
+
+
+def test_what_was_read_and_is_not_acknowledged_is_read_again_from_the_first_one(settings: RuntimeSettings) -> None:
+    """Also where nothing has ever been acknowledged, and what is read meanwhile."""
+    seen: Counter[tuple[int, int]] = Counter()
+    lives: list[tuple[Any, asyncio.AbstractEventLoop]] = []
+
+    class Forgetful(FlowWorker):
+        def application(self, folder: str) -> Any:
+            lives.append((super().application(folder), asyncio.get_running_loop()))
+            return lives[-1][0]
+
+        async def _take(self, app: Any, stream: Any, events: Sequence[Any]) -> None:
+            seen.update((one.message.partition, one.message.offset) for one in events)
+
+    worker = Forgetful(settings, Opening(PRIVATE_OPENER), lambda _: True)
+    load = Load(settings)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    try:
+        until(lambda: worker.readiness() is None, 60)
+        with meanwhile(load.go_on):
+            until(lambda: len(seen) > 100, 60)
+            for _ in range(3):
+                first = Counter(seen)
+                app, loop = lives[0]
+                asyncio.run_coroutine_threadsafe(app.consumer.perform_seek(), loop).result(20)
+                until(lambda first=first: all(seen[one] > first[one] for one in first), 30)  # type: ignore[misc]
+        sent = {(one.partition(), one.offset()) for one in everything(settings, "flow-summaries")}
+        until(lambda: seen.keys() == sent, 30)
+    finally:
+        worker.stop()
+        thread.join()
+    assert len(lives) == 1
 
 
 def test_workers_killed_restarted_and_rebalanced_end_with_a_plain_recount(
