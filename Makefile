@@ -4,7 +4,7 @@ RUN := $(UV) run --locked
 VERSION ?= latest
 REVISION = $(shell git rev-parse HEAD 2>/dev/null)
 
-.PHONY: help demo up test check lint fault orders flow audit volumes joins fuzz fhir-examples http alerts traces container images bench documents clean
+.PHONY: help demo up test whole check lint fault orders flow audit volumes joins fuzz fhir-examples http alerts traces container images bench documents clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -15,9 +15,12 @@ demo: $(UV) ## Start the platform, stream the sample through it, print what come
 up: $(UV) ## Start the platform and leave it running until Ctrl-C (ARGS=--observe: with Prometheus and a trace store)
 	@$(RUN) estuaire up $(ARGS)
 
-test: $(UV) ## The whole suite, with a sample of each long run
-	@$(RUN) pytest -n 2 --dist loadfile $(addprefix tests/,unit contract integration) $(ARGS)
-	@$(RUN) pytest $(addprefix tests/,e2e fault container) $(ARGS)
+test: ## The suite, with a sample of what takes long
+whole: ## The whole suite
+test: SHORT := -m "not long"
+test whole: $(UV)
+	@$(RUN) pytest $(SHORT) -n 2 --dist loadfile $(addprefix tests/,unit contract integration) $(ARGS)
+	@$(RUN) pytest $(SHORT) $(addprefix tests/,e2e fault container) $(ARGS)
 
 check: lint ## Lint, types, import rules, unit and contract tests; starts nothing
 	@$(RUN) pytest -q -n 2 --dist loadfile tests/unit tests/contract $(ARGS)

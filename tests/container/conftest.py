@@ -8,7 +8,8 @@ import re
 import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -110,15 +111,28 @@ def _docker(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def images() -> None:
-    """Build the images. Without an engine, or a base to build on, the container tests are skipped, and say so."""
+def built() -> Callable[[str], str]:
+    """Builds a service's image, once, and gives its name. Without an engine, or a base to build on, the container tests
+    are skipped, and say so."""
     if shutil.which("docker") is None or _docker("info").returncode:
         pytest.skip("NO DOCKER ENGINE ANSWERS: the end-to-end suite has not been run through containers")
     if _docker("image", "inspect", BASE).returncode and _docker("pull", BASE).returncode:
         pytest.skip(f"THE BASE IMAGE {BASE} CANNOT BE HAD: the suite has not been run through containers")
-    build("infra/Dockerfile", image(OPERATOR), ".", target=OPERATOR)
-    for service in SERVICES:
-        build("infra/Dockerfile", image(service), ".", SERVICE=service)
+
+    @cache
+    def of(service: str) -> str:
+        which = {"target": OPERATOR} if service == OPERATOR else {"SERVICE": service}
+        build("infra/Dockerfile", image(service), ".", **which)
+        return image(service)
+
+    return of
+
+
+@pytest.fixture(scope="session")
+def images(built: Callable[[str], str]) -> None:
+    """All images are built."""
+    for service in (OPERATOR, *SERVICES):
+        built(service)
 
 
 @pytest.fixture(scope="session")

@@ -32,7 +32,7 @@ from tests.contract.test_compose import BROKER, KEYCLOAK, OVER_HTTP, PLATFORM, W
 from tests.hub import Hub
 from tests.keycloak import Realm
 
-pytestmark = pytest.mark.container
+pytestmark = [pytest.mark.container, pytest.mark.long]
 
 DOCUMENT = (ROOT / "docs" / "deployment.md").read_text()
 READY = "import urllib.request as u; u.urlopen('http://127.0.0.1:8000/readyz', timeout=2)"

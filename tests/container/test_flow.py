@@ -8,7 +8,7 @@ from tests.container.conftest import Contained
 from tests.e2e.test_flow import *  # noqa: F403 - the very same tests, on another platform
 from tests.hub import Hub
 
-pytestmark = pytest.mark.container
+pytestmark = [pytest.mark.container, pytest.mark.long]  # type: ignore[assignment]
 
 
 def test_no_service_was_root_or_could_have_written_into_its_own_folders(hub: Hub) -> None:

@@ -59,6 +59,7 @@ def permit() -> str:
     return yaml.safe_dump(wanted, allow_unicode=True, sort_keys=False)
 
 
+@pytest.mark.long
 def test_a_project_goes_from_its_call_to_its_first_record_and_to_its_end_in_the_browser(
     hub: Hub, enter: Enter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,8 +283,10 @@ def _find_complete_by_keyboard(officer: Person) -> None:
 PAGES = ("/projects", "/calls", "/calls/announce", "/permits", "/permits/try", "/catalogue", f"/catalogue/{SOURCE}")
 
 
-@pytest.mark.parametrize(("language", "said"), [("en-GB", "Permits"), ("fr-FR", "Autorisations")])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("language", "said"), [pytest.param("en-GB", "Permits", marks=pytest.mark.long), ("fr-FR", "Autorisations")]
+)
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.long), "dark"])
 def test_every_page_is_accessible_in_both_languages_light_and_dark_on_a_desk_and_on_a_phone(
     enter: Enter, language: str, said: str, scheme: str
 ) -> None:

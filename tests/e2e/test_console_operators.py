@@ -175,8 +175,10 @@ PAGES = (
 )
 
 
-@pytest.mark.parametrize(("language", "said"), [("en-GB", "Producers"), ("fr-FR", "Producteurs")])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("language", "said"), [pytest.param("en-GB", "Producers", marks=pytest.mark.long), ("fr-FR", "Producteurs")]
+)
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.long), "dark"])
 def test_every_page_is_accessible_in_both_languages_light_and_dark_on_a_desk_and_on_a_phone(
     enter: Enter, language: str, said: str, scheme: str
 ) -> None:
@@ -274,6 +276,7 @@ def test_the_moment_that_is_asked_for_last_is_shown_however_slow_the_answers_are
     hub.wait_for(lambda: shown() > 1700)
 
 
+@pytest.mark.long
 def test_a_step_that_is_killed_is_shown_so_with_what_waits_for_it(hub: Hub, enter: Enter, observation: Make) -> None:
     source = hub.source()
     hub.send(source, [observation(source, "first", 1)])

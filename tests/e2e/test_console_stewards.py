@@ -235,8 +235,10 @@ def test_with_four_eyes_a_second_steward_decides_without_having_seen_what_the_fi
     hub.wait_for(decided)
 
 
-@pytest.mark.parametrize(("language", "said"), [("en-GB", "Doubtful links"), ("fr-FR", "Liens douteux")])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("language", "said"), [pytest.param("en-GB", "Doubtful links", marks=pytest.mark.long), ("fr-FR", "Liens douteux")]
+)
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.long), "dark"])
 def test_the_pages_of_stewards_are_accessible_in_both_languages_light_and_dark_on_a_desk_and_on_a_phone(
     hub: Hub, enter: Enter, observation: Make, language: str, scheme: str, said: str
 ) -> None:
@@ -338,8 +340,8 @@ def test_an_auditor_finds_an_entry_and_sees_it_proven(
         assert auditor.go("/audit/99999999").get_by_text("There is no such entry.").is_visible()
 
 
-@pytest.mark.parametrize("language", ["en-GB", "fr-FR"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("language", [pytest.param("en-GB", marks=pytest.mark.long), "fr-FR"])
+@pytest.mark.parametrize("scheme", [pytest.param("light", marks=pytest.mark.long), "dark"])
 def test_the_pages_of_officers_and_auditors_are_accessible_on_a_phone_too(
     hub: Hub, enter: Enter, language: str, scheme: str
 ) -> None:

@@ -99,6 +99,7 @@ def test_the_numbers_add_up_and_are_those_of_the_sample(result: dict[str, Any]) 
     assert all(count > 0 for count in result["views"].values())
 
 
+@pytest.mark.long
 def test_a_second_demo_changes_nothing(home: Path, result: dict[str, Any]) -> None:
     again = demo(home)
     assert again["linked"] == 0
@@ -107,6 +108,7 @@ def test_a_second_demo_changes_nothing(home: Path, result: dict[str, Any]) -> No
 
 
 @pytest.mark.skipif(not SYNTHEA.is_dir(), reason="the reference data are not beside this checkout")
+@pytest.mark.long
 def test_every_clinical_resource_arrives_with_its_patient(tmp_path: Path) -> None:
     bundles = [json.loads(path.read_bytes()) for path in sorted(SYNTHEA.glob("*.json"))]
     kinds = [entry["resource"]["resourceType"] for bundle in bundles for entry in bundle["entry"]]
@@ -136,6 +138,7 @@ def seen(home: Path, result: dict[str, Any], observation: Callable[..., Any]) ->
         yield Seen(platform, found, stack.close)
 
 
+@pytest.mark.long
 def test_every_kind_of_page_is_accessible_in_french_in_the_dark_on_a_phone(seen: Seen, browser: Browser) -> None:
     """What each of them is about, tests of their own say."""
     left = {kind: pattern for kind, pattern in KINDS.items() if kind not in NO_PAGES}
@@ -244,6 +247,7 @@ def _refusals(platform: Platform) -> Iterator[tuple[str, bytes]]:
                 yield path, answer.content
 
 
+@pytest.mark.long
 def test_the_search_finds_what_is_planted_in_each_kind_of_file(home: Path, result: dict[str, Any]) -> None:
     assert result["accepted"]
     planted = "PLANTED-KERGUELEN-DE-TREMAREC"

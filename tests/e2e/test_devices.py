@@ -9,7 +9,7 @@ import pytest
 from estuaire.generate.devices import BEGIN, DAY, deliveries
 from tests.hub import Hub
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 DEVICES, EACH = 10_000, 2
 FIELDS = {"device-measure.v1": ["metric", "value", "measured"]}

@@ -52,6 +52,7 @@ def produce(hub: Hub, example: str) -> None:
     assert "False" not in said, said
 
 
+@pytest.mark.long
 def test_alerts_are_raised_for_the_measures_that_ask_for_one_and_for_no_other(hub: Hub) -> None:
     grant(hub, "remote_monitoring")
     hub.wait_for(lambda: hub.messages("view-remote-monitoring") is not None)
@@ -89,6 +90,7 @@ def test_the_cohort_is_joined_from_three_sources_and_holds_nobody_else(hub: Hub)
     assert subjects == {row["patient"] for row in rows}
 
 
+@pytest.mark.long
 def test_weekly_counts_are_those_of_the_visits_and_small_ones_are_withheld(hub: Hub) -> None:
     grant(hub, "emergency_weekly")
     produce(hub, "emergency_weekly")

@@ -104,6 +104,7 @@ def test_a_tenfold_volume_raises_an_alarm_and_shows_on_the_page(hub: Hub, enter:
     operator.is_accessible()
 
 
+@pytest.mark.long
 def test_a_producer_that_stops_raises_an_alarm_that_survives_a_restart_and_clears(
     hub: Hub, enter: Enter, observation: Make
 ) -> None:

@@ -19,7 +19,7 @@ from estuaire.generate import dcir, pmsi
 from tests.hub import Hub
 from tests.people import people
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 log = logging.getLogger("estuaire.tests")
 
 BYTES: Final = int(os.environ.get("ESTUAIRE_VOLUME_BYTES", str(12 * 2**20)))

@@ -35,7 +35,7 @@ from tests.e2e.conftest import sign_in
 from tests.hub import Hub, free_base_port, meanwhile
 from tests.search import Search
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.long]
 
 Make = Callable[..., dict[str, Any]]
 Span = dict[str, Any]

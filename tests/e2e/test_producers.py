@@ -76,10 +76,11 @@ def deaths(folder: Path, who: list[Someone], _count: int) -> Expected:
 
 
 Write = Callable[[Path, list[Someone], int], Expected]
+LONGER = [pytest.param(one, marks=pytest.mark.long) for one in (anonymous_stays, reimbursements, deaths)]
 
 
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("write", [stays, anonymous_stays, reimbursements, deaths], ids=lambda one: one.__name__)
+@pytest.mark.parametrize("write", [stays, *LONGER], ids=lambda one: one.__name__)
 def test_files_come_out_complete(hub: Hub, tmp_path: Path, write: Write) -> None:
     source = hub.source()
     permit = hub.permit(source, types=TYPES, fields={kind: ["*"] for kind in TYPES}, precision={"time": "exact"})

@@ -89,6 +89,7 @@ def test_databases_are_restored_and_read_again_what_came_since(hub: Hub, observa
     assert (values.count(61), values.count(62)) == (0, 1)
 
 
+@pytest.mark.long
 def test_a_lost_cluster_is_begun_anew(tmp_path: Path, observation: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """All topics are gone, what was not read yet with them; the databases are there, linkage's as of minutes before."""
     port = free_base_port()

@@ -53,6 +53,7 @@ def test_a_broker_that_was_away_is_taken_up_again(tmp_path: Path, monkeypatch: p
         broker.kill()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("with_store", [False, True], ids=["broker", "broker and database"])
 def test_a_process_suspended_amid_a_transaction_goes_on(
     broker: str, topics: str, database: Callable[[], str], tmp_path: Path, with_store: bool

@@ -153,7 +153,9 @@ def parts(hub: Hub) -> dict[str, Message]:
     }
 
 
-@pytest.mark.parametrize("together", [False, True], ids=["one by one", "in one batch"])
+@pytest.mark.parametrize(
+    "together", [pytest.param(False, id="one by one", marks=pytest.mark.long), pytest.param(True, id="in one batch")]
+)
 def test_any_order_ends_in_the_same_views_and_history(
     database: Database,
     vault: Vault,

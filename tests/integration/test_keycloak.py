@@ -46,7 +46,7 @@ from tests.integration.test_access_history import (
 from tests.keycloak import Keycloak, NoKeycloak
 from tests.unit.access.hub import Hub, permit
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.long]
 __all__ = ["database", "hub", "server", "url", "vault"]
 
 TEAM, STRANGERS, OFFICER, OPERATOR = "team-heart", "strangers", "the-officer", "the-operator"

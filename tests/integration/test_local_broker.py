@@ -71,6 +71,7 @@ def receive(servers: str, topic: str) -> bytes | None:
         consumer.close()
 
 
+@pytest.mark.long
 def test_a_broker_keeps_what_was_committed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     home, port = tmp_path / "home, é", free_port()
     first, first_seconds = timed_broker(home, port)

@@ -97,7 +97,10 @@ def expect_copies(settings: RuntimeSettings, count: int) -> None:
     assert values_by_partition(written) == values_by_partition(read)
 
 
-@pytest.mark.parametrize("with_store", [False, True], ids=["broker", "broker and database"])
+@pytest.mark.parametrize(
+    "with_store",
+    [pytest.param(False, id="broker", marks=pytest.mark.long), pytest.param(True, id="broker and database")],
+)
 def test_exactly_once_through_sudden_ends(
     settings: RuntimeSettings, database: Callable[[], str], start: Start, with_store: bool
 ) -> None:
@@ -224,7 +227,10 @@ def test_the_log_of_another_broker_is_refused_and_begun_anew(
     assert not again.failures
 
 
-@pytest.mark.parametrize("with_store", [False, True], ids=["broker", "broker and database"])
+@pytest.mark.parametrize(
+    "with_store",
+    [pytest.param(False, id="broker", marks=pytest.mark.long), pytest.param(True, id="broker and database")],
+)
 @pytest.mark.parametrize("word", [b"poison", b"huge"])
 def test_one_bad_message_among_a_thousand_is_found(
     settings: RuntimeSettings, database: Callable[[], str], word: bytes, with_store: bool

@@ -278,7 +278,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield started
 
 
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_views_pages_files_and_indicators_hold_what_the_permit_says_and_nothing_else(
     server: Server, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:

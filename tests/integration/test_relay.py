@@ -215,6 +215,7 @@ def test_what_is_refused_is_listed_by_its_place_and_never_its_content(topic: Top
     assert SECRET.encode() not in b"".join(topic.read(topic.name + REFUSED))
 
 
+@pytest.mark.long
 def test_a_busy_hub_is_waited_for_in_the_group(topic: Topic, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also for longer than a member of the group may take between two batches."""
     monkeypatch.setattr(relaying, "TOLD_AFTER_SECONDS", 1.0)

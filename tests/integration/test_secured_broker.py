@@ -468,6 +468,7 @@ def test_the_password_of_nobody_is_on_a_command_line_or_in_a_log(secured: Secure
         assert not any(password.encode() in line for line in lines)
 
 
+@pytest.mark.long
 def test_a_home_from_before_is_secured_with_what_it_keeps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KAFKA_BOOTSTRAP_SERVERS", raising=False)
     monkeypatch.setattr(broker_module, "_in_container", lambda *_: None)

@@ -288,7 +288,7 @@ reader(RuntimeSettings(), os.environ["URL"]).run()
 """
 
 
-@pytest.mark.parametrize("point", ["before the commit", "after the commit"])
+@pytest.mark.parametrize("point", [pytest.param("before the commit", marks=pytest.mark.long), "after the commit"])
 def test_killed_anywhere_it_counts_each_summary_once(settings: RuntimeSettings, url: str, point: str) -> None:
     environment = {
         **os.environ,
