@@ -308,9 +308,9 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
 
 
 class _Consumer(driver.Consumer):
-    """Lets a batch be written to its end before partitions go to another worker, and loses nothing that was fetched in
-    between: what it has fetched by then it gives away, and it goes back before it fetches more. (Faust goes back while
-    it still fetches and gives: of what it gives then it says that all before it was given.)"""
+    """Lets a batch be written to its end before partitions go to another worker. When it is to go back it gives nothing
+    that it has fetched by then, and goes back before it fetches more: Faust does so while it fetches and gives, and
+    then takes all that was before for given."""
 
     _goes_back = False
 
@@ -323,7 +323,7 @@ class _Consumer(driver.Consumer):
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[Any, Any]]:
         """What is read next."""
-        if self._goes_back and self.flow_active:
+        if self._goes_back and self.flow_active and self.assignment():
             self._goes_back = False
             try:
                 await asyncio.wait_for(super().perform_seek(), _REQUEST_SECONDS)

@@ -36,6 +36,7 @@ def consumer(monkeypatch: pytest.MonkeyPatch) -> Any:
             raise ConnectionError
         self.at = 0
 
+    monkeypatch.setattr(driver.Consumer, "assignment", lambda _: {MESSAGES})
     monkeypatch.setattr(driver.Consumer, "getmany", getmany)
     monkeypatch.setattr(driver.Consumer, "perform_seek", perform_seek)
     return one
