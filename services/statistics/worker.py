@@ -334,6 +334,22 @@ class _Consumer(driver.Consumer):
             if not (self._goes_back and place.topic.endswith(SUMMARIES)):
                 yield place, message
 
+    def resume_partitions(self, tps: Any) -> None:
+        """Read from these again, from where it is to go back to."""
+        self._goes_back = True
+        super().resume_partitions(tps)
+
+    def _new_offset(self, tp: Any) -> int | None:
+        """Where one would read on who takes over: after the last that is acknowledged, for here that is done in order.
+        Faust waits for what nobody gets (marks of transactions, and what was aborted), acknowledges it one gap a
+        second, and none after offset 0: it would fall behind further and further."""
+        acked = self._acked.pop(tp, ())
+        self._acked_index[tp].difference_update(acked)
+        return max(acked) + 1 if acked else None
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        """None is waited for."""
+
     async def on_partitions_revoked(self, revoked: set[Any]) -> None:
         """The group waits for it: who takes over is to find all that was written here, and nothing after that."""
         async with self.transport.writing:  # type: ignore[attr-defined]

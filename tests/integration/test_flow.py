@@ -295,6 +295,15 @@ def held(settings: RuntimeSettings) -> list[set[int]]:
     return [{one.partition for one in member.assignment.topic_partitions} for member in members]
 
 
+def acknowledged(settings: RuntimeSettings) -> dict[int, int]:
+    """From where in each partition one would read on who takes it over."""
+    consumer = Consumer(consumer_config(settings, f"{settings.topic_prefix}{GROUP}"))
+    topic = f"{settings.topic_prefix}flow-summaries"
+    places = consumer.committed([TopicPartition(topic, number) for number in range(PARTITIONS)], timeout=10)
+    consumer.close()
+    return {one.partition: one.offset for one in places}
+
+
 def until_more_is_counted(settings: RuntimeSettings) -> None:
     counted = published(settings)
     until(lambda: published(settings) != counted, 30)
@@ -315,6 +324,10 @@ def test_the_flow_is_counted_until_now_also_where_it_ends_in_what_was_aborted(
         sent = time.time()
         until(lambda: (looking.counted_until or 0) > sent, 20)
         assert published(settings) == recount(settings)
+        last: Counter[int] = Counter()
+        for one in everything(settings, "flow-summaries"):
+            last[one.partition()] = max(last[one.partition()], one.offset())
+        until(lambda: all(offset > last[number] for number, offset in acknowledged(settings).items()), 10)
 
 
 def test_what_was_read_and_is_not_acknowledged_is_read_again_from_the_first_one(settings: RuntimeSettings) -> None:
