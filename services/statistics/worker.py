@@ -303,7 +303,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):
         committed: Mapping[Any, int] = await super().seek_to_committed()
         new = [place for place, offset in committed.items() if not offset and place.topic.endswith(SUMMARIES)]
         if new:
-            await self.seek_to_beginning(*new)
+            await self.seek_wait(await self.earliest_offsets(*new))
         return committed
 
 
