@@ -24,7 +24,7 @@ from typing import Any
 import httpx
 import msgspec
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
@@ -124,8 +124,8 @@ class Load:
     def __init__(self, settings: RuntimeSettings, seed: int = 1) -> None:
         self._random = random.Random(seed)
         self._topic = f"{settings.topic_prefix}flow-summaries"
-        self._steps = Producer(producer_config(settings, f"{settings.topic_prefix}load-{secrets.token_hex(4)}"))
-        self._steps.init_transactions(20)
+        self._settings = settings
+        self._steps = self._transactional()
         self._ingest = Producer(producer_config(settings))
         self._number = 0
         self._begun = time.time()
@@ -145,7 +145,22 @@ class Load:
         while not stop.is_set():
             self.send(20, 0.2)
 
+    def _transactional(self) -> Producer:
+        producer = Producer(
+            producer_config(self._settings, f"{self._settings.topic_prefix}load-{secrets.token_hex(4)}")
+        )
+        producer.init_transactions(20)
+        return producer
+
     def _transaction(self) -> None:
+        """One that is committed or comes to nothing. Where the broker does not say which, a step begins anew, too."""
+        try:
+            self._transact()
+        except KafkaException as error:
+            assert error.args[0].fatal() or error.args[0].retriable(), error
+            self._steps = self._transactional()
+
+    def _transact(self) -> None:
         self._steps.begin_transaction()
         for _ in range(10):
             step, slot = self._random.choice(STEPS), self._random.randrange(3)
