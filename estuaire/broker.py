@@ -140,7 +140,8 @@ def _launch(run: _Run, home: Path, port: int, lock: Lock, config: Mapping[str, s
             raise StartError(f"the broker's folder cannot be formatted; see {log}: {formatting.last_error()}")
     child = start("kafka.Kafka", "broker.properties")
     lock.note(f"runs (process {child.pid}, port {port})")
-    if answers(f"127.0.0.1:{port}", deadline - time.monotonic(), child.running, config):
+    # by its id: another that starts at this moment may have been quicker to take the port
+    if answers(f"127.0.0.1:{port}", deadline - time.monotonic(), child.running, config, _kept_id(folder)):
         return child
     ended = "does not answer in time" if child.running() else "ended while starting"
     child.stop()
@@ -179,20 +180,32 @@ def _more() -> str:
     return Path(path).read_text() if path else ""
 
 
+def _kept_id(folder: Path) -> str | None:
+    """The id of the cluster whose data are there."""
+    kept = folder / "data" / "meta.properties"
+    found = re.search(r"^cluster\.id=(.+)$", kept.read_text(), re.MULTILINE) if kept.exists() else None
+    return found[1] if found else None
+
+
 def _cluster_id() -> str:
     return base64.urlsafe_b64encode(b"E" + uuid.uuid4().bytes[1:]).decode().rstrip("=")
 
 
 def answers(
-    servers: str, seconds: float, running: Callable[[], bool] = lambda: True, config: Mapping[str, str] | None = None
+    servers: str,
+    seconds: float,
+    running: Callable[[], bool] = lambda: True,
+    config: Mapping[str, str] | None = None,
+    cluster: str | None = None,
 ) -> bool:
-    """Whether a broker answers within so many seconds, while `running`."""
+    """Whether a broker (of the cluster of this id, if there is one) answers within so many seconds, while `running`."""
     settings = common(RuntimeSettings(bootstrap_servers=servers)) | dict(config or {})
     admin = AdminClient(settings | {"log_level": 0, "reconnect.backoff.ms": 50, "reconnect.backoff.max.ms": 200})
     deadline = time.monotonic() + seconds
     while running() and time.monotonic() < deadline:
         with suppress(KafkaException):
-            if admin.list_topics(timeout=0.5).brokers:
+            found = admin.list_topics(timeout=0.5)
+            if found.brokers and cluster in (None, found.cluster_id):
                 return True
     return False
 

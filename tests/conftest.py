@@ -10,13 +10,17 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from contracts.registry import topics_to_create
+from estuaire import broker as broker_module
 from estuaire.broker import start_broker
 from estuaire.database import Database, start_database
 from estuaire.platform import Platform
+from estuaire.process import free_port
 from runtime.kafka import create_topics
 from runtime.settings import RuntimeSettings
 from tests.hub import Hub, free_base_port
 
+# Of two processes that start a broker at one moment, one would be without a port.
+broker_module.DEFAULT_PORT = free_port()
 # A loaded machine is slow at making examples, which says nothing of the code.
 settings.register_profile("estuaire", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("estuaire")

@@ -97,6 +97,14 @@ def test_a_broker_keeps_what_was_committed(tmp_path: Path, capsys: pytest.Captur
         sys.stdout.write(f"\nbroker's start: {seconds}\n")
 
 
+def test_a_broker_that_was_quicker_to_take_the_port_is_not_taken_for_ones_own(
+    broker: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "choose_port", lambda _: int(broker.rpartition(":")[2]))
+    with pytest.raises(StartError, match="the broker ended while starting"):
+        start_broker(tmp_path)
+
+
 def test_a_broker_that_dies_while_starting_names_its_log(tmp_path: Path) -> None:
     with start_broker(tmp_path, free_port()):
         pass
